@@ -1,0 +1,368 @@
+//! The only door to the outside: runtimes, builders, git, folders, harness reports, clock, ids.
+//!
+//! Every trait here is narrow, and each has a real implementation and a deterministic fake ([`fake`]), so that the
+//! loop under test is the binary's own. Observing never changes anything. Every effect is idempotent: carried out
+//! twice, it leaves what it leaves when carried out once.
+
+pub mod clock;
+pub mod error;
+pub mod fake;
+pub mod folders;
+pub mod git;
+pub mod harness_link;
+pub mod layout;
+pub mod plain;
+pub mod process;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use shared::agent_api::Report;
+use shared::config::ConfigFile;
+use shared::spec::{BindSpec, DriverKind, LimitsSpec, Network};
+use shared::{AgentName, AgentUid, CommitOid, Digest, HiveId};
+
+pub use error::HostError;
+
+use crate::model::build::{BuildOutput, BuildRequest};
+
+/// All doors, real or fake.
+#[derive(Clone)]
+pub struct Host {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Identifiers and jitter.
+    pub ids: Arc<dyn Ids>,
+    /// Containers or process trees.
+    pub runtime: Arc<dyn Runtime>,
+    /// Config repos.
+    pub repos: Arc<dyn Repos>,
+    /// Systems.
+    pub builder: Arc<dyn Builder>,
+    /// The agents' folders.
+    pub folders: Arc<dyn Folders>,
+    /// What harnesses report.
+    pub harness: Arc<dyn HarnessLink>,
+}
+
+/// The only source of time.
+pub trait Clock: Send + Sync {
+    /// Wall-clock time now.
+    fn now(&self) -> Timestamp;
+}
+
+/// The only source of identifiers and of randomness.
+pub trait Ids: Send + Sync {
+    /// A new agent uid.
+    fn agent_uid(&self) -> AgentUid;
+    /// A new hive id.
+    fn hive_id(&self) -> HiveId;
+    /// A number in `0.0..1.0` that spreads retries.
+    fn jitter(&self) -> f64;
+}
+
+/// What an agent is started from. Its digest (the *toplevel*) is the identity that a restart changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Launch {
+    /// The agent.
+    pub agent: AgentName,
+    /// Its uid.
+    pub uid: AgentUid,
+    /// The harness program on the host.
+    pub harness: Utf8PathBuf,
+    /// What runs its turns; decides whether a sandbox is required.
+    pub driver: DriverKind,
+    /// What reaches it over the network.
+    pub network: Network,
+    /// Host folders in the container.
+    pub binds: Vec<BindSpec>,
+    /// Limits on resources.
+    pub limits: LimitsSpec,
+}
+
+/// The file `launch/launch.json` as written: the launch and its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LaunchFile {
+    /// The digest of `launch`.
+    pub digest: Digest,
+    /// The launch.
+    pub launch: Launch,
+}
+
+/// Why an agent's container ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ExitCause {
+    /// By itself, with status 0, or because it was told to.
+    Clean,
+    /// With this exit status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// Out of memory.
+    OutOfMemory,
+    /// It ended while nobody watched.
+    Unseen,
+}
+
+impl std::fmt::Display for ExitCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Clean => f.write_str("exited cleanly"),
+            Self::Code(code) => write!(f, "exited with status {code}"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Self::OutOfMemory => f.write_str("ran out of memory"),
+            Self::Unseen => f.write_str("ended while the daemon was not watching"),
+        }
+    }
+}
+
+/// One agent's container as observed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum UnitState {
+    /// Never started, or all trace of it is gone.
+    Absent,
+    /// Running.
+    Running {
+        /// What it was started from.
+        toplevel: Digest,
+        /// Since when.
+        since: Timestamp,
+        /// Identity of this run; changes with every start.
+        run: String,
+    },
+    /// Ended.
+    Exited {
+        /// What it was started from, when known.
+        toplevel: Option<Digest>,
+        /// When it was seen to have ended.
+        at: Timestamp,
+        /// Why.
+        cause: ExitCause,
+    },
+    /// Something of that name runs that we did not start.
+    Foreign {
+        /// What it is.
+        what: String,
+    },
+}
+
+/// Containers or process trees, one per agent.
+#[async_trait]
+pub trait Runtime: Send + Sync {
+    /// Observes these agents in one go. An error means that nothing is known, never that nothing runs.
+    async fn observe(&self, agents: &[AgentName]) -> Result<BTreeMap<AgentName, UnitState>, HostError>;
+
+    /// Starts an agent from its launch file. Succeeds when one runs already from the same toplevel.
+    async fn start(&self, launch: &LaunchFile) -> Result<(), HostError>;
+
+    /// Stops an agent and returns when it is gone. Succeeds when it does not run.
+    async fn stop(&self, agent: &AgentName) -> Result<(), HostError>;
+
+    /// Why agents run without a sandbox; `None` when they have one.
+    fn unsandboxed(&self) -> Option<String>;
+}
+
+/// A tag of a config repo as observed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TagState {
+    /// The object the ref names (the tag object of an annotated tag); what compare-and-swap compares.
+    pub object: CommitOid,
+    /// The commit it leads to.
+    pub commit: CommitOid,
+    /// The annotation; empty for a lightweight tag.
+    pub message: String,
+}
+
+/// The refs of a config repo as observed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RepoState {
+    /// Where `refs/heads/main` points.
+    pub main: Option<CommitOid>,
+    /// The tags by name without `refs/tags/`, as in `proposal/1`.
+    pub tags: BTreeMap<String, TagState>,
+}
+
+/// A compare-and-swap of one ref.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RefUpdate {
+    /// Moves `main`.
+    Main {
+        /// Where it must be; `None`: it must not exist.
+        from: Option<CommitOid>,
+        /// Where it goes.
+        to: CommitOid,
+    },
+    /// Writes an annotated tag.
+    Tag {
+        /// Its name without `refs/tags/`.
+        name: String,
+        /// The object its ref must name; `None`: it must not exist.
+        from: Option<CommitOid>,
+        /// The commit it leads to.
+        commit: CommitOid,
+        /// The annotation.
+        message: String,
+        /// The time written into the tag object, so that the same tag is the same object.
+        at: Timestamp,
+    },
+    /// Deletes a tag.
+    DeleteTag {
+        /// Its name without `refs/tags/`.
+        name: String,
+        /// The object its ref must name.
+        from: CommitOid,
+    },
+}
+
+/// A commit taken in from an agent. Its texts are untrusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Imported {
+    /// The commit.
+    pub commit: CommitOid,
+    /// The first line of its message, control characters replaced, at most 200 characters.
+    pub title: String,
+    /// The rest of its message, likewise, at most 8 KiB.
+    pub reason: String,
+}
+
+/// Config repos: one bare repository per agent, owned by the daemon, never a work tree.
+#[async_trait]
+pub trait Repos: Send + Sync {
+    /// Makes the repo with a seed commit on `main`, unless it is there. The same files give the same commit.
+    async fn ensure(
+        &self,
+        agent: &AgentName,
+        seed: &BTreeMap<String, String>,
+    ) -> Result<CommitOid, HostError>;
+
+    /// Reads the refs; `None` when there is no repo. In process: starts no program.
+    async fn observe(&self, agent: &AgentName) -> Result<Option<RepoState>, HostError>;
+
+    /// Carries out one compare-and-swap. Succeeds when the ref is already as wanted.
+    async fn update_ref(&self, agent: &AgentName, update: &RefUpdate) -> Result<(), HostError>;
+
+    /// Whether `ancestor` is `descendant` or one of its ancestors.
+    async fn is_ancestor(
+        &self,
+        agent: &AgentName,
+        ancestor: &CommitOid,
+        descendant: &CommitOid,
+    ) -> Result<bool, HostError>;
+
+    /// Takes in a bundle that an agent sent: verified, checked, fetched into quarantine. Exactly one commit is
+    /// accepted: the bundle's only ref. It must descend from `main` and differ from it. It is kept from
+    /// garbage collection, but no branch or tag moves.
+    async fn import(
+        &self,
+        agent: &AgentName,
+        bundle: &Utf8Path,
+        main: &CommitOid,
+    ) -> Result<Imported, HostError>;
+
+    /// Writes a bundle of `main` and all tags to `target`.
+    async fn export(&self, agent: &AgentName, target: &Utf8Path) -> Result<(), HostError>;
+
+    /// Reads one file of a commit, at most `max` bytes; `None` when it is not there.
+    async fn read_file(
+        &self,
+        agent: &AgentName,
+        commit: &CommitOid,
+        path: &str,
+        max: u64,
+    ) -> Result<Option<Vec<u8>>, HostError>;
+
+    /// Writes the commit's raw blobs below `target`, which must not exist yet. No filters, no substitution;
+    /// symbolic links, submodules and hostile names are refused.
+    async fn write_tree(
+        &self,
+        agent: &AgentName,
+        commit: &CommitOid,
+        target: &Utf8Path,
+    ) -> Result<(), HostError>;
+
+    /// A unified diff for people, at most `max` bytes, control characters replaced.
+    async fn diff(
+        &self,
+        agent: &AgentName,
+        from: &CommitOid,
+        to: &CommitOid,
+        max: usize,
+    ) -> Result<String, HostError>;
+}
+
+/// Turns commits into systems.
+#[async_trait]
+pub trait Builder: Send + Sync {
+    /// Builds, or finds it built. A [`HostError::Refused`] says that the input is at fault and trying again is vain.
+    async fn build(&self, request: &BuildRequest) -> Result<BuildOutput, HostError>;
+
+    /// Which of these systems are there.
+    async fn present(&self, systems: &[String]) -> Result<BTreeMap<String, bool>, HostError>;
+}
+
+/// An agent's folders as observed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FolderState {
+    /// Whether the agent's folders exist.
+    pub prepared: bool,
+    /// The digest in `launch/launch.json`.
+    pub toplevel: Option<Digest>,
+    /// The digest in `config/agent.json`.
+    pub config: Option<Digest>,
+}
+
+/// The agents' folders: `launch/`, `config/`, `state/`, `sock/`.
+#[async_trait]
+pub trait Folders: Send + Sync {
+    /// Reads what is there.
+    async fn observe(&self, agent: &AgentName) -> Result<FolderState, HostError>;
+
+    /// Makes the folders.
+    async fn prepare(&self, agent: &AgentName) -> Result<(), HostError>;
+
+    /// Writes launch file, config file and the commit's tree, each atomically, the config file last.
+    async fn activate(
+        &self,
+        agent: &AgentName,
+        system: &str,
+        launch: &LaunchFile,
+        config: &ConfigFile,
+    ) -> Result<(), HostError>;
+
+    /// Moves the agent's state and repo to the archive. Succeeds when they are there already.
+    async fn archive(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError>;
+}
+
+/// What a harness last said, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HarnessState {
+    /// The report.
+    pub report: Report,
+    /// When it came.
+    pub at: Timestamp,
+}
+
+/// What harnesses report over their sockets. Memory only: after a restart of the daemon it is unknown until they call.
+pub trait HarnessLink: Send + Sync {
+    /// The last report of this agent's current run; `None`: unknown.
+    fn state(&self, agent: &AgentName) -> Option<HarnessState>;
+
+    /// Forgets the report, because the run it came from is being ended.
+    fn forget(&self, agent: &AgentName);
+
+    /// Tells the harness which config is written and whether it may take turns. It answers with a new report.
+    fn announce(&self, agent: &AgentName, config: &Digest, paused: bool);
+}

@@ -1,0 +1,236 @@
+//! The agent API: what a harness says to the daemon over its own socket.
+//!
+//! HTTP/1.1 and JSON on `hive.sock`. Who speaks is decided by the path of the socket alone; nothing in a body names
+//! the sender. Errors are a [`crate::wire_error::WireError`] with a fitting status.
+//!
+//! | Method and path | Request | Answer |
+//! | --- | --- | --- |
+//! | `POST /v1/poll` | [`PollRequest`] | [`PollResponse`], at once when there is work, else after `waitSecs` |
+//! | `POST /v1/recv` | [`RecvRequest`] | [`RecvResponse`] |
+//! | `POST /v1/ack` | [`AckRequest`] | 204 |
+//! | `POST /v1/send` | [`SendRequest`] | [`SendResponse`] |
+//! | `GET /v1/repo/bundle` | | a git bundle of `main` and the tags (`application/octet-stream`) |
+//! | `POST /v1/proposals` | a git bundle; title and reason are the commit's message | [`ProposalInfo`] |
+//! | `GET /v1/proposals` | | a list of [`ProposalInfo`], newest first |
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{CommitOid, Digest, GateId, ProposalNumber, TurnId};
+use crate::name::{Address, ServerName};
+use crate::status::{McpServerState, TurnState};
+
+/// The longest a poll or a `recv` may wait, in seconds.
+pub const MAX_WAIT_SECS: u32 = 180;
+/// The most messages one `recv` leases.
+pub const MAX_BATCH: u32 = 32;
+/// The largest message body, in bytes.
+pub const MAX_BODY_BYTES: usize = 256 * 1024;
+/// The largest bundle, in bytes.
+pub const MAX_BUNDLE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// What the harness is, and what it sees. Sent with every poll.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The harness's version.
+    pub version: String,
+    /// Made anew at each start of the harness.
+    pub run_id: String,
+    /// The digest of the config that is loaded; absent when none could be.
+    #[serde(default)]
+    pub config: Option<Digest>,
+    /// Why the config file could not be loaded.
+    #[serde(default)]
+    pub config_error: Option<String>,
+    /// What the turn loop does.
+    pub turn: TurnState,
+    /// Declared MCP servers as probed.
+    #[serde(default)]
+    pub mcp: BTreeMap<ServerName, McpServerState>,
+}
+
+/// Reports, and waits for work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PollRequest {
+    /// The report.
+    pub report: Report,
+    /// How long to wait at most; at most [`MAX_WAIT_SECS`].
+    pub wait_secs: u32,
+}
+
+/// What there is to do. All fields may be empty: then the wait ran out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PollResponse {
+    /// Undelivered messages.
+    #[serde(default)]
+    pub inbox: u64,
+    /// The config the daemon has written; load it at the turn boundary when it differs.
+    #[serde(default)]
+    pub config: Option<Digest>,
+    /// Take no turns.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// Leases undelivered messages to a turn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecvRequest {
+    /// The turn.
+    pub turn: TurnId,
+    /// At most this many; at most [`MAX_BATCH`].
+    pub max: u32,
+    /// How long to wait for the first; at most [`MAX_WAIT_SECS`].
+    #[serde(default)]
+    pub wait_secs: u32,
+}
+
+/// What kind of message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MessageKind {
+    /// An ordinary message.
+    Message,
+    /// A question that waits for an answer.
+    Question,
+    /// The answer to a question.
+    Answer,
+    /// From the daemon: something happened to you or yours.
+    System,
+    /// A kind this build does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A message as delivered. All but `body` is stamped by the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Message {
+    /// Its number, per hive.
+    pub id: u64,
+    /// Who sent it.
+    pub from: Address,
+    /// What kind.
+    pub kind: MessageKind,
+    /// The message it answers.
+    #[serde(default)]
+    pub reply_to: Option<u64>,
+    /// When it was sent.
+    pub at: Timestamp,
+    /// The text. Untrusted.
+    pub body: String,
+    /// Whether an earlier turn had it and did not end well.
+    #[serde(default)]
+    pub redelivered: bool,
+}
+
+/// Leased messages.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecvResponse {
+    /// In the order they were sent.
+    pub messages: Vec<Message>,
+}
+
+/// Ends a turn: with `done`, its leases are acknowledged; else they are given back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AckRequest {
+    /// The turn.
+    pub turn: TurnId,
+    /// Whether it ended well.
+    pub done: bool,
+}
+
+/// Sends a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SendRequest {
+    /// To whom.
+    pub to: Address,
+    /// What kind; only [`MessageKind::Message`], [`MessageKind::Question`] and [`MessageKind::Answer`] are accepted.
+    pub kind: MessageKind,
+    /// The text, at most [`MAX_BODY_BYTES`].
+    pub body: String,
+    /// The message it answers.
+    #[serde(default)]
+    pub reply_to: Option<u64>,
+    /// The same id sent twice by the same sender is one message. At most 64 characters.
+    #[serde(default)]
+    pub dedupe: Option<String>,
+}
+
+/// A message was stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SendResponse {
+    /// Its number.
+    pub id: u64,
+    /// Whether the dedupe id was known already.
+    #[serde(default)]
+    pub duplicate: bool,
+}
+
+/// Where a proposal is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ProposalPhase {
+    /// Received; not built yet, or its gate is open.
+    Proposed,
+    /// Being built.
+    Building,
+    /// Approved, not deployed yet.
+    Approved,
+    /// Deployed.
+    Deployed,
+    /// Its build or its probation failed, or it can no longer be applied.
+    Failed,
+    /// Denied.
+    Denied,
+}
+
+impl ProposalPhase {
+    /// The phase in one word; also the folder of its tag.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Proposed => "proposal",
+            Self::Building => "building",
+            Self::Approved => "approved",
+            Self::Deployed => "deployed",
+            Self::Failed => "failed",
+            Self::Denied => "denied",
+        }
+    }
+
+    /// Whether nothing more will come of it.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Deployed | Self::Failed | Self::Denied)
+    }
+}
+
+/// A proposal as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProposalInfo {
+    /// Its number.
+    pub number: ProposalNumber,
+    /// The commit.
+    pub commit: CommitOid,
+    /// The commit's title. Written by the agent: untrusted.
+    pub title: String,
+    /// Where it is in its life.
+    pub phase: ProposalPhase,
+    /// Why it is there: the denial's reason, the build's error.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Its open gate.
+    #[serde(default)]
+    pub gate: Option<GateId>,
+    /// When it came.
+    pub at: Timestamp,
+}

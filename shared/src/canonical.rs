@@ -1,0 +1,144 @@
+//! The canonical encoding behind every digest.
+//!
+//! A value is turned into JSON whose object keys are sorted by their bytes, without white space, preceded by the
+//! name of the encoding. Changing any rule here, or the meaning of an encoded field, needs a new encoding name, so
+//! that no stored approval can ever match an effect that was encoded differently.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::id::Digest;
+
+/// What a digest is of. Each is its own encoding: digests of different kinds never compare equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// A whole spec document.
+    Spec,
+    /// One field of the spec, to which a grant is bound.
+    Field,
+    /// The sorted effects behind one gate.
+    Effect,
+    /// A whole plan.
+    Plan,
+    /// The inputs of a build.
+    Build,
+    /// A built system: toplevel and agent config together.
+    System,
+    /// What a container is started from; a change restarts it.
+    Toplevel,
+    /// What the harness loads; a change reloads it.
+    Config,
+    /// The files of a seed commit, a tag's annotation and the like.
+    Content,
+}
+
+impl Encoding {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Spec => "spec1",
+            Self::Field => "field1",
+            Self::Effect => "effect1",
+            Self::Plan => "plan1",
+            Self::Build => "build1",
+            Self::System => "system1",
+            Self::Toplevel => "toplevel1",
+            Self::Config => "config1",
+            Self::Content => "content1",
+        }
+    }
+}
+
+/// A value cannot be encoded: its map keys are not texts, or it holds a number JSON has no form for.
+#[derive(Debug, thiserror::Error)]
+#[error("value has no canonical form")]
+pub struct NotCanonical(#[source] serde_json::Error);
+
+/// The digest of `value` in `encoding`.
+///
+/// # Errors
+/// When the value has no JSON form, which for the types of this workspace means a fault in the program.
+pub fn digest<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<Digest, NotCanonical> {
+    let value = serde_json::to_value(value).map_err(NotCanonical)?;
+    Ok(digest_value(encoding, &value))
+}
+
+/// The digest of a JSON value in `encoding`.
+pub fn digest_value(encoding: Encoding, value: &Value) -> Digest {
+    let mut text = String::from(encoding.name());
+    text.push('\n');
+    write_canonical(value, &mut text);
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(text.as_bytes()) {
+        // Writing to a String cannot fail.
+        let _infallible = write!(hex, "{byte:02x}");
+    }
+    Digest::new(encoding.name(), &hex)
+}
+
+/// Writes `value` with sorted keys; `serde_json`'s own order depends on features that another crate may switch on.
+fn write_canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_canonical(item, out);
+            }
+            out.push(']');
+        }
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by(|a, b| a.0.cmp(b.0));
+            out.push('{');
+            for (index, (key, item)) in entries.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                out.push_str(&Value::String(key.clone()).to_string());
+                out.push(':');
+                write_canonical(item, out);
+            }
+            out.push('}');
+        }
+        scalar => out.push_str(&scalar.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_order_of_keys_does_not_matter_and_the_order_of_items_does() {
+        let text = |v: &Value| digest_value(Encoding::Effect, v);
+        let ab: Value = serde_json::from_str(r#"{"a":1,"b":{"c":2,"d":3}}"#).expect("json");
+        let ba: Value = serde_json::from_str(r#"{"b":{"d":3,"c":2},"a":1}"#).expect("json");
+        assert_eq!(text(&ab), text(&ba));
+        assert_ne!(text(&json!([1, 2])), text(&json!([2, 1])));
+    }
+
+    #[test]
+    fn the_same_value_in_another_encoding_is_another_digest() {
+        let value = json!({ "a": 1 });
+        assert_ne!(
+            digest_value(Encoding::Effect, &value),
+            digest_value(Encoding::Plan, &value)
+        );
+    }
+
+    #[test]
+    fn the_encoding_of_today_is_pinned() {
+        // A change of these bytes must come with a new encoding name.
+        let value = json!({ "b": [true, null, "x\n\u{1F600}"], "a": -1.5 });
+        let mut text = String::new();
+        write_canonical(&value, &mut text);
+        assert_eq!(text, "{\"a\":-1.5,\"b\":[true,null,\"x\\n😀\"]}");
+    }
+}

@@ -1,0 +1,26 @@
+//! The wire types of hyperhive: what the daemon, the harness and the command line say to each other.
+//!
+//! Everything here is plain data. Documents an operator writes ([`spec`]) reject unknown fields; documents the
+//! programs exchange ([`agent_api`], [`admin_api`], [`event`], [`status`]) tolerate them, so that a daemon and a
+//! harness of neighbouring versions understand each other (see [`version`]).
+//!
+//! This crate is the only thing the daemon and the harness have in common, and it depends on little besides serde.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod admin_api;
+pub mod agent_api;
+pub mod canonical;
+pub mod config;
+pub mod event;
+pub mod gate;
+pub mod id;
+pub mod name;
+pub mod plan;
+pub mod spec;
+pub mod status;
+pub mod version;
+pub mod wire_error;
+
+pub use id::{AgentUid, CommitOid, Digest, GateId, HiveId, ProposalNumber, TurnId};
+pub use name::{Address, AgentName, InvalidName, ServerName};
