@@ -1,4 +1,7 @@
 //! Plain values the planner works on. Pure: no I/O, no clock, no randomness.
 
 pub mod build;
+pub mod change;
 pub mod effective;
+pub mod records;
+pub mod step;

@@ -1,0 +1,152 @@
+//! Changes of the ledger, as values. All of one list are applied in one transaction, or none.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use shared::agent_api::ProposalPhase;
+use shared::event::Level;
+use shared::{AgentName, AgentUid, CommitOid, Digest, ProposalNumber};
+
+use crate::model::records::{
+    AgentLife, AgentOrigin, BuildState, Deployed, Failures, Mark, Overrides, Probation, Proposal, Quarantine,
+};
+
+/// One change.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A new agent, in life [`AgentLife::Declared`].
+    Register {
+        /// Its name.
+        name: AgentName,
+        /// Its uid.
+        uid: AgentUid,
+        /// Why it exists.
+        origin: AgentOrigin,
+        /// When.
+        at: Timestamp,
+    },
+    /// An agent's life.
+    Life {
+        /// The agent.
+        uid: AgentUid,
+        /// Its life from now on.
+        life: AgentLife,
+    },
+    /// The seed commit.
+    Seeded {
+        /// The agent.
+        uid: AgentUid,
+        /// The commit.
+        commit: CommitOid,
+    },
+    /// What should be running; `None` after a first deployment that failed.
+    Deployed {
+        /// The agent.
+        uid: AgentUid,
+        /// The deployment.
+        deployed: Option<Box<Deployed>>,
+    },
+    /// The last good deployment.
+    LastGood {
+        /// The agent.
+        uid: AgentUid,
+        /// The deployment.
+        deployed: Box<Deployed>,
+    },
+    /// The operator wants every run that began before this time to be restarted.
+    RestartBefore {
+        /// The agent.
+        uid: AgentUid,
+        /// The time.
+        at: Timestamp,
+    },
+    /// A new proposal.
+    Propose {
+        /// The agent.
+        uid: AgentUid,
+        /// The proposal.
+        proposal: Box<Proposal>,
+    },
+    /// A phase of a proposal was reached.
+    Phase {
+        /// The agent.
+        uid: AgentUid,
+        /// The proposal.
+        number: ProposalNumber,
+        /// The phase.
+        phase: ProposalPhase,
+        /// What its tag says.
+        mark: Mark,
+    },
+    /// The outcome of a build.
+    Built {
+        /// The agent.
+        uid: AgentUid,
+        /// The digest of its request.
+        key: Digest,
+        /// The outcome.
+        state: BuildState,
+        /// When.
+        at: Timestamp,
+    },
+    /// The deployment on trial; `None` ends the trial.
+    Probation {
+        /// The agent.
+        uid: AgentUid,
+        /// The trial.
+        probation: Option<Probation>,
+    },
+    /// A system failed its trial.
+    Quarantine {
+        /// The agent.
+        uid: AgentUid,
+        /// The system.
+        system: String,
+        /// Why and since when.
+        quarantine: Quarantine,
+    },
+    /// The operator wants another try: attempts, failures, quarantines and failed builds are forgotten.
+    Forget {
+        /// The agent.
+        uid: AgentUid,
+    },
+    /// The agent's overrides.
+    Overrides {
+        /// The agent.
+        uid: AgentUid,
+        /// All of them.
+        overrides: Overrides,
+    },
+    /// The agent's unasked ends.
+    Failures {
+        /// The agent.
+        uid: AgentUid,
+        /// All of them.
+        failures: Failures,
+    },
+    /// Something happened that people may want to know.
+    Event {
+        /// The agent.
+        agent: Option<AgentName>,
+        /// How much an operator should care.
+        level: Level,
+        /// A stable word.
+        kind: &'static str,
+        /// One line.
+        message: String,
+        /// More.
+        data: Value,
+        /// When.
+        at: Timestamp,
+    },
+    /// A message from the daemon to an agent.
+    Notify {
+        /// To whom.
+        agent: AgentName,
+        /// One line.
+        body: String,
+        /// Sent once for the same id.
+        dedupe: String,
+        /// When.
+        at: Timestamp,
+    },
+}

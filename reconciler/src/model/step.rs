@@ -1,0 +1,254 @@
+//! Steps: the typed effects a plan is made of.
+//!
+//! A step carries all that its execution needs; nothing is left to decide. [`Action`] is what is encoded into the
+//! effect digest that an operator approves, so it holds no times, no log paths and no rendered text.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use shared::agent_api::ProposalPhase;
+use shared::gate::{Asker, GateClass, GateView};
+use shared::plan::EffectClass;
+use shared::{AgentName, AgentUid, CommitOid, Digest, GateId, ProposalNumber, ServerName};
+
+use crate::host::RefUpdate;
+use crate::model::build::{BuildRequest, Grants};
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Action {
+    /// Accepts that these agents are no longer declared.
+    #[serde(rename_all = "camelCase")]
+    AcceptRemoval {
+        /// The agents and their uids.
+        agents: Vec<(AgentName, AgentUid)>,
+        /// The spec that no longer names them.
+        spec: Digest,
+    },
+    /// Makes the agent's repo and folders.
+    Spawn,
+    /// Moves a proposal to another phase in the ledger.
+    #[serde(rename_all = "camelCase")]
+    SetPhase {
+        /// The proposal.
+        number: ProposalNumber,
+        /// The phase.
+        phase: ProposalPhase,
+        /// Why.
+        reason: String,
+    },
+    /// Builds a system.
+    #[serde(rename_all = "camelCase")]
+    Build {
+        /// The key under which the outcome is kept.
+        key: Digest,
+        /// The inputs.
+        request: Box<BuildRequest>,
+        /// The proposal it is for.
+        proposal: Option<ProposalNumber>,
+    },
+    /// Makes a built system the deployed one. One ledger transaction; all else follows from it.
+    #[serde(rename_all = "camelCase")]
+    Deploy {
+        /// The build.
+        build: Digest,
+        /// The realised system.
+        system: String,
+        /// The system that is deployed now.
+        from: Option<String>,
+        /// The commit.
+        commit: CommitOid,
+        /// Where `main` is now.
+        main: CommitOid,
+        /// The proposal, when it is one.
+        proposal: Option<ProposalNumber>,
+        /// What the overlay is granted beyond the ceiling.
+        grants: Grants,
+        /// What follows for the running agent.
+        interrupts: Interruption,
+        /// MCP servers to watch during the probation.
+        watched: BTreeSet<ServerName>,
+    },
+    /// Repairs one ref of the config repo.
+    ProjectRef(RefUpdate),
+    /// Writes launch file, tree and config file of the deployed system.
+    #[serde(rename_all = "camelCase")]
+    Activate {
+        /// The system.
+        system: String,
+        /// Its launch.
+        toplevel: Digest,
+        /// Its config.
+        config: Digest,
+    },
+    /// Starts the agent.
+    #[serde(rename_all = "camelCase")]
+    Start {
+        /// From this.
+        toplevel: Digest,
+    },
+    /// Stops the agent.
+    #[serde(rename_all = "camelCase")]
+    Stop {
+        /// The run that is stopped, so that one permission never stops two.
+        run: String,
+    },
+    /// Stops the agent, waits until it is gone, starts it.
+    #[serde(rename_all = "camelCase")]
+    Restart {
+        /// From this.
+        toplevel: Digest,
+        /// The run that is ended.
+        run: String,
+    },
+    /// Tells the harness to load the written config.
+    #[serde(rename_all = "camelCase")]
+    Reload {
+        /// The config.
+        config: Digest,
+    },
+    /// Starts or stops the clock of a probation.
+    #[serde(rename_all = "camelCase")]
+    ProbationClock {
+        /// Whether the agent is active now.
+        active: bool,
+        /// Whether a run ended unasked.
+        failed: bool,
+    },
+    /// Ends a probation well.
+    #[serde(rename_all = "camelCase")]
+    MarkGood {
+        /// The system that is now the last good one.
+        system: String,
+    },
+    /// Ends a probation badly: back to the last good system, or to none.
+    #[serde(rename_all = "camelCase")]
+    Revert {
+        /// The system that failed.
+        failed: String,
+        /// The system to go back to.
+        to: Option<String>,
+        /// Why.
+        reason: String,
+    },
+    /// Notes that a run ended unasked.
+    #[serde(rename_all = "camelCase")]
+    NoteFailure {
+        /// When.
+        at: Timestamp,
+        /// What it looked like.
+        what: String,
+    },
+    /// Forgets failures, because the agent has run well for a while.
+    ClearFailures,
+    /// Moves the agent's state and repo to the archive.
+    Archive,
+}
+
+/// What a deployment does to the running agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Interruption {
+    /// Nothing: it does not run, or nothing it uses changes.
+    None,
+    /// It reloads its config at the turn boundary.
+    Reload,
+    /// It is stopped and started.
+    Restart,
+}
+
+/// On whose authority a step may be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Authority {
+    /// Needs none: it repairs a projection or keeps books.
+    Free,
+    /// Needs a decision of this class.
+    #[serde(rename_all = "camelCase")]
+    Class {
+        /// The class.
+        class: GateClass,
+        /// Who asked.
+        asked_by: Asker,
+    },
+    /// Follows from a gate that was consumed: an approved deployment covers its restart, its reload and its revert.
+    Under(GateId),
+}
+
+/// One planned step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// The agent; absent for a step of the hive.
+    pub agent: Option<AgentName>,
+    /// Its uid.
+    pub uid: Option<AgentUid>,
+    /// What to do.
+    pub action: Action,
+    /// On whose authority.
+    pub authority: Authority,
+}
+
+/// A step together with what people are shown before they decide. Not part of any digest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedStep {
+    /// The step.
+    pub step: Step,
+    /// Identity of its tries.
+    pub id: Digest,
+    /// Identity of its approval.
+    pub effect_digest: Digest,
+    /// What an operator is shown, when it is gated. The commit diff is filled in when the gate is opened.
+    pub view: GateView,
+}
+
+impl Action {
+    /// A stable word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::AcceptRemoval { .. } => "acceptRemoval",
+            Self::Spawn => "spawn",
+            Self::SetPhase { .. } => "setPhase",
+            Self::Build { .. } => "build",
+            Self::Deploy { .. } => "deploy",
+            Self::ProjectRef(_) => "projectRef",
+            Self::Activate { .. } => "activate",
+            Self::Start { .. } => "start",
+            Self::Stop { .. } => "stop",
+            Self::Restart { .. } => "restart",
+            Self::Reload { .. } => "reload",
+            Self::ProbationClock { .. } => "probationClock",
+            Self::MarkGood { .. } => "markGood",
+            Self::Revert { .. } => "revert",
+            Self::NoteFailure { .. } => "noteFailure",
+            Self::ClearFailures => "clearFailures",
+            Self::Archive => "archive",
+        }
+    }
+
+    /// What it does to the agent's life.
+    pub fn effect_class(&self) -> EffectClass {
+        match self {
+            Self::Build { .. } => EffectClass::RunsAgentCode,
+            Self::Stop { .. } | Self::Restart { .. } | Self::Reload { .. } => EffectClass::Restart,
+            Self::Deploy { interrupts, .. } if *interrupts != Interruption::None => EffectClass::Restart,
+            Self::AcceptRemoval { .. } | Self::Archive | Self::Revert { .. } => EffectClass::Destructive,
+            _ => EffectClass::Additive,
+        }
+    }
+
+    /// Whether only the ledger changes.
+    pub fn is_bookkeeping(&self) -> bool {
+        matches!(
+            self,
+            Self::SetPhase { .. }
+                | Self::ProbationClock { .. }
+                | Self::MarkGood { .. }
+                | Self::Revert { .. }
+                | Self::NoteFailure { .. }
+                | Self::ClearFailures
+        )
+    }
+}
