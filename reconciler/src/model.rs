@@ -3,5 +3,6 @@
 pub mod build;
 pub mod change;
 pub mod effective;
+pub mod gates;
 pub mod records;
 pub mod step;
