@@ -103,12 +103,6 @@ pub enum Action {
         /// The run that is ended.
         run: String,
     },
-    /// Tells the harness to load the written config.
-    #[serde(rename_all = "camelCase")]
-    Reload {
-        /// The config.
-        config: Digest,
-    },
     /// Starts or stops the clock of a probation.
     #[serde(rename_all = "camelCase")]
     ProbationClock {
@@ -218,7 +212,6 @@ impl Action {
             Self::Start { .. } => "start",
             Self::Stop { .. } => "stop",
             Self::Restart { .. } => "restart",
-            Self::Reload { .. } => "reload",
             Self::ProbationClock { .. } => "probationClock",
             Self::MarkGood { .. } => "markGood",
             Self::Revert { .. } => "revert",
@@ -232,7 +225,7 @@ impl Action {
     pub fn effect_class(&self) -> EffectClass {
         match self {
             Self::Build { .. } => EffectClass::RunsAgentCode,
-            Self::Stop { .. } | Self::Restart { .. } | Self::Reload { .. } => EffectClass::Restart,
+            Self::Stop { .. } | Self::Restart { .. } => EffectClass::Restart,
             Self::Deploy { interrupts, .. } if *interrupts != Interruption::None => EffectClass::Restart,
             Self::AcceptRemoval { .. } | Self::Archive | Self::Revert { .. } => EffectClass::Destructive,
             _ => EffectClass::Additive,
