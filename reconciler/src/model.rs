@@ -5,5 +5,6 @@ pub mod capability;
 pub mod change;
 pub mod effective;
 pub mod gates;
+pub mod inventory;
 pub mod records;
 pub mod step;

@@ -108,8 +108,6 @@ pub enum Action {
     ProbationClock {
         /// Whether the agent is active now.
         active: bool,
-        /// Whether a run ended unasked.
-        failed: bool,
     },
     /// Ends a probation well.
     #[serde(rename_all = "camelCase")]
@@ -127,7 +125,7 @@ pub enum Action {
         /// Why.
         reason: String,
     },
-    /// Notes that a run ended unasked.
+    /// Notes that a run ended unasked, in the agent's failures and in its probation.
     #[serde(rename_all = "camelCase")]
     NoteFailure {
         /// When.
