@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use shared::plan::{Waiting, WaitingOn};
-use shared::spec::{AgentSpec, Role, RunState};
+use shared::spec::{Role, RunState};
 use shared::status::{
     Activity, AgentStatus, Condition, Generations, Health, McpHealth, Origin, Sync, TurnState,
 };
@@ -12,7 +12,7 @@ use super::agent::Inputs;
 use super::schedule::Schedule;
 use crate::host::UnitState;
 use crate::model::inventory::AgentInventory;
-use crate::model::records::{AgentLedger, AgentLife};
+use crate::model::records::{AgentLedger, AgentLife, Quarantine};
 
 /// A value with its reason, before it is known since when it holds.
 struct Finding<T>(T, &'static str, String);
@@ -57,7 +57,7 @@ pub fn derive(
         role: deployed.map_or_else(|| spec.map_or(Role::Worker, |s| s.role), |d| d.output.config.role),
         sync: condition(sync(plan, schedule, inventory), previous.map(|p| &p.sync), now),
         health: condition(
-            health(spec, inventory, ledger, now),
+            health(plan, inputs),
             previous.map(|p| &p.health),
             now,
         ),
@@ -117,7 +117,7 @@ fn notices(plan: &Plan, ledger: &AgentLedger, now: Timestamp) -> Vec<String> {
         };
         notices.push(format!("kept {word} by {}{}", run.by, because(&run.reason)));
     }
-    for (system, quarantine) in &ledger.quarantine {
+    if let Some((system, quarantine)) = desired_quarantine(plan, ledger) {
         let short = super::view::short_system(system);
         notices.push(format!(
             "system {short} failed its probation: {}",
@@ -162,12 +162,8 @@ fn sync(plan: &Plan, schedule: &Schedule, inventory: &AgentInventory) -> Finding
     Finding(Sync::OutOfSync, "differs", plan.summary())
 }
 
-fn health(
-    spec: Option<&AgentSpec>,
-    inventory: &AgentInventory,
-    ledger: &AgentLedger,
-    now: Timestamp,
-) -> Finding<Health> {
+fn health(plan: &Plan, inputs: Inputs<'_>) -> Finding<Health> {
+    let Inputs { spec, inventory, ledger, now, .. } = inputs;
     if !matches!(ledger.record.life, AgentLife::Active) {
         return Finding(
             Health::Suspended,
@@ -193,11 +189,17 @@ fn health(
         Ok(UnitState::Running { .. }) if wanted == RunState::Paused => {
             Finding(Health::Suspended, "paused", "paused, as wanted".to_owned())
         }
-        Ok(UnitState::Running { .. }) => running_health(inventory, ledger),
+        Ok(UnitState::Running { .. }) => running_health(plan, inventory, ledger),
     }
 }
 
-fn running_health(inventory: &AgentInventory, ledger: &AgentLedger) -> Finding<Health> {
+/// The system that is asked for, when it failed its probation.
+fn desired_quarantine<'a>(plan: &'a Plan, ledger: &'a AgentLedger) -> Option<(&'a String, &'a Quarantine)> {
+    let system = plan.desired_system.as_ref()?;
+    Some((system, ledger.quarantine.get(system)?))
+}
+
+fn running_health(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger) -> Finding<Health> {
     if ledger.probation.is_some() {
         return Finding(
             Health::Progressing,
@@ -233,7 +235,7 @@ fn running_health(inventory: &AgentInventory, ledger: &AgentLedger) -> Finding<H
             "its driver has no valid login".to_owned(),
         );
     }
-    if !ledger.quarantine.is_empty() {
+    if desired_quarantine(plan, ledger).is_some() {
         return Finding(
             Health::Degraded,
             "reverted",
@@ -243,7 +245,7 @@ fn running_health(inventory: &AgentInventory, ledger: &AgentLedger) -> Finding<H
     Finding(
         Health::Healthy,
         "reporting",
-        format!("{}", harness.report.turn.as_str()),
+        harness.report.turn.as_str().to_owned(),
     )
 }
 
