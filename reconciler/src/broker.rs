@@ -1,1 +1,253 @@
-//! (being written)
+//! Messages between agents, the operator and the daemon.
+//!
+//! A message is queued, leased to a turn, and acknowledged when that turn ends well. A turn that does not gives its
+//! leases back, in their old order and marked as redelivered; what no turn gets past is dead, kept and reported.
+//! Leases are rows of the ledger, so a restart of the daemon changes nothing for a turn that goes on.
+//!
+//! Not here yet: recipients an agent may write to, questions with a term, reminders, and the operator's inbox.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use shared::agent_api::{MAX_BATCH, MAX_BODY_BYTES, Message, MessageKind, SendResponse};
+use shared::{Address, AgentName, TurnId};
+use tokio::sync::watch;
+
+use crate::ledger::messages::{self, Leases, NewMessage};
+use crate::ledger::{Ledger, LedgerError, Wakes, bounded};
+
+/// The most messages that may wait for one recipient, leased ones included.
+pub const MAX_INBOX: u64 = 1000;
+/// The longest dedupe id, in characters.
+pub const MAX_DEDUPE_CHARS: usize = 64;
+/// After how many turns that failed over it a message is dead.
+pub const MAX_DELIVERIES: u32 = 5;
+
+/// A message was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Its text is too long.
+    #[error(
+        "the message to {to} has {bytes} bytes, {MAX_BODY_BYTES} at most are allowed: send a shorter one"
+    )]
+    TooLarge {
+        /// The recipient.
+        to: Address,
+        /// Its length.
+        bytes: usize,
+    },
+    /// Its dedupe id is too long or empty.
+    #[error("the dedupe id {shown:?} must have 1 to {MAX_DEDUPE_CHARS} characters")]
+    BadDedupe {
+        /// The beginning of it.
+        shown: String,
+    },
+    /// Nobody has that name.
+    #[error("there is no {0} in this hive: ask for the agents' names, or write to operator")]
+    UnknownRecipient(Address),
+    /// The daemon only ever sends.
+    #[error("nobody can write to system: write to operator")]
+    ToSystem,
+    /// Only the daemon sends messages of that kind.
+    #[error("{from} cannot send a message of kind {kind:?}: use message, question or answer")]
+    BadKind {
+        /// The sender.
+        from: Address,
+        /// The kind.
+        kind: MessageKind,
+    },
+    /// Nobody waits for an answer of one's own.
+    #[error("{0} cannot ask itself: the answer would never come")]
+    AskedItself(Address),
+    /// The recipient has not taken up what it has.
+    #[error("the inbox of {to} is full ({MAX_INBOX} undelivered messages): wait until it has taken some up")]
+    InboxFull {
+        /// The recipient.
+        to: Address,
+    },
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// A message to be sent. Who sends it is stamped by the daemon, never read from a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The sender.
+    pub from: Address,
+    /// The recipient.
+    pub to: Address,
+    /// What kind.
+    pub kind: MessageKind,
+    /// The text.
+    pub body: String,
+    /// The message it answers.
+    pub reply_to: Option<u64>,
+    /// The same id sent twice by the same sender is one message.
+    pub dedupe: Option<String>,
+}
+
+/// The post office of the hive.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    ledger: Ledger,
+}
+
+impl Broker {
+    /// A broker on this ledger. All brokers of one ledger are the same.
+    pub fn new(ledger: Ledger) -> Self {
+        Self { ledger }
+    }
+
+    /// Stores a message; once this returns it survives a crash.
+    pub async fn send(&self, message: Outgoing, at: Timestamp) -> Result<SendResponse, SendError> {
+        check(&message)?;
+        self.ledger
+            .write(move |tx| {
+                let Outgoing {
+                    from,
+                    to,
+                    kind,
+                    body,
+                    reply_to,
+                    dedupe,
+                } = &message;
+                // Before all bounds: a retry of what was accepted is accepted.
+                if let Some(dedupe) = dedupe
+                    && let Some(id) = messages::duplicate(tx, from, dedupe)?
+                {
+                    return Ok(SendResponse { id, duplicate: true });
+                }
+                if let Address::Agent(name) = to
+                    && !messages::is_reachable(tx, name)?
+                {
+                    return Err(SendError::UnknownRecipient(to.clone()));
+                }
+                if messages::undelivered(tx, to)? >= MAX_INBOX {
+                    return Err(SendError::InboxFull { to: to.clone() });
+                }
+                let new = NewMessage {
+                    from,
+                    to,
+                    kind: *kind,
+                    body,
+                    reply_to: *reply_to,
+                    dedupe: dedupe.as_deref(),
+                    at,
+                };
+                let id = messages::insert(tx, &new)?;
+                Ok(SendResponse { id, duplicate: false })
+            })
+            .await
+    }
+
+    /// Leases the oldest undelivered messages to a turn, in the order in which they were sent.
+    pub async fn recv(
+        &self,
+        agent: &AgentName,
+        turn: TurnId,
+        max: u32,
+        at: Timestamp,
+    ) -> Result<Vec<Message>, LedgerError> {
+        let agent = agent.clone();
+        let max = max.clamp(1, MAX_BATCH);
+        self.ledger
+            .write(move |tx| messages::lease(tx, &agent, turn, max, at))
+            .await
+    }
+
+    /// The turn ended well: what it leased is delivered. Returns how many messages that were.
+    pub async fn ack(&self, agent: &AgentName, turn: TurnId) -> Result<usize, LedgerError> {
+        let agent = agent.clone();
+        self.ledger.write(move |tx| messages::ack(tx, &agent, turn)).await
+    }
+
+    /// The turn did not end well: what it leased is queued again. Returns how many messages that were.
+    pub async fn release(
+        &self,
+        agent: &AgentName,
+        turn: TurnId,
+        at: Timestamp,
+    ) -> Result<usize, LedgerError> {
+        self.give_back(agent, Leases::Of(turn), at).await
+    }
+
+    /// A run of the harness ended: what was leased is queued again, except for the turn that still lives, if any.
+    pub async fn release_all_but(
+        &self,
+        agent: &AgentName,
+        live_turn: Option<TurnId>,
+        at: Timestamp,
+    ) -> Result<usize, LedgerError> {
+        self.give_back(agent, Leases::AllBut(live_turn), at).await
+    }
+
+    /// How many messages wait for a turn of this agent.
+    pub async fn queued(&self, agent: &AgentName) -> Result<u64, LedgerError> {
+        let address = Address::Agent(agent.clone());
+        self.ledger.read(move |db| messages::queued(db, &address)).await
+    }
+
+    /// Changes whenever there may be something new for this agent. Subscribe first, then look, then wait: what
+    /// comes in between is not missed.
+    pub fn subscribe(&self, agent: &AgentName) -> watch::Receiver<u64> {
+        let wakes: &Arc<Wakes> = self.ledger.wakes();
+        wakes.subscribe(agent)
+    }
+
+    async fn give_back(
+        &self,
+        agent: &AgentName,
+        leases: Leases,
+        at: Timestamp,
+    ) -> Result<usize, LedgerError> {
+        let agent = agent.clone();
+        self.ledger
+            .write(move |tx| messages::release(tx, &agent, leases, MAX_DELIVERIES, at))
+            .await
+    }
+}
+
+/// What can be said against a message without looking at the ledger.
+fn check(message: &Outgoing) -> Result<(), SendError> {
+    let Outgoing {
+        from,
+        to,
+        kind,
+        body,
+        reply_to: _,
+        dedupe,
+    } = message;
+    if *to == Address::System {
+        return Err(SendError::ToSystem);
+    }
+    let allowed = match kind {
+        MessageKind::Message | MessageKind::Question | MessageKind::Answer => true,
+        MessageKind::System => *from == Address::System,
+        MessageKind::Unknown => false,
+    };
+    if !allowed {
+        return Err(SendError::BadKind {
+            from: from.clone(),
+            kind: *kind,
+        });
+    }
+    if *kind == MessageKind::Question && from == to {
+        return Err(SendError::AskedItself(from.clone()));
+    }
+    if body.len() > MAX_BODY_BYTES {
+        return Err(SendError::TooLarge {
+            to: to.clone(),
+            bytes: body.len(),
+        });
+    }
+    match dedupe {
+        Some(id) if id.is_empty() || id.chars().count() > MAX_DEDUPE_CHARS => Err(SendError::BadDedupe {
+            shown: bounded(id, 32),
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! Applies lists of changes: all of a list, or none of it.
+
+use shared::AgentUid;
+use shared::event::Level;
+
+use super::error::LedgerError;
+use super::events::{self, NewEvent};
+use super::sql::{At, execute, json, text, uid_or_hive};
+use super::{Ledger, Tx, agents, messages};
+use crate::model::change::Change;
+use crate::model::records::{AgentLife, AgentRecord, BuildState, Failures, Overrides};
+
+impl Ledger {
+    /// Applies all changes, or none. An empty list writes nothing.
+    pub async fn apply(&self, changes: Vec<Change>) -> Result<(), LedgerError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.write(move |tx| apply_all(tx, changes)).await
+    }
+}
+
+pub(super) fn apply_all(tx: &mut Tx<'_>, changes: Vec<Change>) -> Result<(), LedgerError> {
+    changes.into_iter().try_for_each(|change| apply(tx, change))
+}
+
+fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
+    match change {
+        Change::Register {
+            name,
+            uid,
+            origin,
+            at,
+        } => {
+            match agents::known(tx, uid) {
+                Err(LedgerError::UnknownAgent(_)) => {}
+                Ok(()) => return Err(LedgerError::UidInUse(uid)),
+                Err(error) => return Err(error),
+            }
+            agents::put(
+                tx,
+                &AgentRecord {
+                    uid,
+                    name,
+                    life: AgentLife::Declared,
+                    origin,
+                    declared_at: at,
+                    seed: None,
+                    deployed: None,
+                    last_good: None,
+                    restart_before: None,
+                },
+            )
+        }
+        Change::Life { uid, life } => set_life(tx, uid, life),
+        Change::Seeded { uid, commit } => update(tx, uid, |agent| agent.seed = Some(commit)),
+        Change::Deployed { uid, deployed } => update(tx, uid, |agent| agent.deployed = deployed.map(|d| *d)),
+        Change::LastGood { uid, deployed } => update(tx, uid, |agent| agent.last_good = Some(*deployed)),
+        Change::RestartBefore { uid, at } => update(tx, uid, |agent| agent.restart_before = Some(at)),
+        Change::Propose { uid, proposal } => {
+            agents::known(tx, uid)?;
+            let number = proposal.number;
+            if agents::proposal(tx, uid, number)?.is_some() {
+                return Err(LedgerError::ProposalExists { uid, number });
+            }
+            agents::put_proposal(tx, uid, &proposal)
+        }
+        Change::Phase {
+            uid,
+            number,
+            phase,
+            mark,
+        } => {
+            agents::known(tx, uid)?;
+            let mut proposal =
+                agents::proposal(tx, uid, number)?.ok_or(LedgerError::UnknownProposal { uid, number })?;
+            proposal.phase = phase;
+            proposal.marks.insert(phase, mark);
+            agents::put_proposal(tx, uid, &proposal)
+        }
+        Change::Built { uid, key, state, at } => {
+            agents::known(tx, uid)?;
+            let failed = matches!(state, BuildState::Failed { .. });
+            execute(
+                tx,
+                "INSERT INTO builds (uid, key, failed, at, doc) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (uid, key)
+                     DO UPDATE SET failed = excluded.failed, at = excluded.at, doc = excluded.doc",
+                (
+                    text(&uid),
+                    key.as_str(),
+                    failed,
+                    At(at),
+                    json("a build's outcome", &state)?,
+                ),
+            )
+            .map(drop)
+        }
+        Change::Probation { uid, probation } => agents::put_doc(tx, "probations", uid, probation.as_ref()),
+        Change::Quarantine {
+            uid,
+            system,
+            quarantine,
+        } => {
+            agents::known(tx, uid)?;
+            execute(
+                tx,
+                "INSERT INTO quarantine (uid, system, doc) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (uid, system) DO UPDATE SET doc = excluded.doc",
+                (text(&uid), system, json("a quarantine", &quarantine)?),
+            )
+            .map(drop)
+        }
+        Change::Forget { uid } => forget(tx, uid),
+        // What says nothing is no row.
+        Change::Overrides { uid, overrides } => {
+            let doc = (overrides != Overrides::default()).then_some(&overrides);
+            agents::put_doc(tx, "overrides", uid, doc)
+        }
+        Change::Failures { uid, failures } => {
+            let doc = (failures != Failures::default()).then_some(&failures);
+            agents::put_doc(tx, "failures", uid, doc)
+        }
+        Change::Event {
+            agent,
+            level,
+            kind,
+            message,
+            data,
+            at,
+        } => events::append(
+            tx,
+            NewEvent {
+                at,
+                agent: agent.as_ref(),
+                level,
+                kind,
+                message: &message,
+                data,
+            },
+        ),
+        Change::Notify {
+            agent,
+            body,
+            dedupe,
+            at,
+        } => messages::notify(tx, &agent, &body, &dedupe, at),
+    }
+}
+
+fn update(tx: &Tx<'_>, uid: AgentUid, change: impl FnOnce(&mut AgentRecord)) -> Result<(), LedgerError> {
+    let mut record = agents::get(tx, uid)?;
+    change(&mut record);
+    agents::put(tx, &record)
+}
+
+fn set_life(tx: &mut Tx<'_>, uid: AgentUid, life: AgentLife) -> Result<(), LedgerError> {
+    let mut record = agents::get(tx, uid)?;
+    let archived_at = match (&record.life, &life) {
+        (AgentLife::Archived { .. }, _) => None,
+        (_, AgentLife::Archived { since }) => Some(*since),
+        _ => None,
+    };
+    record.life = life;
+    agents::put(tx, &record)?;
+    // Its name may be given to another agent, which must not find the mail of this one.
+    let Some(at) = archived_at else { return Ok(()) };
+    let undelivered = messages::close_inbox(tx, &record.name)?;
+    if undelivered == 0 {
+        return Ok(());
+    }
+    events::append(
+        tx,
+        NewEvent {
+            at,
+            agent: Some(&record.name),
+            level: Level::Warning,
+            kind: "messageDead",
+            message: &format!(
+                "{} was archived with {undelivered} undelivered messages",
+                record.name
+            ),
+            data: serde_json::json!({ "undelivered": undelivered }),
+        },
+    )
+}
+
+fn forget(tx: &Tx<'_>, uid: AgentUid) -> Result<(), LedgerError> {
+    agents::known(tx, uid)?;
+    for sql in [
+        "DELETE FROM attempts WHERE uid = ?1",
+        "DELETE FROM failures WHERE uid = ?1",
+        "DELETE FROM quarantine WHERE uid = ?1",
+        "DELETE FROM builds WHERE uid = ?1 AND failed",
+    ] {
+        execute(tx, sql, [uid_or_hive(Some(uid))])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,280 @@
+//! The rows behind the broker: queued, leased to a turn, acknowledged, or dead.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Row};
+use shared::agent_api::{Message, MessageKind};
+use shared::event::Level;
+use shared::{Address, AgentName, TurnId};
+
+use super::error::{Fault, LedgerError};
+use super::events::{self, NewEvent};
+use super::sql::{At, Columns as _, bounded, execute, int, text, undecodable};
+use super::{Tx, agents};
+
+/// The longest message from the daemon, in bytes.
+const MAX_NOTICE_BYTES: usize = 16 * 1024;
+
+/// A message to be stored.
+pub(crate) struct NewMessage<'a> {
+    /// Who sends it.
+    pub(crate) from: &'a Address,
+    /// To whom.
+    pub(crate) to: &'a Address,
+    /// What kind.
+    pub(crate) kind: MessageKind,
+    /// The text.
+    pub(crate) body: &'a str,
+    /// The message it answers.
+    pub(crate) reply_to: Option<u64>,
+    /// The same id from the same sender is one message.
+    pub(crate) dedupe: Option<&'a str>,
+    /// When.
+    pub(crate) at: Timestamp,
+}
+
+/// Whether there is an agent of that name that is not archived.
+pub(crate) fn is_reachable(db: &Connection, agent: &AgentName) -> Result<bool, LedgerError> {
+    Ok(agents::uid_of(db, agent)?.is_some())
+}
+
+/// The message that carries this dedupe id already.
+pub(crate) fn duplicate(db: &Connection, from: &Address, dedupe: &str) -> Result<Option<u64>, LedgerError> {
+    let id: Option<i64> = db
+        .prepare_cached("SELECT id FROM messages WHERE from_addr = ?1 AND dedupe = ?2")?
+        .query_row((text(from), dedupe), |row| row.get(0))
+        .optional()?;
+    Ok(id.map(i64::unsigned_abs))
+}
+
+/// Messages to this address in one of the two states before the end.
+pub(crate) fn undelivered(db: &Connection, to: &Address) -> Result<u64, LedgerError> {
+    count(
+        db,
+        "SELECT count(*) FROM messages WHERE to_addr = ?1 AND state IN ('queued', 'leased')",
+        to,
+    )
+}
+
+/// Messages that wait for a turn.
+pub(crate) fn queued(db: &Connection, to: &Address) -> Result<u64, LedgerError> {
+    count(
+        db,
+        "SELECT count(*) FROM messages WHERE to_addr = ?1 AND state = 'queued'",
+        to,
+    )
+}
+
+fn count(db: &Connection, sql: &str, to: &Address) -> Result<u64, LedgerError> {
+    let count: i64 = db.prepare_cached(sql)?.query_row([text(to)], |row| row.get(0))?;
+    Ok(count.unsigned_abs())
+}
+
+/// Stores a message and wakes whoever waits for it; returns its number.
+pub(crate) fn insert(tx: &mut Tx<'_>, message: &NewMessage<'_>) -> Result<u64, LedgerError> {
+    execute(
+        tx,
+        "INSERT INTO messages (from_addr, to_addr, kind, reply_to, body, at, dedupe, state)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'queued')",
+        (
+            text(message.from),
+            text(message.to),
+            kind_word(message.kind),
+            message.reply_to.map(int),
+            message.body,
+            At(message.at),
+            message.dedupe,
+        ),
+    )?;
+    let id = tx.last_insert_rowid().unsigned_abs();
+    if let Address::Agent(agent) = message.to {
+        tx.wake(agent);
+    }
+    Ok(id)
+}
+
+/// A message from the daemon, once for each dedupe id and agent. No bound on the inbox holds it back, and when the
+/// agent is gone that is an event rather than an error: what the daemon did stays done.
+pub(super) fn notify(
+    tx: &mut Tx<'_>,
+    agent: &AgentName,
+    body: &str,
+    dedupe: &str,
+    at: Timestamp,
+) -> Result<(), LedgerError> {
+    let Some(uid) = agents::uid_of(tx, agent)? else {
+        return events::append(
+            tx,
+            NewEvent {
+                at,
+                agent: Some(agent),
+                level: Level::Warning,
+                kind: "messageUndeliverable",
+                message: &format!("no agent {agent} to be told: {body}"),
+                data: serde_json::Value::Null,
+            },
+        );
+    };
+    // The uid, because an archived agent's name may come back.
+    let dedupe = format!("{uid}/{dedupe}");
+    if duplicate(tx, &Address::System, &dedupe)?.is_some() {
+        return Ok(());
+    }
+    let body = bounded(body, MAX_NOTICE_BYTES);
+    insert(
+        tx,
+        &NewMessage {
+            from: &Address::System,
+            to: &Address::Agent(agent.clone()),
+            kind: MessageKind::System,
+            body: &body,
+            reply_to: None,
+            dedupe: Some(&dedupe),
+            at,
+        },
+    )?;
+    Ok(())
+}
+
+fn kind_word(kind: MessageKind) -> &'static str {
+    match kind {
+        MessageKind::Message => "message",
+        MessageKind::Question => "question",
+        MessageKind::Answer => "answer",
+        MessageKind::System => "system",
+        MessageKind::Unknown => "unknown",
+    }
+}
+
+/// Leases the oldest queued messages to a turn. One that cannot be read is dead at once, so that it blocks nothing.
+pub(crate) fn lease(
+    tx: &mut Tx<'_>,
+    agent: &AgentName,
+    turn: TurnId,
+    max: u32,
+    at: Timestamp,
+) -> Result<Vec<Message>, LedgerError> {
+    let mut leased = Vec::new();
+    let mut unreadable = Vec::new();
+    {
+        let mut statement = tx.prepare_cached(
+            "SELECT * FROM messages WHERE to_addr = ?1 AND state = 'queued' ORDER BY id LIMIT ?2",
+        )?;
+        let mut rows = statement.query((agent.as_str(), max))?;
+        while let Some(row) = rows.next()? {
+            match decode(row) {
+                Ok(message) => leased.push(message),
+                Err(source) => {
+                    let row_error = undecodable("messages", &["id"], row, source);
+                    unreadable.push((row.get::<_, i64>("id")?, crate::error_chain(&row_error)));
+                }
+            }
+        }
+    }
+    for message in &leased {
+        execute(
+            tx,
+            "UPDATE messages SET state = 'leased', turn = ?2, leased_at = ?3, deliveries = deliveries + 1
+             WHERE id = ?1",
+            (int(message.id), text(&turn), At(at)),
+        )?;
+    }
+    for (id, why) in unreadable {
+        bury(tx, id, agent, &why, at)?;
+    }
+    Ok(leased)
+}
+
+fn decode(row: &Row<'_>) -> Result<Message, Fault> {
+    Ok(Message {
+        id: row.number("id")?,
+        from: row.parsed("from_addr")?,
+        kind: row.word("kind")?,
+        reply_to: row.get::<_, Option<i64>>("reply_to")?.map(i64::unsigned_abs),
+        at: row.time("at")?,
+        body: row.get("body")?,
+        redelivered: row.number("deliveries")? > 0,
+    })
+}
+
+/// Ends the leases of a turn that ended well; returns how many.
+pub(crate) fn ack(tx: &Tx<'_>, agent: &AgentName, turn: TurnId) -> Result<usize, LedgerError> {
+    execute(
+        tx,
+        "UPDATE messages SET state = 'acked' WHERE to_addr = ?1 AND state = 'leased' AND turn = ?2",
+        (agent.as_str(), text(&turn)),
+    )
+}
+
+/// Whose leases are given back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Leases {
+    /// Those of this turn.
+    Of(TurnId),
+    /// All but those of this turn.
+    AllBut(Option<TurnId>),
+}
+
+/// Gives leases back, to their old places. What was delivered `most` times is dead instead.
+pub(crate) fn release(
+    tx: &mut Tx<'_>,
+    agent: &AgentName,
+    leases: Leases,
+    most: u32,
+    at: Timestamp,
+) -> Result<usize, LedgerError> {
+    let (which, turn) = match leases {
+        Leases::Of(turn) => ("turn = ?2", Some(turn)),
+        Leases::AllBut(turn) => ("turn IS NOT ?2", turn),
+    };
+    let turn = turn.as_ref().map(text);
+    let found: Vec<(i64, u32)> = tx
+        .prepare_cached(&format!(
+            "SELECT id, deliveries FROM messages
+             WHERE to_addr = ?1 AND state = 'leased' AND {which} ORDER BY id"
+        ))?
+        .query_map((agent.as_str(), turn), |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for &(id, deliveries) in &found {
+        if deliveries >= most {
+            bury(tx, id, agent, &format!("{deliveries} turns failed over it"), at)?;
+        } else {
+            execute(
+                tx,
+                "UPDATE messages SET state = 'queued', turn = NULL WHERE id = ?1",
+                [id],
+            )?;
+            tx.wake(agent);
+        }
+    }
+    Ok(found.len())
+}
+
+/// A message that is given up. It stays in the ledger and is reported.
+fn bury(tx: &mut Tx<'_>, id: i64, to: &AgentName, why: &str, at: Timestamp) -> Result<(), LedgerError> {
+    execute(tx, "UPDATE messages SET state = 'dead' WHERE id = ?1", [id])?;
+    events::append(
+        tx,
+        NewEvent {
+            at,
+            agent: Some(to),
+            level: Level::Warning,
+            kind: "messageDead",
+            message: &format!("message {id} to {to} is not delivered any more: {why}"),
+            data: serde_json::json!({ "message": id }),
+        },
+    )
+}
+
+/// Ends all mail of an agent that is archived, and frees its dedupe ids; returns how much was undelivered.
+pub(super) fn close_inbox(tx: &Tx<'_>, agent: &AgentName) -> Result<usize, LedgerError> {
+    execute(
+        tx,
+        "UPDATE messages SET dedupe = NULL WHERE from_addr = ?1 AND dedupe IS NOT NULL",
+        [agent.as_str()],
+    )?;
+    execute(
+        tx,
+        "UPDATE messages SET state = 'dead' WHERE to_addr = ?1 AND state IN ('queued', 'leased')",
+        [agent.as_str()],
+    )
+}
