@@ -62,16 +62,30 @@ enum Effect {
 ///
 /// # Errors
 /// When the ledger fails. A failure of the step itself is an outcome.
-pub async fn step(host: &Host, ledger: &Ledger, agent: &AgentLedger, ready: &Ready) -> Result<Outcome, ExecuteError> {
+pub async fn step(
+    host: &Host,
+    ledger: &Ledger,
+    agent: &AgentLedger,
+    ready: &Ready,
+) -> Result<Outcome, ExecuteError> {
     let now = host.clock.now();
     if let Some(changes) = bookkeeping::changes(&ready.planned.step.action, agent, now) {
         ledger.apply(changes).await?;
         return Ok(Outcome::Done);
     }
-    let stored = ready.gate.and_then(|gate| agent.gates.iter().find(|record| record.gate.id == gate));
+    let stored = ready
+        .gate
+        .and_then(|gate| agent.gates.iter().find(|record| record.gate.id == gate));
     let step = stored.map_or(&ready.planned.step, |record| &record.step);
     let doing = doing(step, agent);
-    around(host, ledger, ready, Some(agent.record.uid), carry_out(host, agent, ready, &doing)).await
+    around(
+        host,
+        ledger,
+        ready,
+        Some(agent.record.uid),
+        carry_out(host, agent, ready, &doing),
+    )
+    .await
 }
 
 /// Carries out a step of the hive itself.
@@ -93,7 +107,10 @@ fn removal(agents: &[(AgentName, AgentUid)], now: Timestamp) -> Vec<Change> {
     let of_one = |(name, uid): &(AgentName, AgentUid)| {
         let message = format!("{name} is no longer declared: it is stopped");
         [
-            Change::Life { uid: *uid, life: AgentLife::Removed { since: now } },
+            Change::Life {
+                uid: *uid,
+                life: AgentLife::Removed { since: now },
+            },
             event(name, Level::Warning, "agentRemoved", message, now),
         ]
     };
@@ -108,12 +125,23 @@ async fn around(
     uid: Option<AgentUid>,
     effect: impl Future<Output = Result<Effect, HostError>>,
 ) -> Result<Outcome, ExecuteError> {
-    let PlannedStep { id, effect_digest, step, .. } = &ready.planned;
+    let PlannedStep {
+        id,
+        effect_digest,
+        step,
+        ..
+    } = &ready.planned;
     let begun_at = host.clock.now();
     let jitter = host.ids.jitter();
     let next_at = backoff(1, jitter, begun_at);
-    let attempt = ledger.begin(uid, id.clone(), ready.gate, effect_digest, begun_at, next_at).await?;
-    tracing::info!(agent = step.agent.as_ref().map(AgentName::as_str), step = step.action.kind(), "step begins");
+    let attempt = ledger
+        .begin(uid, id.clone(), ready.gate, effect_digest, begun_at, next_at)
+        .await?;
+    tracing::info!(
+        agent = step.agent.as_ref().map(AgentName::as_str),
+        step = step.action.kind(),
+        "step begins"
+    );
     let result = effect.await;
     let now = host.clock.now();
     match result {
@@ -128,9 +156,16 @@ async fn around(
         }
         Err(error) => {
             let message = error.chain();
-            tracing::warn!(step = step.action.kind(), error = message, tries = attempt.count, "step failed");
+            tracing::warn!(
+                step = step.action.kind(),
+                error = message,
+                tries = attempt.count,
+                "step failed"
+            );
             let next_at = backoff(attempt.count, jitter, now);
-            ledger.fail(uid, id.clone(), message, next_at, error.is_terminal(), now).await?;
+            ledger
+                .fail(uid, id.clone(), message, next_at, error.is_terminal(), now)
+                .await?;
             Ok(Outcome::Failed)
         }
     }
@@ -143,7 +178,10 @@ struct Doing<'a> {
 }
 
 fn doing<'a>(step: &'a Step, agent: &'a AgentLedger) -> Doing<'a> {
-    Doing { action: &step.action, agent }
+    Doing {
+        action: &step.action,
+        agent,
+    }
 }
 
 /// An event about an agent.
@@ -154,10 +192,22 @@ pub(crate) fn event(
     message: impl Into<String>,
     at: Timestamp,
 ) -> Change {
-    Change::Event { agent: Some(agent.clone()), level, kind, message: message.into(), data: json!({}), at }
+    Change::Event {
+        agent: Some(agent.clone()),
+        level,
+        kind,
+        message: message.into(),
+        data: json!({}),
+        at,
+    }
 }
 
-async fn carry_out(host: &Host, agent: &AgentLedger, ready: &Ready, doing: &Doing<'_>) -> Result<Effect, HostError> {
+async fn carry_out(
+    host: &Host,
+    agent: &AgentLedger,
+    ready: &Ready,
+    doing: &Doing<'_>,
+) -> Result<Effect, HostError> {
     let record = &doing.agent.record;
     let (name, uid) = (&record.name, record.uid);
     match doing.action {
@@ -167,11 +217,24 @@ async fn carry_out(host: &Host, agent: &AgentLedger, ready: &Ready, doing: &Doin
             let now = host.clock.now();
             Ok(Effect::Done(vec![
                 Change::Seeded { uid, commit },
-                Change::Life { uid, life: AgentLife::Active },
-                event(name, Level::Info, "spawned", format!("{name} has its repo and folders"), now),
+                Change::Life {
+                    uid,
+                    life: AgentLife::Active,
+                },
+                event(
+                    name,
+                    Level::Info,
+                    "spawned",
+                    format!("{name} has its repo and folders"),
+                    now,
+                ),
             ]))
         }
-        Action::Build { key, request, proposal } => {
+        Action::Build {
+            key,
+            request,
+            proposal,
+        } => {
             let built = host.builder.build(request).await;
             let now = host.clock.now();
             let (state, event) = match built {
@@ -187,31 +250,57 @@ async fn carry_out(host: &Host, agent: &AgentLedger, ready: &Ready, doing: &Doin
                         |number| format!("proposal {number}"),
                     );
                     let message = format!("{name}: the build of {source} failed: {error}");
-                    (BuildState::Failed { error }, event(name, Level::Warning, "buildFailed", message, now))
+                    (
+                        BuildState::Failed { error },
+                        event(name, Level::Warning, "buildFailed", message, now),
+                    )
                 }
                 Err(error) => return Err(error),
             };
-            Ok(Effect::Done(vec![Change::Built { uid, key: key.clone(), state, at: now }, event]))
+            Ok(Effect::Done(vec![
+                Change::Built {
+                    uid,
+                    key: key.clone(),
+                    state,
+                    at: now,
+                },
+                event,
+            ]))
         }
         Action::Deploy { .. } => deploy::carry_out(host, agent, ready, doing.action).await,
         Action::ProjectRef(update) => {
             host.repos.update_ref(name, update).await?;
             Ok(Effect::Done(Vec::new()))
         }
-        Action::Activate { system, toplevel, config } => {
-            let Some(output) = record.deployed.as_ref().map(|d| &d.output).filter(|o| {
-                o.system == *system && o.toplevel == *toplevel && o.config_digest == *config
-            }) else {
+        Action::Activate {
+            system,
+            toplevel,
+            config,
+        } => {
+            let Some(output) = record
+                .deployed
+                .as_ref()
+                .map(|d| &d.output)
+                .filter(|o| o.system == *system && o.toplevel == *toplevel && o.config_digest == *config)
+            else {
                 return Ok(Effect::Gone("another system was deployed meanwhile".to_owned()));
             };
-            host.folders.activate(name, system, &output.launch_file(), &output.config_file()).await?;
+            host.folders
+                .activate(name, system, &output.launch_file(), &output.config_file())
+                .await?;
             Ok(Effect::Done(Vec::new()))
         }
         Action::Start { toplevel } => start(host, doing.agent, toplevel).await,
         Action::Stop { run } => {
             stop(host, name, run).await?;
             let now = host.clock.now();
-            Ok(Effect::Done(vec![event(name, Level::Info, "stopped", format!("{name} is stopped"), now)]))
+            Ok(Effect::Done(vec![event(
+                name,
+                Level::Info,
+                "stopped",
+                format!("{name} is stopped"),
+                now,
+            )]))
         }
         Action::Restart { toplevel, run } => {
             stop(host, name, run).await?;
@@ -221,8 +310,17 @@ async fn carry_out(host: &Host, agent: &AgentLedger, ready: &Ready, doing: &Doin
             host.folders.archive(name, uid).await?;
             let now = host.clock.now();
             Ok(Effect::Done(vec![
-                Change::Life { uid, life: AgentLife::Archived { since: now } },
-                event(name, Level::Warning, "archived", format!("{name} lies in the archive"), now),
+                Change::Life {
+                    uid,
+                    life: AgentLife::Archived { since: now },
+                },
+                event(
+                    name,
+                    Level::Warning,
+                    "archived",
+                    format!("{name} lies in the archive"),
+                    now,
+                ),
             ]))
         }
         Action::AcceptRemoval { .. }
@@ -241,18 +339,33 @@ fn seed_files(name: &AgentName) -> BTreeMap<String, String> {
         "# Config of {name}\n\nCommit a change to `agent.json` and propose it. The fields prompt, driver, mcpServers,\n\
          tools, recipients and network overlay what the operator declared.\n"
     );
-    BTreeMap::from([("README.md".to_owned(), readme), ("agent.json".to_owned(), "{}\n".to_owned())])
+    BTreeMap::from([
+        ("README.md".to_owned(), readme),
+        ("agent.json".to_owned(), "{}\n".to_owned()),
+    ])
 }
 
 async fn start(host: &Host, agent: &AgentLedger, toplevel: &shared::Digest) -> Result<Effect, HostError> {
     let name = &agent.record.name;
-    let Some(output) = agent.record.deployed.as_ref().map(|d| &d.output).filter(|o| o.toplevel == *toplevel) else {
+    let Some(output) = agent
+        .record
+        .deployed
+        .as_ref()
+        .map(|d| &d.output)
+        .filter(|o| o.toplevel == *toplevel)
+    else {
         return Ok(Effect::Gone("another system was deployed meanwhile".to_owned()));
     };
     host.harness.forget(name);
     host.runtime.start(&output.launch_file()).await?;
     let now = host.clock.now();
-    Ok(Effect::Done(vec![event(name, Level::Info, "started", format!("{name} is started"), now)]))
+    Ok(Effect::Done(vec![event(
+        name,
+        Level::Info,
+        "started",
+        format!("{name} is started"),
+        now,
+    )]))
 }
 
 /// Stops this very run; a later one is left alone.
@@ -270,7 +383,13 @@ async fn stop(host: &Host, name: &AgentName, run: &str) -> Result<(), HostError>
 
 /// What a proposal's new phase says, without a decision behind it.
 pub(crate) fn plain_mark(at: Timestamp, reason: &str) -> Mark {
-    Mark { at, gate: None, digest: None, by: None, reason: reason.to_owned() }
+    Mark {
+        at,
+        gate: None,
+        digest: None,
+        by: None,
+        reason: reason.to_owned(),
+    }
 }
 
 /// The changes that end a proposal: its phase, an event, and a message to its agent.
@@ -285,7 +404,12 @@ pub(crate) fn ended(
     let word = phase.as_str();
     let message = format!("proposal {number} of {name} {word}: {reason}");
     vec![
-        Change::Phase { uid: agent.record.uid, number, phase, mark: plain_mark(at, reason) },
+        Change::Phase {
+            uid: agent.record.uid,
+            number,
+            phase,
+            mark: plain_mark(at, reason),
+        },
         event(name, Level::Warning, "proposalEnded", message.clone(), at),
         Change::Notify {
             agent: name.clone(),

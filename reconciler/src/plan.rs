@@ -38,8 +38,6 @@ pub struct HiveFacts {
     pub harness: Utf8PathBuf,
     /// Why agents of this spec cannot be run by this daemon at all.
     pub unsupported: Option<String>,
-    /// How long a deployment may take to become healthy, in seconds of active time.
-    pub probation_secs: u32,
 }
 
 /// What to do about one agent, or about the hive, and what is blocked.

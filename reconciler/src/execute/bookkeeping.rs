@@ -15,13 +15,22 @@ pub(super) fn changes(action: &Action, agent: &AgentLedger, now: Timestamp) -> O
     let record = &agent.record;
     let (uid, name) = (record.uid, &record.name);
     Some(match action {
-        Action::SetPhase { number, phase, reason } => match phase {
+        Action::SetPhase {
+            number,
+            phase,
+            reason,
+        } => match phase {
             ProposalPhase::Failed | ProposalPhase::Denied => ended(agent, *number, *phase, reason, now),
             ProposalPhase::Proposed
             | ProposalPhase::Building
             | ProposalPhase::Approved
             | ProposalPhase::Deployed => {
-                vec![Change::Phase { uid, number: *number, phase: *phase, mark: plain_mark(now, reason) }]
+                vec![Change::Phase {
+                    uid,
+                    number: *number,
+                    phase: *phase,
+                    mark: plain_mark(now, reason),
+                }]
             }
         },
         Action::ProbationClock { active } => {
@@ -32,32 +41,55 @@ pub(super) fn changes(action: &Action, agent: &AgentLedger, now: Timestamp) -> O
             let deployed = record.deployed.as_ref().filter(|d| d.output.system == *system);
             let mut changes = vec![Change::Probation { uid, probation: None }];
             if let Some(deployed) = deployed {
-                changes.push(Change::LastGood { uid, deployed: Box::new(deployed.clone()) });
+                changes.push(Change::LastGood {
+                    uid,
+                    deployed: Box::new(deployed.clone()),
+                });
                 let short = crate::plan::view::short_system(system);
                 let message = format!("{name}: system {short} passed its probation");
                 changes.push(event(name, Level::Info, "passedProbation", message, now));
             }
             changes
         }
-        Action::Revert { failed, to: _, reason } => deploy::revert(agent, failed, reason, now),
+        Action::Revert {
+            failed,
+            to: _,
+            reason,
+        } => deploy::revert(agent, failed, reason, now),
         Action::NoteFailure { at, what } => {
             let count = agent.failures.count.saturating_add(1);
-            let failures = Failures { count, last_at: Some(*at), last: what.clone() };
+            let failures = Failures {
+                count,
+                last_at: Some(*at),
+                last: what.clone(),
+            };
             let mut changes = vec![
                 Change::Failures { uid, failures },
-                event(name, Level::Warning, "ended", format!("{name} {what} (time {count} in a row)"), now),
+                event(
+                    name,
+                    Level::Warning,
+                    "ended",
+                    format!("{name} {what} (time {count} in a row)"),
+                    now,
+                ),
             ];
             if let Some(trial) = &agent.probation {
                 let mut stopped = clocked(trial, false, now);
                 stopped.failed_starts = stopped.failed_starts.saturating_add(1);
-                changes.push(Change::Probation { uid, probation: Some(stopped) });
+                changes.push(Change::Probation {
+                    uid,
+                    probation: Some(stopped),
+                });
             }
             changes
         }
         Action::ClearFailures => {
             let message = format!("{name} has recovered");
             vec![
-                Change::Failures { uid, failures: Failures::default() },
+                Change::Failures {
+                    uid,
+                    failures: Failures::default(),
+                },
                 event(name, Level::Info, "recovered", message, now),
             ]
         }

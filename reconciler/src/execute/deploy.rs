@@ -26,7 +26,17 @@ pub(super) async fn carry_out(
     ready: &Ready,
     action: &Action,
 ) -> Result<Effect, HostError> {
-    let Action::Deploy { build, system, from, commit, main, proposal, grants, watched, interrupts: _ } = action
+    let Action::Deploy {
+        build,
+        system,
+        from,
+        commit,
+        main,
+        proposal,
+        grants,
+        watched,
+        interrupts: _,
+    } = action
     else {
         return Ok(Effect::Gone("it is no deployment".to_owned()));
     };
@@ -42,16 +52,24 @@ pub(super) async fn carry_out(
     }
     let output = match agent.builds.get(build) {
         Some(BuildState::Built(output)) if output.system == *system && output.grants == *grants => output,
-        _ => return Ok(Effect::Gone("the approved system is not the one that was built".to_owned())),
+        _ => {
+            return Ok(Effect::Gone(
+                "the approved system is not the one that was built".to_owned(),
+            ));
+        }
     };
     let present = host.builder.present(std::slice::from_ref(system)).await?;
     if present.get(system) != Some(&true) {
-        return Err(HostError::failed(system.clone(), "the approved system is gone; it will be built again"));
+        return Err(HostError::failed(
+            system.clone(),
+            "the approved system is gone; it will be built again",
+        ));
     }
     let now = host.clock.now();
     let deployed = Deployed {
         output: (**output).clone(),
-        proposal: proposal.unwrap_or_else(|| record.deployed.as_ref().map_or(ProposalNumber(0), |d| d.proposal)),
+        proposal: proposal
+            .unwrap_or_else(|| record.deployed.as_ref().map_or(ProposalNumber(0), |d| d.proposal)),
         gate,
         at: now,
     };
@@ -66,7 +84,9 @@ pub(super) async fn carry_out(
         gate,
         proposal: *proposal,
     };
-    Ok(Effect::Done(changes(agent, deployed, probation, output, gate, now)))
+    Ok(Effect::Done(changes(
+        agent, deployed, probation, output, gate, now,
+    )))
 }
 
 fn changes(
@@ -81,8 +101,14 @@ fn changes(
     let (uid, name) = (record.uid, &record.name);
     let proposal = probation.proposal;
     let mut changes = vec![
-        Change::Deployed { uid, deployed: Some(Box::new(deployed)) },
-        Change::Probation { uid, probation: Some(probation) },
+        Change::Deployed {
+            uid,
+            deployed: Some(Box::new(deployed)),
+        },
+        Change::Probation {
+            uid,
+            probation: Some(probation),
+        },
     ];
     let short = crate::plan::view::short_system(&output.system);
     let message = match proposal {
@@ -98,7 +124,11 @@ fn changes(
         at: now,
     });
     if let Some(number) = proposal {
-        let decision = agent.gates.iter().find(|r| r.gate.id == gate).and_then(|r| r.gate.decision.clone());
+        let decision = agent
+            .gates
+            .iter()
+            .find(|r| r.gate.id == gate)
+            .and_then(|r| r.gate.decision.clone());
         let mark = Mark {
             at: now,
             gate: Some(gate),
@@ -106,9 +136,19 @@ fn changes(
             by: decision.as_ref().map(|d| d.by.clone()),
             reason: decision.map(|d| d.reason).unwrap_or_default(),
         };
-        changes.push(Change::Phase { uid, number, phase: ProposalPhase::Deployed, mark });
+        changes.push(Change::Phase {
+            uid,
+            number,
+            phase: ProposalPhase::Deployed,
+            mark,
+        });
         let dedupe = format!("{uid}:proposal:{number}:deployed");
-        changes.push(Change::Notify { agent: name.clone(), body: message, dedupe, at: now });
+        changes.push(Change::Notify {
+            agent: name.clone(),
+            body: message,
+            dedupe,
+            at: now,
+        });
     }
     changes
 }
@@ -120,22 +160,45 @@ pub(super) fn revert(agent: &AgentLedger, failed: &str, reason: &str, now: Times
     let short = crate::plan::view::short_system(failed);
     let outcome = match &record.last_good {
         Some(good) => {
-            format!("{name} goes back to system {}", crate::plan::view::short_system(&good.output.system))
+            format!(
+                "{name} goes back to system {}",
+                crate::plan::view::short_system(&good.output.system)
+            )
         }
         None => format!("{name} has no earlier system and is stopped"),
     };
     let message = format!("{name}: system {short} failed its probation: {reason}; {outcome}");
-    let quarantine = crate::model::records::Quarantine { reason: reason.to_owned(), since: now };
+    let quarantine = crate::model::records::Quarantine {
+        reason: reason.to_owned(),
+        since: now,
+    };
     let mut changes = vec![
-        Change::Deployed { uid, deployed: record.last_good.clone().map(Box::new) },
+        Change::Deployed {
+            uid,
+            deployed: record.last_good.clone().map(Box::new),
+        },
         Change::Probation { uid, probation: None },
-        Change::Quarantine { uid, system: failed.to_owned(), quarantine },
+        Change::Quarantine {
+            uid,
+            system: failed.to_owned(),
+            quarantine,
+        },
         event(name, Level::Alert, "reverted", message.clone(), now),
-        Change::Notify { agent: name.clone(), body: message, dedupe: format!("{uid}:reverted:{failed}"), at: now },
+        Change::Notify {
+            agent: name.clone(),
+            body: message,
+            dedupe: format!("{uid}:reverted:{failed}"),
+            at: now,
+        },
     ];
     if let Some(number) = agent.probation.as_ref().and_then(|trial| trial.proposal) {
         let mark = super::plain_mark(now, &format!("failed its probation: {reason}"));
-        changes.push(Change::Phase { uid, number, phase: ProposalPhase::Failed, mark });
+        changes.push(Change::Phase {
+            uid,
+            number,
+            phase: ProposalPhase::Failed,
+            mark,
+        });
     }
     changes
 }

@@ -56,11 +56,7 @@ pub fn derive(
         uid: Some(record.uid),
         role: deployed.map_or_else(|| spec.map_or(Role::Worker, |s| s.role), |d| d.output.config.role),
         sync: condition(sync(plan, schedule, inventory), previous.map(|p| &p.sync), now),
-        health: condition(
-            health(plan, inputs),
-            previous.map(|p| &p.health),
-            now,
-        ),
+        health: condition(health(plan, inputs), previous.map(|p| &p.health), now),
         activity: condition(activity(schedule), previous.map(|p| &p.activity), now),
         turn: harness.map(|h| h.report.turn),
         waiting: schedule.waiting.clone(),
@@ -163,7 +159,13 @@ fn sync(plan: &Plan, schedule: &Schedule, inventory: &AgentInventory) -> Finding
 }
 
 fn health(plan: &Plan, inputs: Inputs<'_>) -> Finding<Health> {
-    let Inputs { spec, inventory, ledger, now, .. } = inputs;
+    let Inputs {
+        spec,
+        inventory,
+        ledger,
+        now,
+        ..
+    } = inputs;
     if !matches!(ledger.record.life, AgentLife::Active) {
         return Finding(
             Health::Suspended,
