@@ -67,9 +67,10 @@ pub async fn step(
     ledger: &Ledger,
     agent: &AgentLedger,
     ready: &Ready,
+    watched_since: Timestamp,
 ) -> Result<Outcome, ExecuteError> {
     let now = host.clock.now();
-    if let Some(changes) = bookkeeping::changes(&ready.planned.step.action, agent, now) {
+    if let Some(changes) = bookkeeping::changes(&ready.planned.step.action, agent, watched_since, now) {
         ledger.apply(changes).await?;
         return Ok(Outcome::Done);
     }

@@ -14,6 +14,7 @@ use shared::{AgentUid, Digest, GateId, HiveId};
 use crate::model::gates::{GateAction, NewGate};
 use crate::model::records::GateRecord;
 use crate::model::step::{Action, Authority, PlannedStep, Step};
+use crate::plan::Plan;
 
 /// The default policy, before the operator's changes.
 pub fn default_verdict(class: GateClass, asked_by: Asker) -> Verdict {
@@ -155,22 +156,20 @@ fn is_live(record: &GateRecord) -> bool {
 ///
 /// A gate whose effect is still planned stays as it is, and with it any decision; one whose effect is not planned any
 /// more ends; a planned step without a gate gets one. A gate that was consumed is never ended here: its effect has
-/// begun, and only its outcome ends it.
-pub fn revalidate(
-    policy: &PolicySpec,
-    planned: &[PlannedStep],
-    gates: &[GateRecord],
-    ended_because: &str,
-) -> Vec<GateAction> {
+/// begun, and only its outcome ends it. A partial plan ends no gate: an approval must not evaporate because something
+/// could not be looked at for a moment.
+pub fn revalidate(policy: &PolicySpec, plan: &Plan, gates: &[GateRecord]) -> Vec<GateAction> {
     let mut actions = Vec::new();
+    let planned = &plan.steps;
     for record in gates {
         let wanted = planned.iter().any(|step| {
             matches!(step.step.authority, Authority::Class { .. }) && step.effect_digest == record.gate.digest
         });
-        if matches!(record.gate.state, GateState::Open | GateState::Approved) && !wanted {
+        let undone = matches!(record.gate.state, GateState::Open | GateState::Approved);
+        if undone && !wanted && !plan.partial {
             actions.push(GateAction::End {
                 gate: record.gate.id,
-                reason: ended_because.to_owned(),
+                reason: plan.ended_because.clone(),
             });
         }
     }

@@ -38,6 +38,8 @@ pub struct HiveFacts {
     pub harness: Utf8PathBuf,
     /// Why agents of this spec cannot be run by this daemon at all.
     pub unsupported: Option<String>,
+    /// When this daemon began to watch.
+    pub watched_since: Timestamp,
 }
 
 /// What to do about one agent, or about the hive, and what is blocked.
@@ -59,10 +61,12 @@ pub struct Plan {
     pub notices: Vec<String>,
     /// The system that spec and deployed commit ask for, once it is built.
     pub desired_system: Option<String>,
+    /// Not everything could be looked at: a step that is missing here may still be wanted, so no gate ends.
+    pub partial: bool,
 }
 
 impl Plan {
-    fn new(agent: Option<AgentName>) -> Self {
+    pub(crate) fn new(agent: Option<AgentName>) -> Self {
         Self {
             agent,
             steps: Vec::new(),
@@ -72,6 +76,7 @@ impl Plan {
             ended_because: "its effect is no longer wanted".to_owned(),
             notices: Vec::new(),
             desired_system: None,
+            partial: false,
         }
     }
 
@@ -91,6 +96,7 @@ impl Plan {
         if let Some(at) = deadline(&on) {
             self.wake(at);
         }
+        self.partial |= matches!(on, WaitingOn::StaleInventory { .. } | WaitingOn::Suspended { .. });
         self.waiting.push(Waiting {
             what: what.into(),
             on,

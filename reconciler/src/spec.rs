@@ -57,6 +57,20 @@ pub struct Parsed {
 }
 
 impl Parsed {
+    /// A file that could not be read at all.
+    pub fn unreadable(message: String) -> Self {
+        let fault = Fault {
+            path: String::new(),
+            message,
+            line: None,
+        };
+        Self {
+            spec: None,
+            faults: vec![fault],
+            bad_agents: BTreeMap::new(),
+        }
+    }
+
     /// All faults, those of the document first.
     pub fn all_faults(&self) -> impl Iterator<Item = &Fault> {
         self.faults.iter().chain(self.bad_agents.values().flatten())

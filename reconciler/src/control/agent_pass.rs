@@ -31,8 +31,12 @@ const MAX_DIFF: usize = 64 * 1024;
 
 impl Reconciler {
     pub(super) async fn agent_pass(&self, name: &AgentName) -> Result<Requeue, PassError> {
-        let Some(accepted) = self.accepted() else { return Ok(Requeue::default()) };
-        let Some(facts) = self.facts(&accepted) else { return Ok(Requeue::default()) };
+        let Some(accepted) = self.accepted() else {
+            return Ok(Requeue::default());
+        };
+        let Some(facts) = self.facts(&accepted) else {
+            return Ok(Requeue::default());
+        };
         for _ in 0..MAX_ROUNDS {
             let Some(ledger) = self.ledger.agent(name).await? else {
                 self.views().agents.remove(name);
@@ -41,7 +45,13 @@ impl Reconciler {
             let inventory = observe::agent(&self.host, &ledger).await;
             let now = self.host.clock.now();
             let spec = accepted.spec.agents.get(name);
-            let inputs = Inputs { facts: &facts, spec, inventory: &inventory, ledger: &ledger, now };
+            let inputs = Inputs {
+                facts: &facts,
+                spec,
+                inventory: &inventory,
+                ledger: &ledger,
+                now,
+            };
             let plan = planner::plan(inputs)?;
             let violations = invariants::check(&plan, &inventory, &ledger);
             if let Some(violation) = violations.first() {
@@ -50,7 +60,7 @@ impl Reconciler {
             if self.settle(&plan, &inventory, &ledger).await? {
                 continue;
             }
-            let actions = revalidate(&facts.policy, &plan.steps, &ledger.gates, &plan.ended_because);
+            let actions = revalidate(&facts.policy, &plan, &ledger.gates);
             if !actions.is_empty() {
                 self.sync_gates(&ledger, actions).await?;
                 continue;
@@ -59,11 +69,14 @@ impl Reconciler {
             self.announce(name, &plan);
             self.show(inputs, &plan, &scheduled, &accepted)?;
             let Some(ready) = scheduled.ready.first() else {
-                return Ok(Requeue { at: scheduled.wake_at, others: Vec::new() });
+                return Ok(Requeue {
+                    at: scheduled.wake_at,
+                    others: Vec::new(),
+                });
             };
             self.record(&ledger, &plan, ready).await?;
             let _permit = self.permit(&ready.planned.step.action).await;
-            execute::step(&self.host, &self.ledger, &ledger, ready).await?;
+            execute::step(&self.host, &self.ledger, &ledger, ready, facts.watched_since).await?;
         }
         Err(PassError::Restless(MAX_ROUNDS))
     }
@@ -77,18 +90,27 @@ impl Reconciler {
         inventory: &AgentInventory,
         ledger: &AgentLedger,
     ) -> Result<bool, PassError> {
-        let AgentInventory { unit, repo, descends, folders, systems, collected_at: _, harness: _ } = inventory;
-        let complete =
-            unit.is_ok() && repo.is_ok() && descends.is_ok() && folders.is_ok() && systems.is_ok();
-        let suspended = ledger.overrides.suspended.as_ref().is_some_and(|o| o.holds(self.host.clock.now()));
-        if !complete || suspended {
+        let AgentInventory {
+            unit,
+            repo,
+            descends,
+            folders,
+            systems,
+            collected_at: _,
+            harness: _,
+        } = inventory;
+        let complete = unit.is_ok() && repo.is_ok() && descends.is_ok() && folders.is_ok() && systems.is_ok();
+        if !complete || plan.partial {
             return Ok(false);
         }
         let planned = |id: &shared::Digest| plan.steps.iter().any(|step| step.id == *id);
         let begun = ledger.gates.iter().find(|record| {
             record.gate.state == GateState::Consumed
                 && record.gate.completed_at.is_none()
-                && !plan.steps.iter().any(|step| step.effect_digest == record.gate.digest)
+                && !plan
+                    .steps
+                    .iter()
+                    .any(|step| step.effect_digest == record.gate.digest)
         });
         let stale = ledger.attempts.keys().find(|id| !planned(id)).cloned();
         let now = self.host.clock.now();
@@ -96,7 +118,9 @@ impl Reconciler {
         match (begun, stale) {
             (Some(record), _) => {
                 let id = crate::gate::step_id(&record.step)?;
-                self.ledger.complete(uid, id, Some(record.gate.id), Vec::new(), now).await?;
+                self.ledger
+                    .complete(uid, id, Some(record.gate.id), Vec::new(), now)
+                    .await?;
                 Ok(true)
             }
             (None, Some(id)) => {
@@ -120,11 +144,18 @@ impl Reconciler {
     }
 
     async fn fill_diff(&self, ledger: &AgentLedger, gate: &mut NewGate) {
-        let Action::Deploy { main, commit, .. } = &gate.step.action else { return };
+        let Action::Deploy { main, commit, .. } = &gate.step.action else {
+            return;
+        };
         if main == commit {
             return;
         }
-        gate.view.commit_diff = match self.host.repos.diff(&ledger.record.name, main, commit, MAX_DIFF).await {
+        gate.view.commit_diff = match self
+            .host
+            .repos
+            .diff(&ledger.record.name, main, commit, MAX_DIFF)
+            .await
+        {
             Ok(diff) => diff,
             Err(error) => format!("(the diff cannot be shown: {})", error.chain()),
         };
@@ -151,7 +182,9 @@ impl Reconciler {
         let record = &ledger.record;
         let doc = serde_json::to_value(plan.view(Vec::new())?).unwrap_or_default();
         let (uid, name) = (Some(record.uid), Some(record.name.clone()));
-        self.ledger.record_plan(uid, name, plan.digest()?, plan.summary(), doc, now).await?;
+        self.ledger
+            .record_plan(uid, name, plan.digest()?, plan.summary(), doc, now)
+            .await?;
         Ok(())
     }
 
@@ -175,7 +208,9 @@ impl Reconciler {
     ) -> Result<(), PassError> {
         let name = &inputs.ledger.record.name;
         let faults = accepted.agent_faults.get(name);
-        let faults = faults.map(|f| f.iter().map(ToString::to_string).collect()).unwrap_or_default();
+        let faults = faults
+            .map(|f| f.iter().map(ToString::to_string).collect())
+            .unwrap_or_default();
         let mut views = self.views();
         if matches!(inputs.ledger.record.life, AgentLife::Archived { .. }) {
             views.agents.remove(name);
@@ -188,35 +223,69 @@ impl Reconciler {
         }
         let limits = &inputs.spec.map(|spec| spec.limits.clone()).unwrap_or_default();
         if *limits != shared::spec::LimitsSpec::default() {
-            status.notices.push("its limits are not enforced: the process runtime has no cgroups".to_owned());
+            status
+                .notices
+                .push("its limits are not enforced: the process runtime has no cgroups".to_owned());
         }
         let plan_view = plan.view(scheduled.waiting.clone())?;
         let diff = diff(inputs, plan);
-        views.agents.insert(name.clone(), AgentView { status, plan: plan_view, diff });
+        views.agents.insert(
+            name.clone(),
+            AgentView {
+                status,
+                plan: plan_view,
+                diff,
+            },
+        );
         Ok(())
     }
 }
 
 /// Facts that are not as wanted.
 fn diff(inputs: Inputs<'_>, plan: &Plan) -> Vec<DiffEntry> {
-    let Inputs { inventory, ledger, .. } = inputs;
+    let Inputs {
+        inventory, ledger, ..
+    } = inputs;
     let record = &ledger.record;
     let agent = Some(record.name.clone());
     let mut entries = Vec::new();
     let mut fact = |fact: &str, desired: Option<String>, observed: Option<String>, known: bool| {
         if let Some(desired) = desired.filter(|desired| observed.as_ref() != Some(desired)) {
-            entries.push(DiffEntry { agent: agent.clone(), fact: fact.to_owned(), desired, observed, known });
+            entries.push(DiffEntry {
+                agent: agent.clone(),
+                fact: fact.to_owned(),
+                desired,
+                observed,
+                known,
+            });
         }
     };
     let deployed = record.deployed.as_ref().map(|d| &d.output);
-    fact("system", plan.desired_system.clone(), deployed.map(|d| d.system.clone()), true);
+    fact(
+        "system",
+        plan.desired_system.clone(),
+        deployed.map(|d| d.system.clone()),
+        true,
+    );
     let repo = inventory.repo.as_ref().ok().and_then(Option::as_ref);
     if matches!(record.life, AgentLife::Active) {
         let main = repo.and_then(|repo| repo.main.as_ref()).map(ToString::to_string);
-        fact("main", record.main().map(ToString::to_string), main, inventory.repo.is_ok());
+        fact(
+            "main",
+            record.main().map(ToString::to_string),
+            main,
+            inventory.repo.is_ok(),
+        );
         for (name, tag) in refs::wanted_tags(&ledger.proposals) {
-            let seen = repo.and_then(|repo| repo.tags.get(&name)).map(|tag| tag.commit.to_string());
-            fact(&format!("tag {name}"), Some(tag.commit.to_string()), seen, inventory.repo.is_ok());
+            let seen = repo
+                .and_then(|repo| repo.tags.get(&name))
+                .map(|tag| tag.commit.to_string());
+            fact(
+                &format!("tag {name}"),
+                Some(tag.commit.to_string()),
+                seen,
+                inventory.repo.is_ok(),
+            );
         }
     }
     let unit = inventory.unit.as_ref();
@@ -224,17 +293,42 @@ fn diff(inputs: Inputs<'_>, plan: &Plan) -> Vec<DiffEntry> {
         Ok(crate::host::UnitState::Running { toplevel, .. }) => Some(toplevel.to_string()),
         _ => None,
     };
-    let wants_run = plan.steps.iter().any(|s| matches!(s.step.action, Action::Start { .. } | Action::Restart { .. }));
+    let wants_run = plan
+        .steps
+        .iter()
+        .any(|s| matches!(s.step.action, Action::Start { .. } | Action::Restart { .. }));
     if running.is_some() || wants_run {
-        fact("toplevel", deployed.map(|d| d.toplevel.to_string()), running, unit.is_ok());
+        fact(
+            "toplevel",
+            deployed.map(|d| d.toplevel.to_string()),
+            running,
+            unit.is_ok(),
+        );
     }
-    let stops = plan.steps.iter().find(|s| matches!(s.step.action, Action::Stop { .. }));
-    fact("run state", stops.map(|_| "stopped".to_owned()), Some("running".to_owned()), unit.is_ok());
+    let stops = plan
+        .steps
+        .iter()
+        .find(|s| matches!(s.step.action, Action::Stop { .. }));
+    fact(
+        "run state",
+        stops.map(|_| "stopped".to_owned()),
+        Some("running".to_owned()),
+        unit.is_ok(),
+    );
     if let Some(harness) = &inventory.harness {
         let config = harness.report.config.as_ref().map(ToString::to_string);
-        fact("config", deployed.map(|d| d.config_digest.to_string()), config, true);
+        fact(
+            "config",
+            deployed.map(|d| d.config_digest.to_string()),
+            config,
+            true,
+        );
     }
-    for planned in plan.steps.iter().filter(|s| matches!(s.step.action, Action::Spawn | Action::Archive)) {
+    for planned in plan
+        .steps
+        .iter()
+        .filter(|s| matches!(s.step.action, Action::Spawn | Action::Archive))
+    {
         fact("life", Some(view::action(&planned.step.action)), None, true);
     }
     entries
@@ -245,4 +339,3 @@ pub(super) fn hot_alarm(name: &AgentName, at: jiff::Timestamp) -> Change {
     let message = format!("{name} is looked at unusually often: something keeps changing underneath it");
     execute::event(name, Level::Warning, "hotObject", message, at)
 }
-

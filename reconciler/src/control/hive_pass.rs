@@ -1,10 +1,11 @@
 //! One pass over the hive: the spec file, the register of agents, removals.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use camino::Utf8Path;
 use serde_json::json;
+use shared::AgentName;
 use shared::event::Level;
 use shared::plan::{Waiting, WaitingOn};
 use shared::spec::Spec;
@@ -14,9 +15,9 @@ use crate::execute;
 use crate::gate::revalidate;
 use crate::model::change::Change;
 use crate::model::records::{AgentLife, AgentOrigin, AgentRecord};
+use crate::plan::hive as planner;
 use crate::plan::hive::DeclaredNames;
 use crate::plan::schedule::schedule;
-use crate::plan::hive as planner;
 use crate::spec::{self, Accepted};
 
 /// A pass that carries out more steps than this is going round in circles.
@@ -35,7 +36,7 @@ impl Reconciler {
             let declared = declared_names(&accepted);
             let plan = planner::plan(&facts, &records, &declared)?;
             let gates = self.ledger.hive_gates().await?;
-            let actions = revalidate(&facts.policy, &plan.steps, &gates, &plan.ended_because);
+            let actions = revalidate(&facts.policy, &plan, &gates);
             let now = self.host.clock.now();
             if !actions.is_empty() {
                 self.ledger.sync_gates(actions, now).await?;
@@ -58,10 +59,17 @@ impl Reconciler {
             let Some(ready) = scheduled.ready.first() else {
                 others.sort();
                 others.dedup();
-                return Ok(Requeue { at: scheduled.wake_at, others });
+                return Ok(Requeue {
+                    at: scheduled.wake_at,
+                    others,
+                });
             };
             execute::hive_step(&self.host, &self.ledger, ready).await?;
-            others.extend(planner::removed(&records, &declared).into_iter().map(|(name, _)| Key::Agent(name)));
+            others.extend(
+                planner::removed(&records, &declared)
+                    .into_iter()
+                    .map(|(name, _)| Key::Agent(name)),
+            );
         }
         Err(PassError::Restless(MAX_ROUNDS))
     }
@@ -90,7 +98,9 @@ impl Reconciler {
 
     /// The last good spec of an earlier run.
     async fn restored(&self, path: &Utf8Path) -> Result<Option<Accepted>, PassError> {
-        let Some(stored) = self.ledger.spec().await? else { return Ok(None) };
+        let Some(stored) = self.ledger.spec().await? else {
+            return Ok(None);
+        };
         // It was written by this program: should it not read back, the file decides alone.
         let spec: Option<Spec> = serde_json::from_str(&stored.text).ok();
         Ok(spec.map(|spec| Accepted::restored(path.to_owned(), spec, stored.generation)))
@@ -104,29 +114,61 @@ impl Reconciler {
             let (digest, generation) = (accepted.digest.clone(), accepted.generation);
             self.ledger.store_spec(text, digest, generation, now).await?;
         }
-        let faults: Vec<String> =
-            accepted.faults.iter().chain(accepted.agent_faults.values().flatten()).map(ToString::to_string).collect();
+        let faults: Vec<String> = accepted
+            .faults
+            .iter()
+            .chain(accepted.agent_faults.values().flatten())
+            .map(ToString::to_string)
+            .collect();
         let faults_before: Vec<String> = previous
-            .map(|p| p.faults.iter().chain(p.agent_faults.values().flatten()).map(ToString::to_string).collect())
+            .map(|p| {
+                p.faults
+                    .iter()
+                    .chain(p.agent_faults.values().flatten())
+                    .map(ToString::to_string)
+                    .collect()
+            })
             .unwrap_or_default();
         let mut changes = Vec::new();
         let mut event = |level, kind, message: String| {
             let data = json!({ "generation": accepted.generation, "faults": faults });
-            changes.push(Change::Event { agent: None, level, kind, message, data, at: now });
+            changes.push(Change::Event {
+                agent: None,
+                level,
+                kind,
+                message,
+                data,
+                at: now,
+            });
         };
         if newer {
             let count = accepted.spec.agents.len();
-            let message = format!("spec generation {} is in force ({count} agents)", accepted.generation);
+            let message = format!(
+                "spec generation {} is in force ({count} agents)",
+                accepted.generation
+            );
             event(Level::Info, "specAccepted", message);
         }
         if !faults.is_empty() && faults != faults_before {
             let first = faults.first().cloned().unwrap_or_default();
             let more = faults.len() - 1;
-            let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
-            event(Level::Warning, "specFault", format!("{}: {first}{more}", accepted.path));
+            let more = if more == 0 {
+                String::new()
+            } else {
+                format!(" (and {more} more)")
+            };
+            event(
+                Level::Warning,
+                "specFault",
+                format!("{}: {first}{more}", accepted.path),
+            );
         }
         if faults.is_empty() && !faults_before.is_empty() {
-            event(Level::Info, "specMended", format!("{}: no faults any more", accepted.path));
+            event(
+                Level::Info,
+                "specMended",
+                format!("{}: no faults any more", accepted.path),
+            );
         }
         if !changes.is_empty() {
             self.ledger.apply(changes).await?;
@@ -139,18 +181,33 @@ impl Reconciler {
     async fn register(&self, accepted: &Accepted) -> Result<Vec<Key>, PassError> {
         let now = self.host.clock.now();
         let records = self.ledger.agents().await?.complete()?;
-        let by_name = |name| records.iter().find(|record| record.name == *name);
+        let by_name: BTreeMap<&AgentName, &AgentRecord> = records.iter().map(|r| (&r.name, r)).collect();
         let mut changes = Vec::new();
-        let known: BTreeSet<_> = records.iter().map(|record| &record.name).collect();
         for name in accepted.spec.agents.keys() {
-            if !known.contains(name) {
-                let uid = self.host.ids.agent_uid();
-                changes.push(Change::Register { name: name.clone(), uid, origin: AgentOrigin::Spec, at: now });
-            } else if let Some(AgentRecord { uid, seed, life: AgentLife::Removed { .. }, .. }) = by_name(name) {
-                let life = if seed.is_some() { AgentLife::Active } else { AgentLife::Declared };
-                changes.push(Change::Life { uid: *uid, life });
-                let message = format!("{name} is declared again");
-                changes.push(execute::event(name, Level::Info, "agentReturned", message, now));
+            match by_name.get(name) {
+                None => {
+                    let uid = self.host.ids.agent_uid();
+                    changes.push(Change::Register {
+                        name: name.clone(),
+                        uid,
+                        origin: AgentOrigin::Spec,
+                        at: now,
+                    });
+                }
+                Some(record) if matches!(record.life, AgentLife::Removed { .. }) => {
+                    let life = if record.seed.is_some() {
+                        AgentLife::Active
+                    } else {
+                        AgentLife::Declared
+                    };
+                    changes.push(Change::Life {
+                        uid: record.uid,
+                        life,
+                    });
+                    let message = format!("{name} is declared again");
+                    changes.push(execute::event(name, Level::Info, "agentReturned", message, now));
+                }
+                Some(_) => {}
             }
         }
         if !changes.is_empty() {
@@ -166,23 +223,40 @@ impl Reconciler {
             return Ok(Vec::new());
         }
         let declared = accepted.spec.agents.keys().cloned();
-        Ok(declared.chain(records.into_iter().map(|r| r.name)).map(Key::Agent).collect())
+        Ok(declared
+            .chain(records.into_iter().map(|r| r.name))
+            .map(Key::Agent)
+            .collect())
     }
 }
 
 fn declared_names(accepted: &Accepted) -> DeclaredNames {
-    let names = accepted.spec.agents.keys().chain(accepted.agent_faults.keys()).cloned().collect();
-    DeclaredNames { names, spec: accepted.digest.clone() }
+    let names = accepted
+        .spec
+        .agents
+        .keys()
+        .chain(accepted.agent_faults.keys())
+        .cloned()
+        .collect();
+    DeclaredNames {
+        names,
+        spec: accepted.digest.clone(),
+    }
 }
 
 /// What is wrong with the spec file, as waits of the hive.
 fn spec_faults(accepted: &Accepted) -> Vec<Waiting> {
     let hint = Some(format!("hive spec check {}", accepted.path));
     let fault = |fault: &spec::Fault| Waiting {
-        what: if accepted.stale { "the spec file".to_owned() } else { "part of the spec file".to_owned() },
-        on: WaitingOn::Terminal { error: fault.to_string() },
+        what: if accepted.stale {
+            "the spec file".to_owned()
+        } else {
+            "part of the spec file".to_owned()
+        },
+        on: WaitingOn::Terminal {
+            error: fault.to_string(),
+        },
         hint: hint.clone(),
     };
     accepted.faults.iter().map(fault).collect()
 }
-

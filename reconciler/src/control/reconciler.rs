@@ -67,6 +67,7 @@ pub struct Reconciler {
     pub(super) host: Host,
     pub(super) ledger: Ledger,
     pub(super) settings: Settings,
+    watched_since: Timestamp,
     pub(super) accepted: Mutex<Option<Arc<Accepted>>>,
     pub(super) views: Mutex<Views>,
     pub(super) builds: Semaphore,
@@ -85,6 +86,7 @@ impl Reconciler {
             transitions: Semaphore::new(settings.max_transitions.max(1)),
             accepted: Mutex::new(None),
             views: Mutex::new(Views::new(now)),
+            watched_since: now,
             host,
             ledger,
             settings,
@@ -138,7 +140,10 @@ impl Reconciler {
     /// What planning needs to know of the hive; `None` while no spec is in force.
     pub(super) fn facts(&self, accepted: &Accepted) -> Option<HiveFacts> {
         let spec = accepted.in_force()?;
-        let harness = spec.harness.as_ref().map_or_else(|| self.settings.harness.clone(), Utf8PathBuf::from);
+        let harness = spec
+            .harness
+            .as_ref()
+            .map_or_else(|| self.settings.harness.clone(), Utf8PathBuf::from);
         Some(HiveFacts {
             id: self.ledger.meta().hive_id,
             name: spec.hive.name.clone(),
@@ -146,6 +151,7 @@ impl Reconciler {
             policy: spec.policy.clone(),
             harness,
             unsupported: unsupported(spec),
+            watched_since: self.watched_since,
         })
     }
 }

@@ -11,7 +11,12 @@ use crate::model::step::Action;
 use crate::plan::trial::clocked;
 
 /// The changes of a bookkeeping step; `None` when the step has an effect outside.
-pub(super) fn changes(action: &Action, agent: &AgentLedger, now: Timestamp) -> Option<Vec<Change>> {
+pub(super) fn changes(
+    action: &Action,
+    agent: &AgentLedger,
+    watched_since: Timestamp,
+    now: Timestamp,
+) -> Option<Vec<Change>> {
     let record = &agent.record;
     let (uid, name) = (record.uid, &record.name);
     Some(match action {
@@ -34,7 +39,10 @@ pub(super) fn changes(action: &Action, agent: &AgentLedger, now: Timestamp) -> O
             }
         },
         Action::ProbationClock { active } => {
-            let probation = agent.probation.as_ref().map(|trial| clocked(trial, *active, now));
+            let probation = agent
+                .probation
+                .as_ref()
+                .map(|trial| clocked(trial, *active, watched_since, now));
             vec![Change::Probation { uid, probation }]
         }
         Action::MarkGood { system } => {
@@ -74,7 +82,7 @@ pub(super) fn changes(action: &Action, agent: &AgentLedger, now: Timestamp) -> O
                 ),
             ];
             if let Some(trial) = &agent.probation {
-                let mut stopped = clocked(trial, false, now);
+                let mut stopped = clocked(trial, false, watched_since, now);
                 stopped.failed_starts = stopped.failed_starts.saturating_add(1);
                 changes.push(Change::Probation {
                     uid,

@@ -30,6 +30,13 @@ fn planned(step: Step, policy: &PolicySpec) -> PlannedStep {
     }
 }
 
+fn plan(steps: Vec<PlannedStep>) -> Plan {
+    Plan {
+        steps,
+        ..Plan::new(None)
+    }
+}
+
 fn asking() -> PolicySpec {
     PolicySpec {
         agent: BTreeMap::from([(GateClass::Start, Verdict::Ask)]),
@@ -134,7 +141,7 @@ fn a_denied_effect_is_not_asked_about_again() {
     let step = planned(start_step("one"), &policy);
     let gates = [record(1, &step, GateState::Denied, false)];
     assert_eq!(permission(&policy, &step, &gates), Permission::Denied(GateId(1)));
-    assert!(revalidate(&policy, &[step], &gates, "").is_empty());
+    assert!(revalidate(&policy, &plan(vec![step]), &gates).is_empty());
 }
 
 #[test]
@@ -144,7 +151,7 @@ fn an_unchanged_effect_keeps_its_gate_and_its_decision() {
     for state in [GateState::Open, GateState::Approved, GateState::Consumed] {
         let gates = [record(1, &step, state, false)];
         assert!(
-            revalidate(&policy, std::slice::from_ref(&step), &gates, "").is_empty(),
+            revalidate(&policy, &plan(vec![step.clone()]), &gates).is_empty(),
             "{state:?}"
         );
     }
@@ -157,7 +164,7 @@ fn a_changed_effect_ends_the_old_gate_and_opens_another() {
     let new = planned(start_step("two"), &policy);
     for state in [GateState::Open, GateState::Approved] {
         let gates = [record(1, &old, state, false)];
-        let actions = revalidate(&policy, std::slice::from_ref(&new), &gates, "moved");
+        let actions = revalidate(&policy, &plan(vec![new.clone()]), &gates);
         assert!(matches!(&actions[0], GateAction::End { gate: GateId(1), .. }));
         assert!(matches!(&actions[1], GateAction::Open(gate) if gate.digest == new.effect_digest));
         assert_eq!(actions.len(), 2);
@@ -172,7 +179,7 @@ fn a_policy_that_says_never_opens_no_gate() {
         permission(&policy, &step, &[]),
         Permission::Never("agent.start=never".into())
     );
-    assert!(revalidate(&policy, &[step], &[], "").is_empty());
+    assert!(revalidate(&policy, &plan(vec![step]), &[]).is_empty());
 }
 
 #[test]
@@ -204,4 +211,19 @@ fn backoff_doubles_from_a_second_to_five_minutes_and_is_spread() {
     assert_eq!(millis(10, 0.0), 300_000);
     assert_eq!(millis(u32::MAX, 0.0), 300_000);
     assert_eq!(millis(1, 1.0), 1_250);
+}
+
+#[test]
+fn a_partial_plan_ends_no_gate() {
+    let policy = asking();
+    let step = planned(start_step("one"), &policy);
+    for state in [GateState::Open, GateState::Approved] {
+        let gates = [record(1, &step, state, false)];
+        let partial = Plan {
+            partial: true,
+            ..plan(Vec::new())
+        };
+        assert!(revalidate(&policy, &partial, &gates).is_empty());
+        assert_eq!(revalidate(&policy, &plan(Vec::new()), &gates).len(), 1);
+    }
 }

@@ -126,6 +126,7 @@ impl<'a> Planner<'a> {
     fn spec_or_wait(&mut self) -> Option<&'a AgentSpec> {
         if let Some(why) = &self.inputs.facts.unsupported {
             self.stuck("everything", why.clone(), None);
+            self.plan.partial = true;
             return None;
         }
         if self.inputs.spec.is_none() {
@@ -331,7 +332,7 @@ impl<'a> Planner<'a> {
             return self.phase(number, ProposalPhase::Failed, &quarantine.reason);
         }
         if let Some(trial) = &self.inputs.ledger.probation {
-            let until = super::trial::ends_at(trial, self.inputs.now);
+            let until = super::trial::ends_at(trial, self.inputs.facts.watched_since, self.inputs.now);
             self.plan.wait(what, WaitingOn::Health { until }, None);
             return Ok(());
         }

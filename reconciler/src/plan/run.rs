@@ -55,7 +55,7 @@ impl Planner<'_> {
     }
 
     /// The deployed system's files are in place.
-    fn files_are_written(&self, deployed: &Deployed) -> bool {
+    pub(super) fn files_are_written(&self, deployed: &Deployed) -> bool {
         self.inputs.inventory.folders.as_ref().is_ok_and(|folders| {
             folders.toplevel.as_ref() == Some(&deployed.output.toplevel)
                 && folders.config.as_ref() == Some(&deployed.output.config_digest)
@@ -111,10 +111,9 @@ impl Planner<'_> {
 
     /// Starts, stops, restarts.
     pub(super) fn run(&mut self, spec: &AgentSpec) -> Result<(), NotCanonical> {
-        if let Some(run) = self.inputs.ledger.overrides.run.as_ref().and_then(|o| o.until) {
-            if self.inputs.now < run {
-                self.plan.wake(run);
-            }
+        let until = self.inputs.ledger.overrides.run.as_ref().and_then(|o| o.until);
+        if let Some(until) = until.filter(|until| self.inputs.now < *until) {
+            self.plan.wake(until);
         }
         if let Some((at, what)) = self.new_failure() {
             self.free(Action::NoteFailure { at, what })?;

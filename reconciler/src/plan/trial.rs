@@ -15,22 +15,24 @@ use crate::model::step::Action;
 /// A deployment whose agent ends this often during the trial has failed it.
 const MAX_FAILED_STARTS: u32 = 3;
 
-/// Active seconds so far.
-fn elapsed(trial: &Probation, now: Timestamp) -> i64 {
-    let running = trial
-        .active_since
-        .map_or(0, |since| now.duration_since(since).as_secs().max(0));
+/// Active seconds so far. Time during which nobody watched does not count: `watched_since` is when this daemon began.
+fn elapsed(trial: &Probation, watched_since: Timestamp, now: Timestamp) -> i64 {
+    let active_since = trial.active_since.map(|since| since.max(watched_since));
+    let running = active_since.map_or(0, |since| now.duration_since(since).as_secs().max(0));
     i64::from(trial.active_secs) + running
 }
 
 /// When the trial ends if the agent stays active from now on.
-pub fn ends_at(trial: &Probation, now: Timestamp) -> Timestamp {
-    after(now, (i64::from(trial.window_secs) - elapsed(trial, now)).max(0))
+pub fn ends_at(trial: &Probation, watched_since: Timestamp, now: Timestamp) -> Timestamp {
+    after(
+        now,
+        (i64::from(trial.window_secs) - elapsed(trial, watched_since, now)).max(0),
+    )
 }
 
 /// The trial with its clock started or stopped.
-pub fn clocked(trial: &Probation, active: bool, now: Timestamp) -> Probation {
-    let secs = u32::try_from(elapsed(trial, now)).unwrap_or(u32::MAX);
+pub fn clocked(trial: &Probation, active: bool, watched_since: Timestamp, now: Timestamp) -> Probation {
+    let secs = u32::try_from(elapsed(trial, watched_since, now)).unwrap_or(u32::MAX);
     Probation {
         active_secs: secs,
         active_since: active.then_some(now),
@@ -89,7 +91,8 @@ impl Planner<'_> {
                 system: deployed.output.system.clone(),
             });
         };
-        let out_of_time = elapsed(trial, self.inputs.now) >= i64::from(trial.window_secs);
+        let watched_since = self.inputs.facts.watched_since;
+        let out_of_time = elapsed(trial, watched_since, self.inputs.now) >= i64::from(trial.window_secs);
         if out_of_time || trial.failed_starts >= MAX_FAILED_STARTS {
             let to = ledger
                 .record
@@ -108,7 +111,7 @@ impl Planner<'_> {
         }
         let what = format!("probation ({why})");
         if active {
-            let until = ends_at(trial, self.inputs.now);
+            let until = ends_at(trial, watched_since, self.inputs.now);
             self.plan.wait(what, WaitingOn::Health { until }, None);
         } else {
             let first = "the agent runs the new system between two turns".to_owned();
@@ -126,6 +129,6 @@ impl Planner<'_> {
             let loaded = harness.report.config.as_ref() == Some(&deployed.output.config_digest);
             loaded || !harness.report.turn.is_busy()
         });
-        runs && takes_up && self.wanted_run(spec) == RunState::Running
+        runs && takes_up && self.files_are_written(deployed) && self.wanted_run(spec) == RunState::Running
     }
 }
