@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`parse`] names every fault, never only the first. A fault below `agents.<name>` takes that agent out and no
-//! other; any other fault refuses the document. [`accept`] then decides what is in force: a refused document changes
+//! other; any other fault refuses the document. [`accept()`] then decides what is in force: a refused document changes
 //! nothing, a faulty agent keeps what it had. Nothing here touches an agent.
 
 mod accept;
@@ -90,7 +90,7 @@ pub fn parse(text: &[u8]) -> Parsed {
         Ok((Value::Object(entries), duplicates)) => parse_object(entries, duplicates),
         Ok(_) => Parsed::refused(Fault::new(
             "",
-            "the document is not a JSON object: it starts with `{`",
+            "the document is not a JSON object: write one that begins with `{`",
         )),
         Err(fault) => Parsed::refused(fault),
     };

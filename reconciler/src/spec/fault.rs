@@ -13,7 +13,7 @@ pub struct Fault {
     /// What is wrong, and what to write instead.
     pub message: String,
     /// The line of the file, when the fault came from a text.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
 }
 
@@ -41,8 +41,8 @@ impl fmt::Display for Fault {
 #[derive(Clone, Copy)]
 pub(super) enum At<'a> {
     Top,
-    Key(&'a At<'a>, &'a str),
-    Item(&'a At<'a>, usize),
+    Key(&'a Self, &'a str),
+    Item(&'a Self, usize),
 }
 
 impl<'a> At<'a> {

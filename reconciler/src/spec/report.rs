@@ -47,3 +47,27 @@ fn counted(count: usize, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {what}{plural}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::parse;
+
+    #[test]
+    fn the_report_names_each_fault_on_a_line_and_counts_them() {
+        let path = Utf8Path::new("hive.json");
+        let text = |document: &str| report(path, &parse(document.as_bytes()));
+        insta::assert_snapshot!(text("{\"version\":1,\"hive\":{\"name\":\"h\"},\"agents\":{\"a\":{}}}"), @"hive.json: no faults; 1 agent declared");
+        insta::assert_snapshot!(
+            text("{\"version\":1,\n\"hive\":{\"name\":\"h\"},\n\"agents\":{\"a\":{},\n\"b\":{\n\"run\":\"pausd\"}}}"),
+            @r#"
+    hive.json:5: agents.b.run: unknown value "pausd"; did you mean "paused"?
+    hive.json: 1 fault; 1 agent would be accepted, 1 would keep what is in force
+    "#
+        );
+        insta::assert_snapshot!(text("{\"version\":1,\n"), @"
+    hive.json:2: not valid JSON: EOF while parsing a value (line 2, column 0)
+    hive.json: 1 fault; the whole document would be refused, and the last good one stay in force
+    ");
+    }
+}

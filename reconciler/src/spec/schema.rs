@@ -29,3 +29,29 @@ fn encoded<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Digest {
     });
     digest_value(encoding, &value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Parsed, parse};
+
+    #[test]
+    fn the_schema_is_the_one_that_was_reviewed() {
+        insta::with_settings!({ sort_maps => true }, {
+            insta::assert_json_snapshot!(schema());
+        });
+    }
+
+    #[test]
+    fn the_digest_ignores_the_layout_and_notices_a_change() {
+        let one = parse(br#"{"version":1,"hive":{"name":"h"},"agents":{"a":{},"b":{}}}"#);
+        let same =
+            parse(br#"{ "agents": { "b": {"run":"running"}, "a": {} }, "hive":{"name":"h"}, "version": 1 }"#);
+        let other = parse(br#"{"version":1,"hive":{"name":"h"},"agents":{"a":{},"b":{"run":"paused"}}}"#);
+        let digest_of = |parsed: Parsed| digest(&parsed.spec.expect("a spec"));
+        let (one, same, other) = (digest_of(one), digest_of(same), digest_of(other));
+        assert_eq!(one, same);
+        assert_ne!(one, other);
+        assert_ne!(field_digest(&"a"), field_digest(&"b"));
+    }
+}

@@ -34,15 +34,15 @@ pub(super) enum Shape {
     Truth,
     /// One of these texts.
     Word(Vec<String>),
-    List(Box<Shape>),
+    List(Box<Self>),
     Map {
         key: TextRule,
-        value: Box<Shape>,
+        value: Box<Self>,
     },
     Record(BTreeMap<String, Field>),
     /// An object with exactly one of these keys.
-    Choice(BTreeMap<String, Shape>),
-    OrNull(Box<Shape>),
+    Choice(BTreeMap<String, Self>),
+    OrNull(Box<Self>),
 }
 
 /// A field of a record.

@@ -1,6 +1,9 @@
 //! What a spec must mean, beyond having the right types. Every message says what to write instead.
 
 mod agent;
+mod binds;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};

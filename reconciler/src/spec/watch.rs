@@ -110,13 +110,7 @@ pub fn watch(
             source: errno.into(),
         },
     };
-    let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(failed)?;
-    let mut armed = Armed {
-        inotify,
-        path: absolute,
-        watches: BTreeMap::new(),
-    };
-    armed.arm().map_err(failed)?;
+    let mut armed = Armed::new(absolute).map_err(failed)?;
     if armed.watches.is_empty() {
         return Err(WatchError::Denied(path));
     }
@@ -197,6 +191,16 @@ struct Armed {
 }
 
 impl Armed {
+    fn new(path: PathBuf) -> Result<Self, Errno> {
+        let mut armed = Self {
+            inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
+            path,
+            watches: BTreeMap::new(),
+        };
+        armed.arm()?;
+        Ok(armed)
+    }
+
     /// Watches the way as it is now.
     fn arm(&mut self) -> Result<(), Errno> {
         let mut before: Option<(Chain, BTreeMap<i32, BTreeSet<OsString>>)> = None;

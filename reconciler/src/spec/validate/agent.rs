@@ -4,55 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shared::Address;
 use shared::spec::{
-    AgentSpec, BindSpec, BudgetSpec, DriverKind, DriverSpec, LimitsSpec, McpServerSpec, Network, SecretSpec,
-    ToolsSpec,
+    AgentSpec, BudgetSpec, DriverKind, DriverSpec, LimitsSpec, McpServerSpec, Network, SecretSpec, ToolsSpec,
 };
 
 use super::words;
 use crate::spec::fault::{At, Findings, quoted};
 
-/// Nothing of the host below these is ever shown to an agent: sockets, kernel interfaces, the daemon's own folders.
-const NEVER_SOURCES: [&str; 7] = [
-    "/run",
-    "/var/run",
-    "/proc",
-    "/sys",
-    "/dev",
-    "/nix",
-    "/var/lib/hyperhive",
-];
-
-/// Folders that hold one of those.
-const TOO_WIDE_SOURCES: [&str; 3] = ["/", "/var", "/var/lib"];
-
-/// Folders of the host system: an agent that writes there owns the host.
-const SYSTEM_FOLDERS: [&str; 9] = [
-    "/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/root", "/sbin", "/usr",
-];
-
-/// Folders shared by many: writable only in part.
-const SHARED_FOLDERS: [&str; 9] = [
-    "/home",
-    "/media",
-    "/mnt",
-    "/opt",
-    "/srv",
-    "/tmp",
-    "/var/cache",
-    "/var/log",
-    "/var/tmp",
-];
-
-/// What the container itself puts there.
-const NEVER_TARGETS: [&str; 8] = [
-    "/run", "/var/run", "/proc", "/sys", "/dev", "/nix", "/config", "/state",
-];
-
-/// Folders without which the container does not start.
-const WHOLE_TARGETS: [&str; 13] = [
-    "/", "/bin", "/etc", "/home", "/lib", "/lib32", "/lib64", "/root", "/sbin", "/tmp", "/usr", "/usr/bin",
-    "/var",
-];
+/// Ten thousand cores: beyond that it is a slip.
+const MAX_PERCENT: u64 = 1_000_000;
 
 /// Judges one agent. `known` names the agents of the document; without it recipients are not looked up.
 pub(in crate::spec) fn agent(
@@ -100,7 +59,7 @@ pub(in crate::spec) fn agent(
     if let Some(recipients) = recipients {
         self::recipients(path("recipients"), recipients, known, out);
     }
-    self::binds(&at.key("binds"), binds, out);
+    super::binds::binds(&at.key("binds"), binds, out);
     self::limits(&at.key("limits"), limits, out);
     if !egress.is_empty() && *network != Network::Hosts && !out.is_patched(&path("network")) {
         out.judge(
@@ -239,7 +198,10 @@ fn mcp_server(at: &At<'_>, server: &McpServerSpec, secrets: &Secrets<'_>, out: &
                 "cannot name an HTTP header: write it as in \"Authorization\"",
             );
         }
-        secrets.look_up(at, secret, out);
+        // A program has none; that was said above.
+        if url.is_some() {
+            secrets.look_up(at, secret, out);
+        }
     }
     tool_names(path("allowedTools"), allowed_tools, out);
 }
@@ -291,96 +253,17 @@ fn recipients(
     }
 }
 
-fn binds(at: &At<'_>, binds: &[BindSpec], out: &mut Findings) {
-    let mut targets: BTreeMap<&str, usize> = BTreeMap::new();
-    for (index, bind) in binds.iter().enumerate() {
-        let BindSpec {
-            source,
-            target,
-            read_only,
-        } = bind;
-        let at = at.item(index);
-        let (source_at, target_at) = (at.key("source").to_string(), at.key("target").to_string());
-        // Not `readOnly`'s stand-in: false would blame the source for what the operator never asked.
-        let writable = !read_only && !out.is_patched(&at.key("readOnly").to_string());
-        if let Some(message) = words::path_fault(source).or_else(|| source_fault(source, writable)) {
-            out.judge(source_at, message);
-        }
-        if let Some(message) = words::path_fault(target).or_else(|| target_fault(target)) {
-            out.judge(target_at, message);
-        } else if let Some(first) = targets.insert(target, index) {
-            let first_at = format!("{at}").replace(&format!("[{index}]"), &format!("[{first}]"));
-            if !out.is_patched(&first_at) {
-                out.judge(
-                    target_at,
-                    format!("is the target of {first_at} too: give each bind its own"),
-                );
-            }
-        }
-    }
-}
-
-fn source_fault(source: &str, writable: bool) -> Option<String> {
-    let within = |folders: &[&'static str]| {
-        folders
-            .iter()
-            .copied()
-            .find(|folder| words::is_within(source, folder))
-    };
-    // One path of the store, read-only, is what every container sees anyway.
-    let store_path = source
-        .strip_prefix("/nix/store/")
-        .is_some_and(|rest| !rest.is_empty());
-    if store_path {
-        return writable.then(|| "the Nix store cannot be written to: write \"readOnly\": true".to_owned());
-    }
-    if TOO_WIDE_SOURCES.contains(&source) {
-        return Some(format!(
-            "{source} holds the daemon's own folders and sockets: name the folder below it that the agent needs"
-        ));
-    }
-    if let Some(folder) = within(&NEVER_SOURCES) {
-        return Some(format!(
-            "nothing below {folder} is ever bound: copy what the agent needs to another folder, such as /srv"
-        ));
-    }
-    if !writable {
-        return None;
-    }
-    if let Some(folder) = within(&SYSTEM_FOLDERS) {
-        return Some(format!(
-            "{folder} belongs to the host system and cannot be writable: write \"readOnly\": true, or name a folder \
-             made for the agent, such as one below /srv"
-        ));
-    }
-    SHARED_FOLDERS.contains(&source).then(|| {
-        format!("{source} as a whole cannot be writable: write \"readOnly\": true, or name a folder below it")
-    })
-}
-
-fn target_fault(target: &str) -> Option<String> {
-    let taken = NEVER_TARGETS
-        .into_iter()
-        .find(|folder| words::is_within(target, folder))
-        .or_else(|| WHOLE_TARGETS.into_iter().find(|folder| target == *folder))?;
-    Some(format!(
-        "{taken} in the container is taken: choose another place, such as \"/data\""
-    ))
-}
-
 fn limits(at: &At<'_>, limits: &LimitsSpec, out: &mut Findings) {
     let LimitsSpec { cpu, memory, tasks } = limits;
+    let percent = |text: &str| text.strip_suffix('%').and_then(positive);
     if let Some(cpu) = cpu
-        && !cpu
-            .strip_suffix('%')
-            .and_then(positive)
-            .is_some_and(|percent| percent <= 1_000_000)
+        && percent(cpu).is_none_or(|percent| percent > MAX_PERCENT)
     {
         out.judge(
             at.key("cpu").to_string(),
             format!(
-                "expected a share of one core in percent, from \"1%\" to \"1000000%\", such as \"200%\" for two \
-                 cores, found {}",
+                "expected a share of one core in percent, from \"1%\" to \"{MAX_PERCENT}%\", such as \"200%\" for \
+                 two cores, found {}",
                 quoted(cpu, 40)
             ),
         );

@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_burst_without_end_is_looked_at_in_between() {
         let events: Vec<u64> = (0..200).map(|i| i * 10).collect();
-        assert_eq!(calls(&events, 2000), [0, 510, 1010, 1510]);
+        assert_eq!(calls(&events, 2000), [0, 510, 1020, 1530]);
     }
 
     #[test]
