@@ -1,0 +1,197 @@
+//! Running the `git` program: never in a folder that an agent can write, with nothing of our environment, bounded in
+//! time, memory and output.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit};
+use tokio::io::AsyncReadExt as _;
+
+use super::text::clean;
+
+/// How long one run may take.
+const TIME_OUT: Duration = Duration::from_secs(60);
+/// Address space of one run. A small pack can hold objects that fill any memory; a config repo needs a fraction.
+const MAX_MEMORY: u64 = 1024 * 1024 * 1024;
+/// Processor time of one run, in seconds.
+const MAX_CPU_SECS: u64 = 60;
+/// How much of what it says about an error is kept.
+const MAX_STDERR: usize = 4 * 1024;
+
+/// Settings that hold whatever a repository's own configuration says.
+const SETTINGS: [&str; 11] = [
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.pager=cat",
+    "transfer.fsckObjects=true",
+    "fetch.fsckObjects=true",
+    "fetch.recurseSubmodules=no",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "pack.threads=1",
+    "protocol.allow=never",
+    "protocol.file.allow=always",
+];
+
+/// The `git` program, by its absolute path.
+#[derive(Debug, Clone)]
+pub(super) struct Program {
+    path: Utf8PathBuf,
+}
+
+/// Why a run came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProgramError {
+    #[error("cannot run {0}")]
+    Start(Utf8PathBuf, #[source] io::Error),
+    #[error("git took longer than {} seconds", TIME_OUT.as_secs())]
+    TimedOut,
+    #[error("git failed ({status}): {stderr}")]
+    Ended {
+        status: ExitStatus,
+        /// What it said, cleaned and bounded.
+        stderr: String,
+    },
+}
+
+impl ProgramError {
+    /// Whether the machine is at fault rather than what git was given.
+    pub(super) fn is_ours(&self) -> bool {
+        match self {
+            Self::Start(..) | Self::TimedOut => true,
+            Self::Ended { stderr, .. } => [
+                "No space left",
+                "Disk quota",
+                "Read-only file system",
+                "Permission denied",
+            ]
+            .iter()
+            .any(|hint| stderr.contains(hint)),
+        }
+    }
+}
+
+impl Program {
+    pub(super) fn new(path: Utf8PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Runs one command on a bare repository of ours, with the rest of `input` as its standard input.
+    pub(super) async fn run(
+        &self,
+        repo: &Utf8Path,
+        args: &[&str],
+        input: Option<File>,
+    ) -> Result<(), ProgramError> {
+        let start = |error: io::Error| ProgramError::Start(self.path.clone(), error);
+        let (reader, writer) = io::pipe().map_err(start)?;
+        let mut child = self.command(repo, args).stdin(reader).spawn().map_err(start)?;
+        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let mut group = Group(pid);
+        // Nothing that an agent made reaches git before these hold.
+        limit(pid).map_err(start)?;
+
+        let stderr = child.stderr.take();
+        let whole = async {
+            let feeder = tokio::task::spawn_blocking(move || feed(input, writer));
+            let said = match stderr {
+                Some(pipe) => first_part(pipe).await,
+                None => String::new(),
+            };
+            let status = child.wait().await;
+            // A write that git cut short shows in git's own status; there is no other news in this result.
+            feeder.await.ok();
+            (status, said)
+        };
+        let (status, stderr) = tokio::time::timeout(TIME_OUT, whole)
+            .await
+            .map_err(|_| ProgramError::TimedOut)?;
+        let status = status.map_err(start)?;
+        group.0 = None;
+        if status.success() {
+            return Ok(());
+        }
+        Err(ProgramError::Ended { status, stderr })
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that starts git, with an environment of its own"
+    )]
+    fn command(&self, repo: &Utf8Path, args: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(&self.path);
+        command
+            .env_clear()
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_ATTR_NOSYSTEM", "1")
+            .env("GIT_NO_LAZY_FETCH", "1")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("HOME", "/nonexistent")
+            .env("LC_ALL", "C")
+            .current_dir("/")
+            .args(["--no-replace-objects", "--git-dir", repo.as_str()])
+            .args(SETTINGS.iter().flat_map(|setting| ["-c", setting]))
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // What git starts in turn is ended with it.
+            .process_group(0)
+            .kill_on_drop(true);
+        command
+    }
+}
+
+/// A process group that is killed unless its leader was waited for.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            // It may be gone already; its number is not reused before it is waited for, which is not done yet.
+            kill_process_group(pid, Signal::KILL).ok();
+        }
+    }
+}
+
+fn limit(pid: Option<Pid>) -> io::Result<()> {
+    for (resource, most) in [
+        (Resource::As, MAX_MEMORY),
+        (Resource::Cpu, MAX_CPU_SECS),
+        (Resource::Core, 0),
+    ] {
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        match prlimit(pid, resource, limit) {
+            // It ended already; its status says why.
+            Ok(_) | Err(rustix::io::Errno::SRCH) => {}
+            // A parent with a lower hard limit has set one that is as good.
+            Err(rustix::io::Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn feed(input: Option<File>, mut writer: io::PipeWriter) -> io::Result<u64> {
+    match input {
+        Some(input) => io::copy(&mut input.take(shared::agent_api::MAX_BUNDLE_BYTES), &mut writer),
+        None => Ok(0),
+    }
+}
+
+/// The start of what is said; the rest is read and dropped, so that nobody waits for us.
+async fn first_part(mut pipe: tokio::process::ChildStderr) -> String {
+    let mut kept = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+        let room = MAX_STDERR - kept.len();
+        kept.extend_from_slice(&buffer[..count.min(room)]);
+    }
+    clean(String::from_utf8_lossy(&kept).trim())
+}
