@@ -177,13 +177,13 @@ impl Repos for GitRepos {
         bundle: &Utf8Path,
         main: &CommitOid,
     ) -> Result<Imported, HostError> {
-        // Held here while git runs: when the caller goes away, so does git, and then the quarantine.
-        let guard = self.lock(agent).await;
+        // The quarantine holds the lock. When the caller goes away, so does git, then the quarantine, then the lock.
+        let lock = self.lock(agent).await;
         let (opened, quarantine, pack) = {
             let (agent, bundle, main) = (agent.clone(), bundle.to_owned(), object_id(main)?);
             let incoming = self.layout.incoming();
             self.with_repo(&agent.clone(), move |repo| {
-                import::open(repo, &agent, &incoming, &bundle, main)
+                import::open(repo, &agent, &incoming, &bundle, main, lock)
             })
             .await?
         };
@@ -191,11 +191,8 @@ impl Repos for GitRepos {
             .run(quarantine.path(), &import::INDEX_PACK, Some(pack))
             .await
             .map_err(|error| import::indexing_failed(agent, error))?;
-        self.with_repo(agent, move |repo| {
-            let _guard = guard;
-            import::accept(repo, opened, quarantine)
-        })
-        .await
+        self.with_repo(agent, move |repo| import::accept(repo, opened, quarantine))
+            .await
     }
 
     async fn export(&self, agent: &AgentName, target: &Utf8Path) -> Result<(), HostError> {

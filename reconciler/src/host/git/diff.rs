@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use gix::ObjectId;
 use gix::objs::Kind;
 use similar::TextDiff;
+use similar::udiff::UnifiedHunkHeader;
 
 use super::repo::Repo;
 use super::text::{clean, cut};
@@ -17,6 +18,8 @@ use crate::host::HostError;
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// After this long, lines are compared coarsely: the result stays true and gets longer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How many unchanged lines are shown around a change.
+const CONTEXT: usize = 3;
 /// How many of the files that did not fit are named.
 const MAX_NAMED: usize = 20;
 
@@ -113,17 +116,36 @@ fn push_file(
     }
     let name =
         |side: &str, file: Option<&File>| file.map_or("/dev/null".to_owned(), |_| format!("{side}/{path}"));
-    let lines = TextDiff::configure()
-        .deadline(deadline)
-        .diff_lines(before.as_slice(), after.as_slice());
-    let mut unified = Vec::new();
-    lines
-        .unified_diff()
-        .context_radius(3)
-        .header(&name("a", old), &name("b", new))
-        .to_writer(&mut unified)
-        .map_err(|error| repo.failed(format!("cannot show {path:?}: {error}")))?;
-    // Compared as bytes and cleaned afterwards: a change of what is not shown is still a change.
-    text.push_str(&clean(&String::from_utf8_lossy(&unified)));
+    text.push_str(&clean(&format!(
+        "--- {}\n+++ {}\n",
+        name("a", old),
+        name("b", new)
+    )));
+    push_hunks(text, &before, &after, deadline);
     Ok(())
+}
+
+/// Compares bytes and cleans afterwards: a change of what is not shown is still a change.
+fn push_hunks(text: &mut String, before: &[u8], after: &[u8], deadline: Instant) {
+    // Lines end at line feeds alone; a library that also ends them at carriage returns would let a line pass for two.
+    let (before, after) = (lines(before), lines(after));
+    let changes = TextDiff::configure()
+        .deadline(deadline)
+        .diff_slices(&before, &after);
+    for hunk in changes.grouped_ops(CONTEXT) {
+        text.push_str(&UnifiedHunkHeader::new(&hunk).to_string());
+        text.push('\n');
+        for change in hunk.iter().flat_map(|op| changes.iter_changes(op)) {
+            let line = change.value();
+            text.push_str(&change.tag().to_string());
+            text.push_str(&clean(&String::from_utf8_lossy(line)));
+            if !line.ends_with(b"\n") {
+                text.push_str("\n\\ No newline at end of file\n");
+            }
+        }
+    }
+}
+
+fn lines(bytes: &[u8]) -> Vec<&[u8]> {
+    bytes.split_inclusive(|byte| *byte == b'\n').collect()
 }

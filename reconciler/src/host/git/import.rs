@@ -15,6 +15,7 @@ use camino::{Utf8DirEntry, Utf8Path, Utf8PathBuf};
 use gix::ObjectId;
 use shared::AgentName;
 use shared::agent_api::MAX_BUNDLE_BYTES;
+use tokio::sync::OwnedMutexGuard;
 
 use super::bundle::{self, Header};
 use super::program::ProgramError;
@@ -37,20 +38,27 @@ pub(super) struct Opened {
     main: ObjectId,
 }
 
-/// A fresh repository that is removed with this value.
+/// A fresh repository that is removed with this value, and the right to have one.
 pub(super) struct Quarantine {
     path: Utf8PathBuf,
+    /// Given back after the folder is gone: fields are dropped last.
+    _lock: OwnedMutexGuard<()>,
 }
 
 impl Quarantine {
-    /// Makes one. What an earlier one of this agent left behind is removed: the caller holds the agent's lock.
-    fn make(incoming: &Utf8Path, agent: &AgentName, repo: &Utf8Path) -> Result<Self, HostError> {
+    /// Makes one. What an earlier one of this agent left behind is removed.
+    fn make(
+        incoming: &Utf8Path,
+        agent: &AgentName,
+        repo: &Utf8Path,
+        lock: OwnedMutexGuard<()>,
+    ) -> Result<Self, HostError> {
         if !incoming.exists() {
             make_private_dir(incoming)?;
         }
         let path = incoming.join(format!("quarantine-{agent}"));
         remove_dir(&path)?;
-        let quarantine = Self { path };
+        let quarantine = Self { path, _lock: lock };
         make_bare(&quarantine.path, Some(repo))?;
         Ok(quarantine)
     }
@@ -75,6 +83,7 @@ pub(super) fn open(
     incoming: &Utf8Path,
     path: &Utf8Path,
     main: ObjectId,
+    lock: OwnedMutexGuard<()>,
 ) -> Result<(Opened, Quarantine, File), HostError> {
     let subject = format!("bundle from {agent}");
     let mut file = fs::OpenOptions::new()
@@ -115,7 +124,7 @@ pub(super) fn open(
     }
     file.seek(SeekFrom::Start(header.length))
         .map_err(HostError::io("read", path.as_str()))?;
-    let quarantine = Quarantine::make(incoming, agent, &repo.path)?;
+    let quarantine = Quarantine::make(incoming, agent, &repo.path, lock)?;
     Ok((
         Opened {
             header,

@@ -15,14 +15,16 @@ use super::text::clean;
 /// How long one run may take.
 const TIME_OUT: Duration = Duration::from_secs(60);
 /// Address space of one run. A small pack can hold objects that fill any memory; a config repo needs a fraction.
-const MAX_MEMORY: u64 = 1024 * 1024 * 1024;
-/// Processor time of one run, in seconds.
-const MAX_CPU_SECS: u64 = 60;
+const MAX_MEMORY: u64 = 512 * 1024 * 1024;
+/// Processor time of one run, in seconds. Indexing the largest bundle that is accepted takes one or two.
+const MAX_CPU_SECS: u64 = 20;
 /// How much of what it says about an error is kept.
 const MAX_STDERR: usize = 4 * 1024;
 
 /// Settings that hold whatever a repository's own configuration says.
-const SETTINGS: [&str; 11] = [
+const SETTINGS: [&str; 12] = [
+    // Larger objects are not held in memory whole.
+    "core.bigFileThreshold=64m",
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.pager=cat",
@@ -40,6 +42,7 @@ const SETTINGS: [&str; 11] = [
 #[derive(Debug, Clone)]
 pub(super) struct Program {
     path: Utf8PathBuf,
+    time_out: Duration,
 }
 
 /// Why a run came to nothing.
@@ -47,8 +50,8 @@ pub(super) struct Program {
 pub(super) enum ProgramError {
     #[error("cannot run {0}")]
     Start(Utf8PathBuf, #[source] io::Error),
-    #[error("git took longer than {} seconds", TIME_OUT.as_secs())]
-    TimedOut,
+    #[error("git took longer than {} seconds", .0.as_secs())]
+    TimedOut(Duration),
     #[error("git failed ({status}): {stderr}")]
     Ended {
         status: ExitStatus,
@@ -61,7 +64,7 @@ impl ProgramError {
     /// Whether the machine is at fault rather than what git was given.
     pub(super) fn is_ours(&self) -> bool {
         match self {
-            Self::Start(..) | Self::TimedOut => true,
+            Self::Start(..) | Self::TimedOut(_) => true,
             Self::Ended { stderr, .. } => [
                 "No space left",
                 "Disk quota",
@@ -76,7 +79,10 @@ impl ProgramError {
 
 impl Program {
     pub(super) fn new(path: Utf8PathBuf) -> Self {
-        Self { path }
+        Self {
+            path,
+            time_out: TIME_OUT,
+        }
     }
 
     /// Runs one command on a bare repository of ours, with the rest of `input` as its standard input.
@@ -91,7 +97,8 @@ impl Program {
         let mut child = self.command(repo, args).stdin(reader).spawn().map_err(start)?;
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let mut group = Group(pid);
-        // Nothing that an agent made reaches git before these hold.
+        // Nothing that an agent made reaches git before these hold. They bind the process itself and what it starts from
+        // here on, and the command that reads what an agent made starts nothing.
         limit(pid).map_err(start)?;
 
         let stderr = child.stderr.take();
@@ -106,9 +113,9 @@ impl Program {
             feeder.await.ok();
             (status, said)
         };
-        let (status, stderr) = tokio::time::timeout(TIME_OUT, whole)
+        let (status, stderr) = tokio::time::timeout(self.time_out, whole)
             .await
-            .map_err(|_| ProgramError::TimedOut)?;
+            .map_err(|_| ProgramError::TimedOut(self.time_out))?;
         let status = status.map_err(start)?;
         group.0 = None;
         if status.success() {
@@ -193,5 +200,140 @@ async fn first_part(mut pipe: tokio::process::ChildStderr) -> String {
         let room = MAX_STDERR - kept.len();
         kept.extend_from_slice(&buffer[..count.min(room)]);
     }
-    clean(String::from_utf8_lossy(&kept).trim())
+    clean(&String::from_utf8_lossy(&kept).trim().replace('\n', "; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a shell script the way git is run, by way of an alias. It may use what is built into the shell alone.
+    async fn run_script(script: &str, input: Option<File>, time_out: Duration) -> Result<(), ProgramError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let repo = Utf8PathBuf::from_path_buf(folder.path().join("x.git")).expect("a UTF-8 path");
+        crate::host::git::repo::make_bare(&repo, None).expect("a repository");
+        let program = Program {
+            path: crate::host::git::tests::git_program(),
+            time_out,
+        };
+        let alias = format!("alias.script=!{script}");
+        program.run(&repo, &["-c", &alias, "script"], input).await
+    }
+
+    async fn said(script: &str) -> String {
+        let script = format!("exec >&2; {script}; exit 3");
+        match run_script(&script, None, TIME_OUT).await {
+            Err(ProgramError::Ended { stderr, .. }) => stderr,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn git_sees_nothing_of_our_environment() {
+        let seen = said("export -p").await;
+        assert!(
+            seen.contains("HOME='/nonexistent'") || seen.contains("HOME=\"/nonexistent\""),
+            "{seen}"
+        );
+        for ours in ["CARGO", "USER", "SSH_AUTH_SOCK", "LOGNAME"] {
+            assert!(!seen.contains(ours), "{ours} is in {seen}");
+        }
+        assert_eq!(said("pwd").await, "/");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_waits_for_input_is_limited() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let repo = Utf8PathBuf::from_path_buf(folder.path().join("x.git")).expect("a UTF-8 path");
+        crate::host::git::repo::make_bare(&repo, None).expect("a repository");
+        let program = Program::new(crate::host::git::tests::git_program());
+        let mut command = program.command(&repo, &["cat-file", "--batch"]);
+        let mut child = command.stdin(Stdio::piped()).spawn().expect("git starts");
+        let id = child.id().expect("a process");
+        limit(Pid::from_raw(id.cast_signed())).expect("limited");
+        let limits = std::fs::read_to_string(format!("/proc/{id}/limits")).expect("limits");
+        for (what, most) in [
+            ("address space", MAX_MEMORY),
+            ("cpu time", MAX_CPU_SECS),
+            ("core file size", 0),
+        ] {
+            let line = limits
+                .lines()
+                .find(|line| line.starts_with(&format!("Max {what}")))
+                .expect(what);
+            let set = line
+                .split_whitespace()
+                .filter(|word| *word == most.to_string())
+                .count();
+            assert_eq!(set, 2, "{line}");
+        }
+        child.kill().await.expect("killed");
+    }
+
+    #[tokio::test]
+    async fn what_git_says_is_bounded_and_safe_to_show() {
+        let seen =
+            said("i=0; while [ $i -lt 5000 ]; do printf '\\033[2Jxxxxxxxx\\n'; i=$((i+1)); done").await;
+        assert!(seen.len() <= 2 * MAX_STDERR, "{} bytes", seen.len());
+        assert!(!seen.contains(['\x1b', '\n']), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn a_run_that_takes_too_long_is_ended_with_all_it_started() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let never = folder.path().join("never");
+        let started = folder.path().join("started");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &never,
+            rustix::fs::FileType::Fifo,
+            0o600.into(),
+            0,
+        )
+        .expect("a pipe");
+        let script = format!(
+            "echo $$ > '{}'; read x < '{}'; exit 0",
+            started.display(),
+            never.display()
+        );
+        let run = async {
+            // Long enough for the shell to start, whatever the machine does.
+            let mut patience = Duration::from_millis(200);
+            loop {
+                let result = run_script(&script, None, patience).await;
+                if std::fs::read_to_string(&started).is_ok_and(|text| text.ends_with('\n')) {
+                    break result;
+                }
+                patience *= 2;
+            }
+        };
+        let result = run.await;
+        assert!(matches!(result, Err(ProgramError::TimedOut(_))), "{result:?}");
+        let pid: i32 = std::fs::read_to_string(&started)
+            .expect("a number")
+            .trim()
+            .parse()
+            .expect("a number");
+        let pid = Pid::from_raw(pid).expect("a process");
+        let is_gone = || match std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())) {
+            // Killed, and waiting for init to take note.
+            Ok(stat) => stat.contains(") Z "),
+            Err(_) => true,
+        };
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while !is_gone() {
+            assert!(std::time::Instant::now() < deadline, "process {pid:?} goes on");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn input_that_is_not_wanted_does_not_hold_anybody_up() {
+        let mut input = tempfile::tempfile().expect("a file");
+        io::Write::write_all(&mut input, &vec![0; 1 << 20]).expect("written");
+        io::Seek::rewind(&mut input).expect("rewound");
+        run_script("exit 0", Some(input), TIME_OUT)
+            .await
+            .expect("it ends well");
+    }
 }

@@ -30,7 +30,7 @@ struct World {
     clippy::disallowed_methods,
     reason = "where git lies is the test machine's business"
 )]
-fn git_program() -> Utf8PathBuf {
+pub(super) fn git_program() -> Utf8PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     GitRepos::find_git(&path).expect("these tests need git")
 }

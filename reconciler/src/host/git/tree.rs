@@ -66,15 +66,16 @@ pub(super) fn list(repo: &Repo, commit: ObjectId) -> Result<BTreeMap<String, Fil
                 return Err(refused("lies too deep"));
             }
             let id = entry.oid.to_owned();
-            let executable = match entry.mode.value() {
-                0o040_000 => {
+            // By its bytes: other spellings of these modes mean other things to other readers.
+            let executable = match entry.mode.as_bytes(&mut Default::default()).as_ref() as &[u8] {
+                b"40000" => {
                     open.push((id, format!("{path}/"), depth + 1));
                     continue;
                 }
-                0o100_644 => false,
-                0o100_755 => true,
-                0o120_000 => return Err(refused("is a symbolic link, which is not accepted")),
-                0o160_000 => return Err(refused("is a submodule, which is not accepted")),
+                b"100644" => false,
+                b"100755" => true,
+                b"120000" => return Err(refused("is a symbolic link, which is not accepted")),
+                b"160000" => return Err(refused("is a submodule, which is not accepted")),
                 _ => {
                     return Err(refused(
                         "has an unusual mode (only 100644 and 100755 are accepted)",
