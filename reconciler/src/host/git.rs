@@ -14,6 +14,7 @@ mod program;
 mod refs;
 mod repo;
 mod seed;
+mod swap;
 mod text;
 mod tree;
 
@@ -31,6 +32,7 @@ use shared::{AgentName, CommitOid};
 use tokio::sync::OwnedMutexGuard;
 
 use self::program::Program;
+use self::refs::KnownTags;
 use self::repo::{Repo, commit_oid, object_id};
 use super::layout::Layout;
 use super::{HostError, Imported, RefUpdate, RepoState, Repos};
@@ -51,6 +53,7 @@ const WELL_KNOWN: [&str; 4] = [
 pub struct GitRepos {
     layout: Layout,
     git: Program,
+    known_tags: Arc<KnownTags>,
     locks: Mutex<BTreeMap<AgentName, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -60,6 +63,7 @@ impl GitRepos {
         Self {
             layout,
             git: Program::new(git),
+            known_tags: Arc::default(),
             locks: Mutex::default(),
         }
     }
@@ -142,12 +146,8 @@ impl Repos for GitRepos {
     async fn observe(&self, agent: &AgentName) -> Result<Option<RepoState>, HostError> {
         let path = self.layout.repo(agent);
         let subject = subject(agent);
-        blocking(move || {
-            Repo::open(&path, subject)?
-                .map(|repo| refs::observe(&repo))
-                .transpose()
-        })
-        .await
+        let known = Arc::clone(&self.known_tags);
+        blocking(move || refs::observe(&path, &subject, &known)).await
     }
 
     async fn update_ref(&self, agent: &AgentName, update: &RefUpdate) -> Result<(), HostError> {
@@ -155,7 +155,7 @@ impl Repos for GitRepos {
         let update = update.clone();
         self.with_repo(agent, move |repo| {
             let _guard = guard;
-            refs::update(repo, &update)
+            swap::update(repo, &update)
         })
         .await
     }

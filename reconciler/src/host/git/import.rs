@@ -21,7 +21,7 @@ use super::bundle::{self, Header};
 use super::program::ProgramError;
 use super::repo::{Repo, commit_oid, make_bare, make_private_dir, remove_dir, sync};
 use super::text::title_and_reason;
-use super::{refs, tree};
+use super::{swap, tree};
 use crate::host::{HostError, Imported};
 
 /// The most objects a bundle may bring.
@@ -180,7 +180,7 @@ pub(super) fn accept(repo: &Repo, opened: Opened, quarantine: Quarantine) -> Res
 
     let kept = format!("refs/hive/commits/{id}");
     // What is there already is not stored twice, so that offering the same commit again costs nothing.
-    if !(repo.has_commit(id)? && refs::exists(repo, &kept)?) {
+    if !(repo.has_commit(id)? && swap::exists(repo, &kept)?) {
         for pack in &packs {
             adopt(repo, pack)?;
         }
@@ -189,7 +189,7 @@ pub(super) fn accept(repo: &Repo, opened: Opened, quarantine: Quarantine) -> Res
         if !repo.has_commit(id)? {
             return Err(repo.failed(format!("commit {id} did not arrive: try again")));
         }
-        refs::keep(&repo, &kept, id)?;
+        swap::keep(&repo, &kept, id)?;
     }
     Ok(Imported {
         commit: commit_oid(id)?,

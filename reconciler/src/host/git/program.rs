@@ -22,7 +22,7 @@ const MAX_CPU_SECS: u64 = 20;
 const MAX_STDERR: usize = 4 * 1024;
 
 /// Settings that hold whatever a repository's own configuration says.
-const SETTINGS: [&str; 12] = [
+const SETTINGS: [&str; 16] = [
     // Larger objects are not held in memory whole.
     "core.bigFileThreshold=64m",
     "core.hooksPath=/dev/null",
@@ -34,6 +34,11 @@ const SETTINGS: [&str; 12] = [
     "gc.auto=0",
     "maintenance.auto=false",
     "pack.threads=1",
+    // What git would take to be faster, and would not get.
+    "pack.windowMemory=64m",
+    "core.deltaBaseCacheLimit=32m",
+    "core.packedGitLimit=64m",
+    "core.packedGitWindowSize=16m",
     "protocol.allow=never",
     "protocol.file.allow=always",
 ];

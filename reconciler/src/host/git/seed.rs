@@ -7,8 +7,9 @@ use gix::ObjectId;
 use gix::objs::tree::{Entry, EntryKind};
 use gix::objs::{Kind, Tree, WriteTo as _};
 
+use super::refs::Refs;
 use super::repo::{Repo, commit_oid, make_bare, make_private_dir, remove_dir, sync};
-use super::{SIGNATURE, names, refs};
+use super::{SIGNATURE, names, swap};
 use crate::host::{HostError, RefUpdate};
 
 /// A folder of the seed.
@@ -47,7 +48,7 @@ pub(super) fn ensure(
         from: None,
         to: commit_oid(commit)?,
     };
-    refs::update(&repo, &main)?;
+    swap::update(&repo, &main)?;
     sync(&scratch.join("objects"))?;
     sync(scratch)?;
     std::fs::rename(scratch, path).map_err(HostError::io("put in place", path.as_str()))?;
@@ -57,7 +58,7 @@ pub(super) fn ensure(
 
 /// The first commit of `main`, by first parents.
 fn root(repo: &Repo) -> Result<ObjectId, HostError> {
-    let Some(main) = refs::observe_main(repo)? else {
+    let Some(main) = Refs::of(repo).main()? else {
         return Err(repo.failed("it has no main: restore it from its tags with `hive recover`"));
     };
     let mut id = main;
