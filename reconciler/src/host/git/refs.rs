@@ -178,16 +178,13 @@ impl KnownTags {
     /// Reads a tag. One that leads to no commit is not ours; it is shown as leading to itself, so that it can be seen
     /// to differ and be replaced, and it is not remembered: what is missing may come.
     fn learn(&self, repo: &Repo, object: ObjectId) -> Result<TagState, HostError> {
-        let (commit, message) = match follow(repo, object)? {
-            Some(led) => led,
-            None => {
-                let object = commit_oid(object)?;
-                return Ok(TagState {
-                    commit: object.clone(),
-                    object,
-                    message: String::new(),
-                });
-            }
+        let Some((commit, message)) = follow(repo, object)? else {
+            let object = commit_oid(object)?;
+            return Ok(TagState {
+                commit: object.clone(),
+                object,
+                message: String::new(),
+            });
         };
         let tag = TagState {
             object: commit_oid(object)?,
@@ -211,10 +208,8 @@ fn follow(repo: &Repo, object: ObjectId) -> Result<Option<(ObjectId, String)>, H
         if repo.has_commit(id)? {
             return Ok(Some((id, message.unwrap_or_default())));
         }
-        if !repo
-            .size(id, Kind::Tag)?
-            .is_some_and(|size| size <= MAX_META_BYTES)
-        {
+        let size = repo.size(id, Kind::Tag)?;
+        if size.is_none_or(|size| size > MAX_META_BYTES) {
             return Ok(None);
         }
         let data = repo.read(id, Kind::Tag, MAX_META_BYTES)?;
