@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use clap::Parser;
+use clap::Parser as _;
 use jiff::Timestamp;
 use shared::AgentName;
 
@@ -157,11 +157,7 @@ impl Cli {
         Self::try_parse_from(args).map_err(|error| {
             // Whoever closed our output does not want to read this.
             error.print().unwrap_or_default();
-            ExitCode::from(if error.use_stderr() {
-                Exit::Usage
-            } else {
-                Exit::Done
-            })
+            Exit::of_usage(&error).into()
         })
     }
 

@@ -7,11 +7,11 @@ use shared::AgentName;
 use shared::admin_api::{Acknowledged, OperatorMessage, OverrideRequest};
 use shared::agent_api::{MAX_BODY_BYTES, SendResponse};
 
+use super::Session;
 use super::error::CliError;
 use super::exit::Exit;
 use super::look::parse_duration;
 use super::page::{Page, Tone};
-use super::{Session, text};
 
 /// An override that holds until it is taken back.
 #[derive(Debug, clap::Args)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use reqwest::{RequestBuilder, Response};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use shared::wire_error::WireError;
 
@@ -82,11 +82,9 @@ impl Client {
         if error.is_timeout() {
             return CliError::TimedOut(socket);
         }
-        match io_kind(&error) {
-            Some(io::ErrorKind::NotFound) => CliError::NoSocket(socket),
-            Some(io::ErrorKind::ConnectionRefused) => CliError::NobodyListens(socket),
-            Some(io::ErrorKind::PermissionDenied) => CliError::NotAdmitted(socket),
-            _ => CliError::Broken {
+        match io_kind(&error).and_then(|kind| no_connection(kind, &socket)) {
+            Some(error) => error,
+            None => CliError::Broken {
                 socket,
                 source: error.without_url(),
             },
@@ -130,6 +128,17 @@ fn address(path: &str) -> String {
     format!("http://hive{path}")
 }
 
+/// What it means that the socket could not be connected to.
+fn no_connection(kind: io::ErrorKind, socket: &Utf8Path) -> Option<CliError> {
+    let socket = socket.to_owned();
+    match kind {
+        io::ErrorKind::NotFound => Some(CliError::NoSocket(socket)),
+        io::ErrorKind::ConnectionRefused => Some(CliError::NobodyListens(socket)),
+        io::ErrorKind::PermissionDenied => Some(CliError::NotAdmitted(socket)),
+        _ => None,
+    }
+}
+
 /// The operating system's own error behind `error`.
 fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
     let mut current = Some(error);
@@ -158,6 +167,30 @@ pub(crate) fn segment(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_way_not_to_connect_names_another_next_command() {
+        let kinds = [
+            io::ErrorKind::NotFound,
+            io::ErrorKind::ConnectionRefused,
+            io::ErrorKind::PermissionDenied,
+        ];
+        let told = kinds.map(|kind| {
+            let error = no_connection(kind, Utf8Path::new("/run/hyperhive/admin.sock")).expect("known");
+            let wire = error.to_wire();
+            format!("{}\n{}", wire.message, wire.hint.unwrap_or_default())
+        });
+        insta::assert_snapshot!(told.join("\n\n"), @r"
+        hyperhive is not running: there is no socket at /run/hyperhive/admin.sock
+        start it with `systemctl start hyperhive`, try it out with `hive demo`, or name another socket with `--socket PATH`
+
+        hyperhive is not running: nobody listens on /run/hyperhive/admin.sock
+        the daemon has stopped: see why with `systemctl status hyperhive`, then start it again
+
+        you may not talk to hyperhive: /run/hyperhive/admin.sock is open to root and the group hyperhive only
+        run the command with sudo, or join the group with `usermod -aG hyperhive USER` and log in anew
+        ");
+    }
 
     #[test]
     fn a_segment_cannot_leave_its_place() {

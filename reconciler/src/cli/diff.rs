@@ -6,7 +6,7 @@ use shared::admin_api::DiffEntry;
 use super::error::CliError;
 use super::exit::{Exit, Facts, exit};
 use super::page::{Page, Table, Tone};
-use super::text::count;
+use super::text::{count, short_id};
 use super::{Session, of_agent, words};
 
 /// Arguments of `hive diff`.
@@ -31,7 +31,8 @@ fn render(entries: &[DiffEntry]) -> Page {
     }
     let mut table = Table::with_header(&["AGENT", "FACT", "OBSERVED", "", "DESIRED"]);
     for entry in entries {
-        let observed = match (&entry.observed, entry.known) {
+        let (desired, seen) = identities(entry);
+        let observed = match (seen, entry.known) {
             (Some(value), true) => Tone::Bad.of(value),
             (Some(value), false) => Tone::Warn.of(format!("{value}, not sure")),
             (None, true) => Tone::Faint.of("nothing"),
@@ -42,13 +43,24 @@ fn render(entries: &[DiffEntry]) -> Page {
             entry.fact.as_str().into(),
             observed,
             Tone::Faint.of("→"),
-            Tone::Good.of(&entry.desired),
+            Tone::Good.of(desired),
         ]);
     }
     page.table(&table);
     page.gap();
     page.line([count(entries.len(), "difference").into()]);
     page
+}
+
+/// Both sides of a difference, cut short unless that would make them look the same.
+fn identities(entry: &DiffEntry) -> (String, Option<String>) {
+    let desired = short_id(&entry.desired);
+    let observed = entry.observed.as_deref().map(short_id);
+    if observed.as_ref() == Some(&desired) {
+        (entry.desired.clone(), entry.observed.clone())
+    } else {
+        (desired, observed)
+    }
 }
 
 #[cfg(test)]
@@ -58,7 +70,23 @@ mod tests {
 
     #[test]
     fn unknown_is_not_shown_as_absent() {
-        insta::assert_snapshot!(fixtures::plain(&render(&fixtures::diff())), @"");
+        insta::assert_snapshot!(fixtures::plain(&render(&fixtures::diff())), @r"
+          AGENT   FACT            OBSERVED         DESIRED
+          alice   config          config1-ccc   →  config1-ddd
+          alice   tag deployed/1  nothing       →  0123456789
+          bob     running         unknown       →  stopped
+          (hive)  spec            generation 3  →  generation 4
+
+        4 differences
+        ");
+    }
+
+    #[test]
+    fn identities_that_begin_alike_are_shown_in_full() {
+        let [same, other] = ["0".repeat(39) + "1", "0".repeat(39) + "2"];
+        let mut entry = fixtures::diff().remove(0);
+        (entry.desired, entry.observed) = (same.clone(), Some(other.clone()));
+        assert_eq!(identities(&entry), (same, Some(other)));
     }
 
     #[test]

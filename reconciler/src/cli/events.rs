@@ -207,7 +207,9 @@ mod tests {
         event.message = "two\nlines \x1b[1m".to_owned();
         let mut page = Page::default();
         page.line(spans(&event));
-        insta::assert_snapshot!(fixtures::plain(&page), @"");
+        insta::assert_snapshot!(fixtures::plain(&page), @r"
+             7  2026-01-02 11:57:00Z  ✗ alice  gateOpened  two␊lines ␛[1m
+        ");
     }
 
     #[test]

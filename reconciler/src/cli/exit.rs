@@ -22,6 +22,17 @@ pub(crate) enum Exit {
     Usage = 64,
 }
 
+impl Exit {
+    /// Of a command line that asks for nothing to be run: help was wanted, or the command line is wrong.
+    pub(crate) fn of_usage(error: &clap::Error) -> Self {
+        if error.use_stderr() {
+            Self::Usage
+        } else {
+            Self::Done
+        }
+    }
+}
+
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

@@ -111,6 +111,21 @@ mod tests {
     #[test]
     fn the_chain_leads_to_the_root_cause() {
         let page = render(&fixtures::explanation(), &fixtures::look());
-        insta::assert_snapshot!(fixtures::plain(&page), @"");
+        insta::assert_snapshot!(fixtures::plain(&page), @r"
+        alice
+          alice is out of sync
+            because proposal 2 is not deployed
+              because gate 3 is open
+
+        Waiting
+          alice  deploy proposal 2 - waits on gate 3 (deployWidens)
+            → hive gate show 3
+
+        Recent events
+            41  2026-01-02 11:57:00Z  ✗ alice  gateOpened  gate 41 is open
+
+        Next
+          hive gate show 3
+        ");
     }
 }

@@ -167,7 +167,13 @@ mod tests {
         ended.id = GateId(1);
         ended.state = GateState::Consumed;
         let page = render_list(&[ended, fixtures::gate()], &fixtures::look());
-        insta::assert_snapshot!(fixtures::plain(&page), @"");
+        insta::assert_snapshot!(fixtures::plain(&page), @r"
+          GATE  STATE     AGENT  CLASS         ASKED BY  OPENED   WHAT
+          3     open      alice  deployWidens  alice     3 m ago  deploy proposal 2 of alice: 1 change widens what it can do
+          1     consumed  alice  deployWidens  alice     3 m ago  deploy proposal 2 of alice: 1 change widens what it can do
+
+        2 gates, 1 open
+        ");
     }
 
     #[test]

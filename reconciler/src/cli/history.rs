@@ -60,6 +60,10 @@ mod tests {
     #[test]
     fn history_is_one_line_per_entry() {
         let page = render(&fixtures::history(), &fixtures::look());
-        insta::assert_snapshot!(fixtures::plain(&page), @"");
+        insta::assert_snapshot!(fixtures::plain(&page), @r"
+        WHEN      AGENT   KIND      DIGEST        SUMMARY
+        1 m ago   alice   decision  eeeeeeeeeeee  approved by unix:root (gate 3)
+        27 h ago  (hive)  spec                    generation 4: alice changed
+        ");
     }
 }

@@ -119,7 +119,7 @@ impl Page {
     }
 
     /// The same, with a tone for each line.
-    pub(crate) fn quote_toned(&mut self, text: &str, tone: impl Fn(&str) -> Tone) {
+    pub(crate) fn quote_toned(&mut self, text: &str, mut tone: impl FnMut(&str) -> Tone) {
         for line in text.lines() {
             let bar = Tone::Faint.of("  │ ");
             self.line([bar, tone(line).of(line)]);

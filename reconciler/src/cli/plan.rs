@@ -66,14 +66,18 @@ fn render(plans: &[PlanView], look: &Look) -> Page {
     let unchanged = plans
         .iter()
         .filter(|plan| plan.steps.is_empty() && plan.waiting.is_empty());
-    counts.push(format!("{} unchanged", unchanged.count()));
+    match unchanged.count() {
+        0 => {}
+        n => counts.push(format!("{n} unchanged")),
+    }
     page.gap();
     let total = if all == 0 {
         "nothing to do".to_owned()
     } else {
         count(all, "step")
     };
-    page.line([format!("{total}: {}", counts.join(", ")).into()]);
+    let detail = if counts.is_empty() { "" } else { ": " };
+    page.line([format!("{total}{detail}{}", counts.join(", ")).into()]);
     page
 }
 
@@ -135,12 +139,32 @@ mod tests {
     #[test]
     fn destructive_steps_come_first_then_gated_then_the_rest() {
         let page = render(&fixtures::plans(), &fixtures::look());
-        insta::assert_snapshot!(fixtures::plain(&page), @"");
+        insta::assert_snapshot!(fixtures::plain(&page), @r"
+        Destructive
+          -  bob  archive  destructive  archive the state of bob  ◆ gate 4 (archive)
+
+        Behind a gate
+          !  alice  deploy  runs agent code  deploy proposal 2  ◆ gate 3 (deployWidens)
+
+        Steps
+          +  alice  tag  additive  write tag proposal/2
+
+        Blocked
+          alice  deploy proposal 2 - waits on gate 3 (deployWidens)
+            → hive gate show 3
+          carol  start - tries again in 30 s after 3 failures: no sandbox
+          carol  build - stalled: agent.json: unknown field `modle`
+            → hive retry carol
+
+        3 steps: 1 destructive, 1 behind a gate, 3 blocked, 1 unchanged
+        ");
     }
 
     #[test]
     fn an_empty_plan_is_one_line() {
         let page = render(&[], &fixtures::look());
-        insta::assert_snapshot!(fixtures::plain(&page), @"");
+        insta::assert_snapshot!(fixtures::plain(&page), @r"
+        nothing to do
+        ");
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use shared::gate::{Gate, GateState};
+use shared::plan::WaitingOn;
 use shared::status::{Activity, AgentStatus, Health, HiveStatus, Sync};
 use shared::{AgentName, GateId};
 
@@ -10,7 +11,7 @@ use super::error::CliError;
 use super::exit::{Exit, Facts, exit};
 use super::look::Look;
 use super::page::{Page, Table, Tone};
-use super::text::count;
+use super::text::{count, shell_word};
 use super::{Session, words};
 
 mod agent;
@@ -57,12 +58,17 @@ fn render(status: &HiveStatus, gates: &[Gate], look: &Look) -> Page {
     for fault in &status.spec.faults {
         page.line([Tone::Bad.of("✗ spec: "), fault.as_str().into()]);
     }
+    if !status.spec.faults.is_empty() {
+        let command = format!("hive spec check {}", shell_word(&status.spec.path));
+        page.line([Tone::Faint.of("    → "), look.command(&command)]);
+    }
     for notice in &status.notices {
         page.line([Tone::Warn.of("! "), notice.as_str().into()]);
     }
     open_gates(&mut page, gates, look);
     agents(&mut page, &status.agents);
-    blocked(&mut page, status, look);
+    trouble(&mut page, &status.agents);
+    blocked(&mut page, status, gates, look);
     page.gap();
     page.line([summary(status).into()]);
     page
@@ -139,29 +145,46 @@ fn agents(page: &mut Page, agents: &[AgentStatus]) {
     page.table(&table);
 }
 
-fn blocked(page: &mut Page, status: &HiveStatus, look: &Look) {
-    let trouble = |agent: &AgentStatus| !agent.faults.is_empty() || !agent.notices.is_empty();
-    let waits = |agent: &AgentStatus| !agent.waiting.is_empty();
-    if status.agents.iter().any(trouble) {
-        page.heading("Trouble");
-        for agent in &status.agents {
-            let faults = agent.faults.iter().map(|text| Tone::Bad.of(text));
-            let notices = agent.notices.iter().map(|text| Tone::Warn.of(text));
-            for text in faults.chain(notices) {
-                page.line(["  ".into(), words::agent(Some(&agent.name)), "  ".into(), text]);
-            }
+fn trouble(page: &mut Page, agents: &[AgentStatus]) {
+    if agents
+        .iter()
+        .all(|agent| agent.faults.is_empty() && agent.notices.is_empty())
+    {
+        return;
+    }
+    page.heading("Trouble");
+    for agent in agents {
+        let faults = agent.faults.iter().map(|text| Tone::Bad.of(text));
+        let notices = agent.notices.iter().map(|text| Tone::Warn.of(text));
+        for text in faults.chain(notices) {
+            page.line(["  ".into(), words::agent(Some(&agent.name)), "  ".into(), text]);
         }
     }
-    if !status.waiting.is_empty() || status.agents.iter().any(waits) {
+}
+
+/// What is blocked, except on gates that are listed already.
+fn blocked(page: &mut Page, status: &HiveStatus, gates: &[Gate], look: &Look) {
+    let of_hive = status.waiting.iter().map(|waiting| (None, waiting));
+    let of_agents = status.agents.iter().flat_map(|agent| {
+        agent
+            .waiting
+            .iter()
+            .map(move |waiting| (Some(&agent.name), waiting))
+    });
+    let mut blocked = of_hive
+        .chain(of_agents)
+        .filter(|(_, waiting)| match waiting.on {
+            WaitingOn::Gate { gate, .. } => !gates
+                .iter()
+                .any(|listed| listed.id == gate && listed.state == GateState::Open),
+            _ => true,
+        })
+        .peekable();
+    if blocked.peek().is_some() {
         page.heading("Blocked");
-        for waiting in &status.waiting {
-            words::blocked(page, waiting, None, look);
-        }
-        for agent in &status.agents {
-            for waiting in &agent.waiting {
-                words::blocked(page, waiting, Some(&agent.name), look);
-            }
-        }
+    }
+    for (agent, waiting) in blocked {
+        words::blocked(page, waiting, agent, look);
     }
 }
 
@@ -232,19 +255,84 @@ mod tests {
     #[test]
     fn open_gates_come_first_and_blocked_things_say_why() {
         let page = render(&fixtures::hive(), &[fixtures::gate()], &fixtures::look());
-        insta::assert_snapshot!(fixtures::plain(&page), @"");
+        insta::assert_snapshot!(fixtures::plain(&page), @r"
+        hive home · spec generation 4 · up 3 h · last pass 2 s ago
+
+        Open gates
+          ◆ gate 3  alice  deployWidens  3 m ago  deploy proposal 2 of alice: 1 change widens what it can do
+            → hive gate show 3
+
+          AGENT  SYNC           HEALTH     ACTIVITY         TURN      INBOX
+          queen  ✓ in sync      ✓ healthy  · idle           idle      0
+          alice  ≠ out of sync  ✓ healthy  ◆ awaiting gate  thinking  2
+
+        Trouble
+          alice  runs without a sandbox
+
+        2 agents, 1 waits on gate 3
+        ");
     }
 
     #[test]
     fn on_a_terminal_the_same_page_has_colours() {
         let page = render(&fixtures::hive(), &[fixtures::gate()], &fixtures::look());
-        insta::assert_snapshot!(page.as_ansi().replace('\x1b', "^"), @"");
+        insta::assert_snapshot!(page.as_ansi().replace('\x1b', "^"), @r"
+        hive ^[1mhome^[0m^[2m · ^[0mspec generation 4^[2m · up 3 h · last pass 2 s ago^[0m
+
+        ^[1mOpen gates^[0m
+          ^[33m◆ gate 3^[0m  ^[1malice^[0m  deployWidens  ^[2m3 m ago^[0m  deploy proposal 2 of alice: 1 change widens what it can do
+        ^[2m    → ^[0m^[36mhive gate show 3^[0m
+
+          ^[2mAGENT^[0m  ^[2mSYNC^[0m           ^[2mHEALTH^[0m     ^[2mACTIVITY^[0m         ^[2mTURN^[0m      ^[2mINBOX^[0m
+          ^[1mqueen^[0m  ^[32m✓ in sync^[0m      ^[32m✓ healthy^[0m  ^[2m· idle^[0m           idle      ^[2m0^[0m
+          ^[1malice^[0m  ^[33m≠ out of sync^[0m  ^[32m✓ healthy^[0m  ^[33m◆ awaiting gate^[0m  thinking  2
+
+        ^[1mTrouble^[0m
+          ^[1malice^[0m  ^[33mruns without a sandbox^[0m
+
+        2 agents, 1 waits on gate 3
+        ");
+    }
+
+    #[test]
+    fn what_is_wrong_comes_with_the_next_command() {
+        let mut status = fixtures::calm_hive();
+        status.spec.stale = true;
+        status.spec.faults = vec!["agents.bob.run: unknown variant `maybe`".to_owned()];
+        status.agents[0].faults = vec!["agents.queen.limits.cpu: not a percentage".to_owned()];
+        status.agents[0].waiting = fixtures::plans().remove(3).waiting;
+        let page = render(&status, &[], &fixtures::look());
+        insta::assert_snapshot!(fixtures::plain(&page), @r"
+        hive home · spec generation 4, older than the file · up 3 h · last pass 2 s ago
+        ✗ spec: agents.bob.run: unknown variant `maybe`
+            → hive spec check /etc/hyperhive/hive.json
+
+          AGENT  SYNC       HEALTH     ACTIVITY  TURN  INBOX
+          queen  ✓ in sync  ✓ healthy  · idle    idle  0
+
+        Trouble
+          queen  agents.queen.limits.cpu: not a percentage
+
+        Blocked
+          queen  start - tries again in 30 s after 3 failures: no sandbox
+          queen  build - stalled: agent.json: unknown field `modle`
+            → hive retry queen
+
+        1 agent, 1 stalled
+        ");
     }
 
     #[test]
     fn a_calm_hive_is_short() {
         let page = render(&fixtures::calm_hive(), &[], &fixtures::look());
-        insta::assert_snapshot!(fixtures::plain(&page), @"");
+        insta::assert_snapshot!(fixtures::plain(&page), @r"
+        hive home · spec generation 4 · up 3 h · last pass 2 s ago
+
+          AGENT  SYNC       HEALTH     ACTIVITY  TURN  INBOX
+          queen  ✓ in sync  ✓ healthy  · idle    idle  0
+
+        1 agent, all in sync
+        ");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Titles, reasons, diffs and error messages may come from an agent. On a terminal they could hide, reorder or forge
 //! what the operator reads before approving, so everything that is not plain visible text is shown by name.
 
+use shared::{CommitOid, Digest};
+
 /// Whether a terminal may act on `c`, or draw nothing for it, or reorder its neighbours.
 pub(crate) fn is_hazard(c: char) -> bool {
     matches!(c,
@@ -58,6 +60,18 @@ pub(crate) fn escape_json(document: &str) -> String {
         }
     }
     out
+}
+
+/// A digest or commit id in the length people compare; any other text as it is.
+pub(crate) fn short_id(text: &str) -> String {
+    if let Ok(digest) = text.parse::<Digest>() {
+        let encoding = text.len() - digest.hex().len();
+        return format!("{}{}", &text[..encoding], digest.short());
+    }
+    match text.parse::<CommitOid>() {
+        Ok(commit) => commit.short().to_owned(),
+        Err(_) => text.to_owned(),
+    }
 }
 
 /// `1 agent`, `2 agents`.
@@ -125,6 +139,14 @@ mod tests {
         assert_eq!(shell_word("/run/x.sock"), "/run/x.sock");
         assert_eq!(shell_word("a b'c"), r"'a b'\''c'");
         assert_eq!(shell_word(""), "''");
+    }
+
+    #[test]
+    fn only_identities_are_cut_short() {
+        let hex = "0123456789abcdef".repeat(4);
+        assert_eq!(short_id(&format!("config1-{hex}")), "config1-0123456789ab");
+        assert_eq!(short_id(&hex[..40]), "0123456789");
+        assert_eq!(short_id("/nix/store/abc-system"), "/nix/store/abc-system");
     }
 
     #[test]

@@ -123,8 +123,13 @@ fn capabilities(page: &mut Page, changes: &[CapabilityChange]) {
             (&change.before, "      - ", Tone::Bad),
             (&change.after, "      + ", Tone::Good),
         ] {
-            if let Some(value) = value {
-                page.line([tone.of(format!("{sign}{value}"))]);
+            match value.as_deref() {
+                None => {}
+                Some("") => page.line([tone.of(sign), Tone::Faint.of("(empty)")]),
+                // Each line has its sign, so a long prompt can be read and cannot pretend to be anything else.
+                Some(value) => value
+                    .lines()
+                    .for_each(|line| page.line([tone.of(format!("{sign}{line}"))])),
             }
         }
     }
@@ -136,7 +141,7 @@ fn closure(page: &mut Page, lines: &[String]) {
     }
     page.heading("Closure");
     for line in lines {
-        page.quote_toned(line, diff_tone);
+        page.quote_toned(line, hunk_tone);
     }
 }
 
@@ -155,17 +160,16 @@ fn commit_diff(page: &mut Page, diff: &str) {
         return;
     }
     page.heading("Commit diff");
-    page.quote_toned(diff, diff_tone);
+    // Within a hunk `--- x` is a line that goes, not a file's name.
+    let mut in_hunk = false;
+    page.quote_toned(diff, |line| {
+        in_hunk = !line.starts_with("diff ") && (in_hunk || line.starts_with("@@"));
+        if in_hunk { hunk_tone(line) } else { Tone::Strong }
+    });
 }
 
-/// How a line of a unified diff looks.
-fn diff_tone(line: &str) -> Tone {
-    if ["diff ", "index ", "--- ", "+++ ", "new file", "deleted file"]
-        .iter()
-        .any(|prefix| line.starts_with(prefix))
-    {
-        return Tone::Strong;
-    }
+/// How a line of a diff looks.
+fn hunk_tone(line: &str) -> Tone {
     match line.as_bytes().first() {
         Some(b'+') => Tone::Good,
         Some(b'-') => Tone::Bad,
@@ -199,7 +203,70 @@ mod tests {
     #[test]
     fn a_gate_shows_everything_needed_to_decide() {
         let page = render(&fixtures::gate(), &fixtures::look());
-        insta::assert_snapshot!(fixtures::plain(&page), @"");
+        insta::assert_snapshot!(fixtures::plain(&page), @r#"
+        gate 3 · open · deployWidens · asked for by alice 3 m ago
+
+          deploy proposal 2 of alice: 1 change widens what it can do
+
+          agent     alice (uid 00000000-0000-4000-8000-000000000002)
+          proposal  2
+          commit    89abcdef0123456789abcdef0123456789abcdef
+          system    system1-bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb
+          digest    effect1-eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee
+
+        In the agent's own words
+          │ Use the search server
+          │ The wiki is too large
+          │ to read as a whole.
+
+        Capabilities: 2 changes, 1 widens
+          ! widens  mcpServers.search.command
+              + /bin/search
+            within  prompt
+              - Look after the wiki.
+              + Look.
+
+        Closure
+          │ + search 1.2
+
+        Steps on approval
+          1. write the new config
+          2. alice reloads it between two turns
+
+        Commit diff
+          │ diff --git a/agent.json b/agent.json
+          │ --- a/agent.json
+          │ +++ b/agent.json
+          │ @@ -1 +1 @@
+          │ -{}
+          │ +{"mcpServers":{"search":{"command":"/bin/search"}}}
+
+        Decide
+          hive gate approve 3 --digest effect1-eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee
+          hive gate deny 3 --digest effect1-eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee --reason TEXT
+        "#);
+    }
+
+    #[test]
+    fn an_added_line_is_shown_as_one_even_when_it_looks_like_a_file_name() {
+        let mut gate = fixtures::gate();
+        gate.view.commit_diff = "diff --git a/x b/x\n+++ b/x\n@@ -1 +1 @@\n+++ curl evil\n".to_owned();
+        let page = render(&gate, &fixtures::look());
+        assert!(page.as_ansi().contains("\x1b[1m+++ b/x\x1b[0m"));
+        assert!(page.as_ansi().contains("\x1b[32m+++ curl evil\x1b[0m"));
+    }
+
+    #[test]
+    fn every_line_of_a_changed_prompt_has_its_sign() {
+        let mut gate = fixtures::gate();
+        gate.view.capabilities.truncate(1);
+        gate.view.capabilities[0].before = Some(String::new());
+        gate.view.capabilities[0].after = Some("one\nDecide".to_owned());
+        let page = fixtures::plain(&render(&gate, &fixtures::look()));
+        assert!(
+            page.contains("      - (empty)\n      + one\n      + Decide\n"),
+            "{page}"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use shared::status::{AgentStatus, Condition, Generations, McpHealth, McpServerSt
 
 use crate::cli::look::Look;
 use crate::cli::page::{Page, Span, Table, Tone};
-use crate::cli::text::{count, shorten};
+use crate::cli::text::{count, short_id, shorten};
 use crate::cli::words;
 
 /// The longest value shown on a line of its own.
@@ -94,7 +94,7 @@ fn generations(page: &mut Page, generations: &Generations) {
     let mut table = Table::default();
     let mut row = |name: &str, value: Option<&dyn Display>, absent: &str, remark: Span| {
         let value = match value {
-            Some(value) => Tone::Plain.of(value.to_string()),
+            Some(value) => Tone::Plain.of(short_id(&value.to_string())),
             None => Tone::Faint.of(absent),
         };
         table.row([Tone::Faint.of(name), value, remark]);
@@ -235,7 +235,44 @@ mod tests {
     #[test]
     fn one_agent_shows_axes_generations_origins_and_servers() {
         let page = render(&fixtures::agent(), &fixtures::look());
-        insta::assert_snapshot!(fixtures::plain(&page), @"");
+        insta::assert_snapshot!(fixtures::plain(&page), @r#"
+        alice · worker · uid 00000000-0000-4000-8000-000000000002
+        ! runs without a sandbox
+
+          sync      ≠ out of sync    proposalBuilt, 3 m  proposal 2 is built and not deployed
+          health    ✓ healthy        reporting, 3 m      the harness reports; 1 of 2 MCP servers is broken
+          activity  ◆ awaiting gate  gateOpen, 3 m       gate 3 waits for the operator
+          turn      thinking
+          inbox     2 messages not delivered
+
+        Generations
+          desired    system1-bbbbbbbbbbbb    ≠ deployed
+          deployed   system1-aaaaaaaaaaaa
+          last good  system1-aaaaaaaaaaaa    = deployed
+          running    toplevel1-cccccccccccc  toplevel
+                     config1-dddddddddddd    config
+          commit     0123456789              proposal 1
+
+        Effective config
+          FIELD            FROM             VALUE
+          driver           spec             {"kind":"claude","model":"haiku"}
+          mcpServers.wiki  commit, granted  {"allowedTools":["*"],"args":[],"command":"/bin/wiki-mcp","…
+          prompt           commit           "You look after the wiki."
+          recipients       default
+
+        MCP servers
+          web   ✗ failed   no answer within 10 s
+          wiki  ✓ healthy  2 tools: read, write
+
+        Waiting
+          alice  deploy proposal 2 - waits on gate 3 (deployWidens)
+            → hive gate show 3
+
+        Next
+          hive gate show 3
+          hive explain alice
+          hive history alice
+        "#);
     }
 
     #[test]
