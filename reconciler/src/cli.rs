@@ -1,6 +1,6 @@
 //! The command line: arguments, a client of the admin socket, and pages for people.
 //!
-//! Every verb asks the daemon for one wire document and either prints it (`--json`) or makes a [`page::Page`] of it.
+//! Every verb asks the daemon for one wire document and either prints it (`--json`) or makes a page of it.
 //! The command line decides nothing: a decision about a gate quotes the digest that was shown, and the daemon
 //! refuses when it has moved. Text that others wrote is cleaned on its way into a page, so it cannot act on a terminal.
 
@@ -71,7 +71,7 @@ struct Global {
     /// Print the daemon's documents as JSON, errors too
     #[arg(long, global = true, help_heading = "Global options")]
     json: bool,
-    /// Use colours
+    /// Use colours; auto: on a terminal, unless NO_COLOR is set
     #[arg(
         long,
         global = true,
@@ -120,10 +120,13 @@ enum Command {
 #[derive(Debug, clap::Subcommand)]
 enum Request {
     /// Show the hive at a glance, or one agent in full
+    #[command(after_help = exit::HELP)]
     Status(status::StatusArgs),
     /// Show what is not as declared
+    #[command(after_help = exit::HELP)]
     Diff(diff::DiffArgs),
     /// Show what would be done, and what it waits on
+    #[command(after_help = exit::HELP)]
     Plan(plan::PlanArgs),
     /// Say why an agent, a gate or the hive is as it is
     Explain(explain::ExplainArgs),
@@ -132,7 +135,7 @@ enum Request {
     Gate(gate::GateCommand),
     /// Show what was carried out and decided
     History(history::HistoryArgs),
-    /// Show what happened, or follow it
+    /// Show what happened, or follow it; with --json one event a line
     Events(events::EventsArgs),
     /// Start an agent, and keep it running
     Start(agent::OverrideArgs),

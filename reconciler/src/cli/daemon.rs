@@ -6,13 +6,11 @@ use tracing_subscriber::EnvFilter;
 use super::error::CliError;
 use super::exit::Exit;
 
-/// How log lines are written.
+/// How log lines are written: for people, or one JSON object a line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people
     #[default]
     Text,
-    /// One JSON object a line
     Json,
 }
 
@@ -60,7 +58,7 @@ pub struct ServeArgs {
     /// The folder for sockets
     #[arg(long, value_name = "DIR", default_value = "/run/hyperhive")]
     pub run: Utf8PathBuf,
-    /// The harness program [default: hive-harness beside this program]
+    /// The harness program; by default hive-harness beside this program
     #[arg(long, value_name = "FILE")]
     pub harness: Option<Utf8PathBuf>,
     #[command(flatten)]

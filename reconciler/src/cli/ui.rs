@@ -10,15 +10,13 @@ use super::error::CliError;
 use super::page::{Page, Tone};
 use super::text::escape_json;
 
+// The variants have no item docs, because clap would print them as a long list in every `--help`.
 /// When to use colours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Color {
-    /// On a terminal, unless `NO_COLOR` is set
     #[default]
     Auto,
-    /// Always
     Always,
-    /// Never
     Never,
 }
 
