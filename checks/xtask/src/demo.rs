@@ -7,7 +7,6 @@ mod leftovers;
 mod poll;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -66,7 +65,7 @@ fn story(hive: &Utf8Path, folder: &Utf8Path) -> Result<()> {
     let before = cli.run(&["status"])?;
     ensure!(before.code == 0, "a hive without agents is in sync, but {before}");
     daemon.kill()?;
-    daemon.start_again(Duration::from_secs(20))?;
+    daemon.start_again()?;
     let after = cli.run(&["status"])?;
     ensure!(
         after.code == 0,

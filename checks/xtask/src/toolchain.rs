@@ -11,18 +11,21 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// The root of the workspace this xtask was built from.
+/// The root of the workspace that `cargo xtask` was called in.
 pub(crate) fn workspace_root() -> Result<Utf8PathBuf> {
+    // Cargo says where xtask lies each time it runs it. What it said when it compiled xtask may be another worktree
+    // that shares the target folder, so that is only for an xtask that is started without cargo.
+    let manifest = env::var("CARGO_MANIFEST_DIR")
+        .ok()
+        .filter(|folder| folder.ends_with("/checks/xtask"));
+    let manifest = Utf8PathBuf::from(manifest.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").to_owned()));
     // `checks/xtask` lies two levels below the root.
-    let manifest = Utf8Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = manifest
         .ancestors()
         .nth(2)
         .context("xtask lies in checks/xtask of the workspace")?;
     if !root.join("Cargo.toml").is_file() {
-        bail!(
-            "{root} holds no Cargo.toml any more: run `cargo xtask` inside the workspace to build xtask anew"
-        );
+        bail!("{root} holds no Cargo.toml any more: run `cargo xtask` inside the workspace");
     }
     Ok(root.to_owned())
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::leftovers;
@@ -66,12 +66,12 @@ impl Daemon {
     /// Starts it and waits until it answers.
     pub(crate) fn start(config: DaemonConfig) -> Result<Self> {
         let mut daemon = Self { config, child: None };
-        daemon.start_again(START_DEADLINE)?;
+        daemon.start_again()?;
         Ok(daemon)
     }
 
     /// Starts it on the same folders after [`Daemon::kill`] and waits until it answers.
-    pub(crate) fn start_again(&mut self, deadline: Duration) -> Result<()> {
+    pub(crate) fn start_again(&mut self) -> Result<()> {
         if self.child.is_some() {
             bail!("the daemon runs already: kill it first");
         }
@@ -94,7 +94,7 @@ impl Daemon {
         let line = toolchain::command_line(&command);
         println!("$ {line} &");
         self.child = Some(command.spawn().with_context(|| format!("starting `{line}`"))?);
-        self.wait_until_it_answers(deadline)
+        self.wait_until_it_answers()
     }
 
     /// Kills it with SIGKILL, as a crash would. Its agents stay.
@@ -107,12 +107,12 @@ impl Daemon {
         Ok(())
     }
 
-    fn wait_until_it_answers(&mut self, deadline: Duration) -> Result<()> {
+    fn wait_until_it_answers(&mut self) -> Result<()> {
         let socket = self.config.admin_socket();
         let Some(child) = &mut self.child else {
             bail!("the daemon does not run")
         };
-        let waited = eventually(deadline, &format!("the daemon answers on {socket}"), || {
+        let waited = eventually(START_DEADLINE, &format!("the daemon answers on {socket}"), || {
             if let Some(status) = child.try_wait().context("looking after the daemon")? {
                 bail!("the daemon {}", toolchain::describe(status));
             }
@@ -121,12 +121,12 @@ impl Daemon {
                 Err(error) => Look::NotYet(format!("{error:#}")),
             })
         });
-        waited.with_context(|| {
-            format!(
-                "its log, {}, ends with:\n{}\n",
-                self.config.log,
-                tail(&self.config.log)
-            )
+        waited.map_err(|error| {
+            let log = &self.config.log;
+            match tail(log).as_str() {
+                "" => anyhow!("{error:#}; it said nothing"),
+                said => anyhow!("{error:#}; its log, {log}, ends with:\n{said}"),
+            }
         })
     }
 }
@@ -223,11 +223,11 @@ mod tests {
         let mut daemon = Daemon::start(config.clone()).expect("started");
         wait_for_log(&config, &line);
         let first = daemon.child.as_ref().expect("running").id();
-        assert!(daemon.start_again(START_DEADLINE).is_err(), "it runs already");
+        assert!(daemon.start_again().is_err(), "it runs already");
         daemon.kill().expect("killed");
         assert!(!Utf8Path::new(&format!("/proc/{first}")).exists());
 
-        daemon.start_again(START_DEADLINE).expect("started again");
+        daemon.start_again().expect("started again");
         wait_for_log(&config, &line.repeat(2));
         server.join().expect("served");
     }

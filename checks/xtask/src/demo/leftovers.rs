@@ -25,25 +25,28 @@ struct Process {
     start_time: u64,
 }
 
-/// Kills every agent noted below `<state>/agents` with all its descendants, and waits until they are gone.
+/// Kills every agent noted below `<state>/agents` with all its descendants, and waits until they are gone. The daemon
+/// must be gone already.
 pub(crate) fn kill_agents(state: &Utf8Path) -> Result<()> {
-    let noted = noted(state);
-    // Descendants are collected before anything dies: orphans lose their parent. A sandbox's outer process may leave
-    // its inner ones running.
-    let doomed: BTreeSet<Process> = noted
-        .into_iter()
-        .filter(|it| alive(*it))
-        .flat_map(with_descendants)
-        .collect();
-    for process in &doomed {
-        kill(*process)?;
-    }
+    let mut doomed = BTreeSet::new();
     eventually(Duration::from_secs(10), "the agents left behind are gone", || {
-        let alive: Vec<i32> = doomed.iter().filter(|it| alive(**it)).map(|it| it.pid).collect();
-        Ok(if alive.is_empty() {
+        // Read again at every look: one that was being started notes itself late. Descendants are collected before
+        // anything dies, because orphans lose their parent and a sandbox's outer process may leave its inner ones.
+        doomed.extend(
+            noted(state)
+                .into_iter()
+                .filter(|it| alive(*it))
+                .flat_map(with_descendants),
+        );
+        let mut living = Vec::new();
+        for process in doomed.iter().filter(|it| alive(**it)) {
+            kill(*process)?;
+            living.push(process.pid);
+        }
+        Ok(if living.is_empty() {
             Look::Done(())
         } else {
-            Look::NotYet(format!("alive: {alive:?}"))
+            Look::NotYet(format!("alive: {living:?}"))
         })
     })
 }
