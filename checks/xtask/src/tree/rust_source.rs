@@ -13,10 +13,6 @@ const MAX_LINES: usize = 600;
 /// Files that may be longer, and why.
 const LONG_FILES: &[(&str, &str)] = &[
     (
-        "reconciler/src/cli/tests.rs",
-        "a table of command lines and their output",
-    ),
-    (
         "reconciler/src/spec/tests.rs",
         "a table of faults and their messages",
     ),
