@@ -1,11 +1,9 @@
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
-use camino::{Utf8Path, Utf8PathBuf};
-use shared::canonical::{self, Encoding};
-use shared::config::{AgentConfig, ConfigFile};
+use camino::Utf8PathBuf;
+use shared::config::AgentConfig;
 use shared::spec::{DriverKind, LimitsSpec, Network};
-use shared::{AgentName, AgentUid};
 
 use super::*;
 use crate::host::Launch;
@@ -198,7 +196,6 @@ async fn activating_the_same_again_writes_nothing() {
     let before = fs::metadata(&file).expect("metadata");
     world.activate("hello", COMMIT).await.expect("activated");
     let after = fs::metadata(&file).expect("metadata");
-    use std::os::unix::fs::MetadataExt as _;
     assert_eq!(
         (before.ino(), before.mtime_nsec()),
         (after.ino(), after.mtime_nsec())

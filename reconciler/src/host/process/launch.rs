@@ -4,8 +4,9 @@
 //! agent's lock, reads the launch file again, notes in `run.json` who it is, and becomes `bwrap` by exec. Because the
 //! process stays the same, there is no moment at which an agent runs without a record, whoever crashes when.
 //!
-//! Two things it inherits matter. Its stdin is a socket to the daemon: the daemon sees it close when the harness
-//! is about to start, or when the attempt failed. Its stderr is a pipe to the daemon, replaced by the log at exec, so
+//! Two things it inherits matter. Its stdin is a socket to the daemon with one byte in it. Whoever has come so far that
+//! only the harness remains to be started takes the byte and closes the socket; whoever fails before closes it with the
+//! byte unread, and the daemon can tell. Its stderr is a pipe to the daemon, replaced by the log at exec, so
 //! that what comes out of it is a reason for not starting. Neither reaches the agent.
 
 use std::convert::Infallible;
@@ -212,6 +213,10 @@ pub fn run(args: &LaunchArgs) -> Result<Infallible, LaunchError> {
     // First the old run's account goes, then the new record comes: never the new run with the old one's end.
     rustix::fs::ftruncate(&lock, 0).map_err(LaunchError::system("empty the lock file"))?;
     write_record(args, &files)?;
+    if args.bwrap.is_none() {
+        // What `bwrap` does at the same point. Nothing to take is fine too: then the daemon is gone.
+        rustix::io::read(rustix::stdio::stdin(), &mut [0; 1]).map_err(LaunchError::system("read stdin"))?;
+    }
     let error = command.exec();
     Err(LaunchError::System {
         op: "start the program",

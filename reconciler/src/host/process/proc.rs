@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 
 /// What `/proc/<pid>/stat` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,20 @@ pub(super) fn open(pid: i32) -> io::Result<Option<OwnedFd>> {
         Err(Errno::SRCH) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Whether a process has set up a handler for this signal.
+pub(super) fn catches(pid: i32, signal: Signal) -> io::Result<bool> {
+    let status = match fs::read_to_string(format!("/proc/{pid}/status")) {
+        Ok(status) => status,
+        Err(error) if is_gone(&error) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    Ok(caught & (1 << (signal.as_raw() - 1)) != 0)
 }
 
 /// The live processes of a session.

@@ -14,6 +14,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use shared::Digest;
 
@@ -191,6 +192,15 @@ impl Run {
         Ok(self.record.boot_id == boot_id
             && Stat::read(self.record.pid)?
                 .is_some_and(|stat| stat.start_time == self.record.start_time && stat.is_alive()))
+    }
+
+    /// Whether the harness would notice this signal. Process 1 of a namespace does not get signals that it has no
+    /// handler for, and right after its start it has none.
+    pub(super) fn listens(&self, signal: Signal) -> io::Result<bool> {
+        match (self.record.sandboxed, self.account.harness) {
+            (true, Some(pid)) => proc::catches(pid, signal),
+            _ => Ok(true),
+        }
     }
 
     /// The harness in the sandbox. It may outlive `bwrap` when somebody kills that.

@@ -257,7 +257,10 @@ mod tests {
         let Sandbox::None { why } = Sandbox::probe(folder.path().as_os_str()).await else {
             panic!("took cat for a sandbox");
         };
-        assert!(why.contains("cannot make a sandbox here") && why.contains("user namespaces"), "{why}");
+        assert!(
+            why.contains("cannot make a sandbox here") && why.contains("user namespaces"),
+            "{why}"
+        );
         assert!(!why.contains("no reason given"), "{why}");
     }
 

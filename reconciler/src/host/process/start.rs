@@ -55,17 +55,20 @@ impl ProcessRuntime {
         let log_before = log.metadata().map_or(0, |metadata| metadata.len());
         let mut launcher = Launcher::spawn(&self.inner.options.launcher, &args)
             .map_err(HostError::io("start the launcher of", agent.as_str()))?;
-        let said = match tokio::time::timeout(START_TIME, launcher.listen()).await {
-            Ok(said) => said,
+        let (said, let_go) = match tokio::time::timeout(START_TIME, launcher.listen()).await {
+            Ok(heard) => heard,
             Err(_) => {
                 self.end_attempt(agent, &args.run).await?;
                 // The launcher is our child and not yet reaped: its process id is its own.
                 drop(launcher.child.start_kill());
-                format!("it did not start within {} seconds", START_TIME.as_secs())
+                (
+                    format!("it did not start within {} seconds", START_TIME.as_secs()),
+                    false,
+                )
             }
         };
         let (run, handles) = self.find(agent, &args.run).await?;
-        if said.is_empty() && run.is_some() && !handles.is_empty() {
+        if let_go && said.is_empty() && run.is_some() && !handles.is_empty() {
             tracing::info!(%agent, run = registration.run(), "agent started");
             return registration.watch(handles, Some(launcher.child));
         }
@@ -191,7 +194,7 @@ fn give_up(
 /// A launcher and the two ways it speaks.
 struct Launcher {
     child: Child,
-    /// Closed by its other end when the harness is about to run, or when nobody is left.
+    /// Closed by its other end when the harness is about to run, or when the attempt failed.
     ready: UnixStream,
 }
 
@@ -221,17 +224,18 @@ impl Launcher {
         Ok(Self { child, ready })
     }
 
-    /// Lets the harness go, waits until it does, and returns what the launcher said instead of starting it.
-    async fn listen(&mut self) -> String {
+    /// Lets the harness go and waits until it does. Returns what the launcher said instead, and whether the byte
+    /// that lets it go was taken: `bwrap` takes it when the sandbox is complete, the launcher when there is none.
+    async fn listen(&mut self) -> (String, bool) {
         // An error means that the launcher is gone; its last words say more.
-        drop(self.ready.write_all(b"1").await);
+        self.ready.write_all(b"1").await.ok();
         let mut said = Vec::new();
         if let Some(stderr) = self.child.stderr.take() {
-            drop(stderr.take(MAX_WORDS).read_to_end(&mut said).await);
+            stderr.take(MAX_WORDS).read_to_end(&mut said).await.ok();
         }
-        let mut nothing = [0; 16];
-        while matches!(self.ready.read(&mut nothing).await, Ok(1..)) {}
-        printable(&said)
+        // A socket that is closed with a byte unread is reset, which is an error.
+        let let_go = matches!(self.ready.read(&mut [0; 1]).await, Ok(0));
+        (printable(&said), let_go)
     }
 }
 

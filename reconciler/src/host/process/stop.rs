@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use shared::AgentName;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ProcessRuntime;
 use super::proc::{self, Stat};
@@ -16,8 +16,8 @@ use crate::host::{HostError, UnitState};
 
 /// How long the kernel may take to clear away what was killed.
 const KILL_TIME: Duration = Duration::from_secs(5);
-/// How long a sandbox that is just being made may take to have its harness.
-const SETTLE_TIME: Duration = Duration::from_secs(1);
+/// How long to wait before looking again at a harness that has just been started.
+const SETTLE_TIME: Duration = Duration::from_millis(10);
 
 impl ProcessRuntime {
     pub(super) async fn stop_in_turn(&self, agent: &AgentName) -> Result<(), HostError> {
@@ -32,34 +32,43 @@ impl ProcessRuntime {
         let Some(mut done) = self.inner.watches.mark_stopped(agent) else {
             return Ok(());
         };
-        let (run, handles) = self.settled(agent).await?;
-
-        if let Some(handle) = handles.harness.as_ref().or(handles.outer.as_ref()) {
-            signal(handle, Signal::TERM, agent)?;
+        let deadline = Instant::now() + self.inner.options.grace;
+        let asked = timeout_at(deadline, self.ask(agent)).await;
+        if let Ok(Err(error)) = asked {
+            return Err(error);
         }
-        if !ends(&mut done, self.inner.options.grace).await {
+        if timeout_at(deadline, done.changed()).await.is_err() {
             tracing::warn!(%agent, "agent did not end in time and is killed");
             self.kill(agent, &mut done).await?;
         }
+        let (run, _) = self.current(agent).await?;
         match run {
             Some(run) if !run.record.sandboxed => self.sweep(agent, run.record.pid).await,
             _ => Ok(()),
         }
     }
 
-    /// The run, with the harness's process if there is one in the sandbox.
-    async fn settled(&self, agent: &AgentName) -> Result<(Option<Run>, Handles), HostError> {
-        let deadline = tokio::time::Instant::now() + SETTLE_TIME;
+    /// Sends SIGTERM to the harness, as soon as there is one that would notice.
+    async fn ask(&self, agent: &AgentName) -> Result<(), HostError> {
         loop {
             let (run, handles) = self.current(agent).await?;
-            // Without the harness only `bwrap` could be ended, which would leave a half-made sandbox behind.
-            let settled = run.as_ref().is_none_or(|run| !run.record.sandboxed)
-                || handles.harness.is_some()
-                || handles.outer.is_none();
-            if settled || tokio::time::Instant::now() >= deadline {
-                return Ok((run, handles));
+            let Some(run) = run.filter(|_| !handles.is_empty()) else {
+                return Ok(());
+            };
+            // In the sandbox it is the harness or nobody: `bwrap` would end at once, and the harness unasked.
+            let asked = if run.record.sandboxed {
+                handles.harness
+            } else {
+                handles.outer
+            };
+            let listens = run
+                .listens(Signal::TERM)
+                .map_err(HostError::io("look at", agent.as_str()))?;
+            if let Some(harness) = asked.filter(|_| listens) {
+                return signal(&harness, Signal::TERM, agent);
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            // Only in the first moments after a start is there anything to wait for.
+            tokio::time::sleep(SETTLE_TIME).await;
         }
     }
 
