@@ -62,8 +62,12 @@ async fn the_sandbox_shows_the_agent_its_own_and_nothing_of_the_hive() {
     let paths: Vec<&str> = hidden.iter().map(|path| path.as_str()).chain(shown).collect();
     world.put(&alice, "paths", &format!("{}\n", paths.join("\n")));
 
+    // What a daemon inherits from a careless parent is not for its agents.
+    let careless = rustix::io::dup(fs::File::open(env!("CARGO_BIN_EXE_hive")).expect("a file"))
+        .expect("a copy that exec keeps");
     let daemon = world.daemon().await;
     daemon.start(&alice).await;
+    drop(careless);
     let report = world.written(&alice, "report").await;
     daemon.stop(&alice).await;
 

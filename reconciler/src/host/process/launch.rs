@@ -12,7 +12,7 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::event::{PollFd, Timespec};
 use rustix::fs::{CWD, FlockOperation, MemfdFlags, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 use shared::spec::{DriverKind, Network};
 use shared::{AgentName, Digest};
 
@@ -179,6 +179,7 @@ pub(super) const EXIT_REFUSED: u8 = 78;
 /// # Errors
 /// When it did not come to that. Print the error to stderr and exit with [`LaunchError::exit_code`].
 pub fn run(args: &LaunchArgs) -> Result<Infallible, LaunchError> {
+    close_on_exec().map_err(LaunchError::system("close inherited descriptors"))?;
     // The daemon's session may end, its terminal may close: the agent stays.
     match rustix::process::setsid() {
         Ok(_) | Err(Errno::PERM) => {}
@@ -222,6 +223,30 @@ pub fn run(args: &LaunchArgs) -> Result<Infallible, LaunchError> {
         op: "start the program",
         source: error,
     })
+}
+
+/// Makes sure that nothing the daemon was given by whoever started it (a terminal, a pipe, a socket) reaches the agent.
+/// The daemon's own descriptors are closed by exec; inherited ones are what they were made.
+#[expect(
+    unsafe_code,
+    reason = "descriptors that this program did not open have no safe form"
+)]
+fn close_on_exec() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(fd) = entry?
+            .file_name()
+            .to_str()
+            .and_then(|fd| fd.parse().ok())
+            .filter(|fd| *fd > 2)
+        else {
+            continue;
+        };
+        // SAFETY: nothing else runs in this process yet, so what is listed is open, the listing itself included, and
+        // stays open for this one call.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
+    }
+    Ok(())
 }
 
 /// Takes the agent's lock for the lifetime of what this process becomes.
