@@ -15,6 +15,7 @@ use shared::AgentName;
 
 use crate::host::Clock;
 use crate::host::clock::SystemClock;
+use crate::host::process::launch::{self, LaunchArgs};
 
 mod agent;
 mod client;
@@ -114,6 +115,9 @@ enum Command {
     Serve(daemon::ServeArgs),
     /// Run a small hive that needs nothing but this program
     Demo(daemon::DemoArgs),
+    /// Become an agent's sandbox
+    #[command(hide = true)]
+    LaunchProcess(LaunchArgs),
 }
 
 /// The verbs that talk to the daemon.
@@ -164,6 +168,22 @@ impl Cli {
         })
     }
 
+    /// Becomes an agent's sandbox, when that is the verb. Then it returns only when it could not.
+    ///
+    /// # Errors
+    /// Gives the command line back when the verb is another.
+    #[expect(clippy::print_stderr, reason = "the daemon reads the reason from stderr")]
+    pub fn launch(self) -> Result<ExitCode, Self> {
+        let Command::LaunchProcess(args) = &self.command else { return Err(self) };
+        match launch::run(args) {
+            Ok(never) => match never {},
+            Err(error) => {
+                eprintln!("{}", crate::error_chain(&error));
+                Ok(ExitCode::from(error.exit_code()))
+            }
+        }
+    }
+
     /// Whether it runs the daemon, which wants more than one thread.
     pub fn is_daemon(&self) -> bool {
         matches!(self.command, Command::Serve(_) | Command::Demo(_))
@@ -192,6 +212,7 @@ async fn dispatch(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Result<Exit, 
     match cli.command {
         Command::Serve(args) => daemon::serve(args).await,
         Command::Demo(args) => daemon::demo(args).await,
+        Command::LaunchProcess(_) => Err(CliError::Daemon("launch-process is for the daemon alone".to_owned())),
         Command::Spec(command) => spec::run(ui, command).await,
         Command::Ask(request) => {
             let session = &mut Session::new(ui, clock, &cli.global.socket)?;

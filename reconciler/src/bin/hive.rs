@@ -6,15 +6,15 @@ use reconciler::cli::{self, Cli};
 use tokio::runtime::Builder;
 
 fn main() -> anyhow::Result<ExitCode> {
-    // Hidden verbs that replace this process run here, before there are threads.
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(exit) => return Ok(exit),
     };
-    let mut runtime = if cli.is_daemon() {
-        Builder::new_multi_thread()
-    } else {
-        Builder::new_current_thread()
+    // Becoming an agent's sandbox replaces this process, so it must come before there are threads.
+    let cli = match cli.launch() {
+        Ok(exit) => return Ok(exit),
+        Err(cli) => cli,
     };
+    let mut runtime = if cli.is_daemon() { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     Ok(runtime.enable_all().build()?.block_on(cli::run(cli)))
 }

@@ -92,9 +92,9 @@ pub(crate) enum CliError {
         /// How many, in words.
         faults: String,
     },
-    /// A verb that needs the daemon's own code, in a build without it.
-    #[error("this build of hive cannot run `hive {0}`")]
-    NotBuilt(&'static str),
+    /// The daemon ended with an error.
+    #[error("{0}")]
+    Daemon(String),
     /// Whoever read our output has gone. Not an error to tell anybody about.
     #[error("the reader of the output has gone")]
     OutputClosed,
@@ -165,7 +165,7 @@ impl CliError {
             Self::NotUnderstood { .. }
             | Self::Unexplained { .. }
             | Self::BadEvent(_)
-            | Self::NotBuilt(_)
+            | Self::Daemon(_)
             | Self::OutputClosed
             | Self::Output(_)
             | Self::Setup { .. } => ErrorCode::Internal,
@@ -204,7 +204,7 @@ impl CliError {
             Self::Refused(_)
             | Self::BadMessage(_)
             | Self::Unreadable { .. }
-            | Self::NotBuilt(_)
+            | Self::Daemon(_)
             | Self::OutputClosed
             | Self::Output(_)
             | Self::Setup { .. } => return None,
