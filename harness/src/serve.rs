@@ -1,7 +1,7 @@
 //! Runs the turn loop: feeds what happens to [`crate::turn::decide()`] and carries out what it answers.
 //!
 //! One task owns all state. The others (the poller, a turn, probes, the reading of the config file) only send it
-//! [`Note`]s. An idle harness is one pending poll: no timer is set, nothing is written.
+//! notes. An idle harness is one pending poll: no timer is set, nothing is written.
 
 mod poller;
 mod turn_task;
