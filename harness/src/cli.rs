@@ -8,7 +8,9 @@ use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::children::Children;
 use crate::fds;
+use crate::reap;
 use crate::serve::{Settings, serve};
 
 /// The program inside each agent of a hive.
@@ -82,7 +84,15 @@ fn run_serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let status = runtime.block_on(serve(settings))?;
+    let children = Children::default();
+    let status = runtime.block_on(async {
+        // Only the program itself may collect what it did not start: it is sure to be alone in its process.
+        match reap::become_subreaper() {
+            Ok(()) => drop(tokio::spawn(reap::collect_orphans(children.clone()))),
+            Err(error) => tracing::warn!(%error, "what tools leave behind will not be collected"),
+        }
+        serve(settings, children).await
+    })?;
     // What still runs (a probe, a turn that was given up) is dropped, which ends its programs.
     runtime.shutdown_timeout(Duration::from_millis(200));
     Ok(ExitCode::from(status))

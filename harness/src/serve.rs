@@ -1,7 +1,7 @@
 //! Runs the turn loop: feeds what happens to [`crate::turn::decide()`] and carries out what it answers.
 //!
 //! One task owns all state. The others (the poller, a turn, probes, the reading of the config file) only send it
-//! [`Note`]s. An idle harness is one pending poll: no timer is set, nothing is written.
+//! notes. An idle harness is one pending poll: no timer is set, nothing is written.
 
 mod poller;
 mod turn_task;
@@ -25,7 +25,6 @@ use crate::driver::{self, Driver};
 use crate::host_client::HostClient;
 use crate::lock::{self, LockError};
 use crate::mcp_probe::{Probed, Probes};
-use crate::reap;
 use crate::repo::ConfigRepo;
 use crate::turn::{Action, Event, InForce, Interruption, State, Timer, decide};
 use turn_task::TurnTask;
@@ -76,11 +75,11 @@ enum Note {
     Turn(Event),
 }
 
-/// Runs until told to end; returns the exit status.
+/// Runs until told to end; returns the exit status. Programs are started through `children`.
 ///
 /// # Errors
 /// When it cannot even begin. Whatever happens later is reported to the daemon instead.
-pub async fn serve(settings: Settings) -> Result<u8, ServeError> {
+pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeError> {
     // First of all: as PID 1 the harness does not even get a signal that it has no handler for.
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
@@ -89,11 +88,6 @@ pub async fn serve(settings: Settings) -> Result<u8, ServeError> {
         Some(path) => Some(Arc::from(config::load_script(path).map_err(ServeError::Script)?)),
         None => None,
     };
-    let children = Children::default();
-    if let Err(error) = reap::become_subreaper() {
-        tracing::warn!(%error, "not a subreaper: what tools leave behind is not collected");
-    }
-    tokio::spawn(reap::collect_orphans(children.clone()));
     let client = Arc::new(HostClient::new(&settings.socket).map_err(ServeError::Client)?);
     let (notes, mut incoming) = mpsc::unbounded_channel();
     let (probes, mut probed) = Probes::new(children.clone(), settings.state.clone());

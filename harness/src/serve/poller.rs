@@ -1,7 +1,10 @@
 //! Keeps one poll open at the daemon.
 //!
-//! A new report replaces the poll that carries the old one. Nothing is lost by that: an answer says what there is,
-//! not what changed, and the next one says it again.
+//! A new report is sent at once, by a poll that does not wait; then a poll that does wait carries it again. A newer
+//! report breaks that one off. Nothing is lost by that: an answer says what there is, not what changed, and the next
+//! one says it again. But the daemon may come to read a request that was broken off after the one sent next, and
+//! take the old report for the newest. Saying everything twice, the second time after an answer to the first, is
+//! what keeps such a mistake from lasting for the length of a poll.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,25 +29,33 @@ pub(super) async fn poll(
     let mut backoff = Backoff::default();
     let mut last: Option<PollResponse> = None;
     let mut last_refusal = None;
+    let mut told: Option<Report> = None;
     loop {
+        let report = reports.borrow_and_update().clone();
+        let known = told.as_ref() == Some(&report);
         let request = PollRequest {
-            report: reports.borrow_and_update().clone(),
-            wait_secs: MAX_WAIT_SECS,
+            report,
+            wait_secs: if known { MAX_WAIT_SECS } else { 0 },
         };
         let asked = Instant::now();
-        let answer = tokio::select! {
-            answer = client.poll(&request) => answer,
-            changed = reports.changed() => match changed {
-                Ok(()) => continue,
-                Err(_) => return,
-            },
+        let answer = if known {
+            tokio::select! {
+                answer = client.poll(&request) => answer,
+                changed = reports.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+            }
+        } else {
+            client.poll(&request).await
         };
         let pause = match answer {
             Ok(answer) => {
                 last_refusal = None;
+                told = Some(request.report);
                 // The daemon repeats an answer for as long as it holds. When nothing can be done about it (messages
                 // while paused, a config file that cannot be loaded) asking again at once would be a busy loop.
-                let repeated = last.as_ref() == Some(&answer) && asked.elapsed() < AT_ONCE;
+                let repeated = known && last.as_ref() == Some(&answer) && asked.elapsed() < AT_ONCE;
                 if !repeated {
                     backoff.reset();
                 }
@@ -56,6 +67,7 @@ pub(super) async fn poll(
             }
             Err(error) => {
                 last = None;
+                told = None;
                 log_once(&error, &mut last_refusal);
                 Some(backoff.step())
             }

@@ -20,8 +20,8 @@ async fn a_second_harness_with_the_same_state_refuses() {
     );
     // The lock is free when its holder is gone, however it went.
     first.killed().await;
-    let third = nest.start();
     let run = nest.daemon.world().report().run_id.clone();
+    let third = nest.start();
     nest.daemon
         .until("a report of another run", |world| world.report().run_id != run)
         .await;
@@ -30,8 +30,8 @@ async fn a_second_harness_with_the_same_state_refuses() {
 
 #[tokio::test]
 async fn an_idle_harness_ends_at_once_when_told() {
-    let nest = Nest::new(json!([]));
     for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+        let nest = Nest::new(json!([]));
         let harness = nest.start();
         nest.until_idle(&nest.announced()).await;
         let begun = Instant::now();
@@ -106,7 +106,10 @@ async fn a_turn_longer_than_the_config_allows_is_given_back() {
         script: None,
         minute: Duration::from_millis(200),
     };
-    let serving = tokio::spawn(harness::serve::serve(settings));
+    let serving = tokio::spawn(harness::serve::serve(
+        settings,
+        harness::children::Children::default(),
+    ));
     nest.daemon.message(MessageKind::Message, "operator", "hello");
     nest.daemon
         .until("given back twice", |world| {

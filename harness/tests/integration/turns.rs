@@ -22,8 +22,6 @@ async fn a_message_is_answered_and_acknowledged() {
     assert_eq!(sent.kind, MessageKind::Message);
     assert_eq!(sent.to.to_string(), "operator");
     assert_eq!((sent.body.as_str(), sent.reply_to), ("hi", Some(id)));
-    let states: Vec<TurnState> = world.reports.iter().map(|report| report.turn).collect();
-    assert!(states.contains(&TurnState::Thinking), "{states:?}");
 }
 
 #[tokio::test]
@@ -163,7 +161,8 @@ async fn an_idle_harness_is_one_pending_poll() {
     let _harness = nest.start();
     nest.until_idle(&nest.announced()).await;
     let polls = nest.daemon.world().polls;
-    let more = |world: &crate::daemon::World| world.polls > polls;
+    // The one that waits may not have come yet.
+    let more = |world: &crate::daemon::World| world.polls > polls + 1;
     assert!(nest.daemon.never(Duration::from_secs(1), more).await);
 }
 
