@@ -13,6 +13,7 @@ pub mod harness_link;
 pub mod layout;
 pub mod plain;
 pub mod process;
+pub mod spec_file;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,1 +1,184 @@
-//! (being written)
+//! The shell around the loop: timers, tasks, shutdown. Decides nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use shared::event::Level;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::agent_pass::hot_alarm;
+use super::reconciler::{Key, PassError, Reconciler, Requeue};
+use crate::gate::backoff;
+use crate::model::change::Change;
+use crate::queue::Queue;
+
+/// Passes that may run at once.
+const MAX_PASSES: usize = 32;
+/// Everything is looked at this often, whether anything was heard of it or not; spread by up to a quarter.
+const RESYNC_SECS: i64 = 300;
+
+/// Runs passes until `shutdown` turns true, then lets those that run come to their end.
+///
+/// `on_pass` is called after every completed pass: it feeds the watchdog.
+pub async fn run(
+    reconciler: Arc<Reconciler>,
+    mut nudged: mpsc::UnboundedReceiver<Key>,
+    mut shutdown: watch::Receiver<bool>,
+    on_pass: impl Fn(&Key) + Send,
+) {
+    let mut shell = Shell { queue: Queue::default(), passes: JoinSet::new(), failures: BTreeMap::new(), resync_at: None, reconciler };
+    shell.resync().await;
+    loop {
+        shell.start_passes();
+        let idle = shell.until_next();
+        tokio::select! {
+            // Cancel-safe: a key is received whole or not at all.
+            key = nudged.recv() => match key {
+                Some(key) => {
+                    let now = shell.now();
+                    shell.queue.add(key, now);
+                    while let Ok(key) = nudged.try_recv() {
+                        shell.queue.add(key, now);
+                    }
+                }
+                None => break,
+            },
+            // Cancel-safe: a finished task stays in the set until it is joined.
+            Some(ended) = shell.passes.join_next() => {
+                if let Ok((key, outcome)) = ended {
+                    shell.ended(&key, outcome).await;
+                    on_pass(&key);
+                }
+            }
+            () = tokio::time::sleep(idle) => {}
+            changed = shutdown.changed() => {
+                if changed.is_err() || *shutdown.borrow() {
+                    break;
+                }
+            }
+        }
+        if shell.resync_due() {
+            shell.resync().await;
+        }
+    }
+    tracing::info!(running = shell.passes.len(), "no new passes; waiting for those that run");
+    while shell.passes.join_next().await.is_some() {}
+}
+
+struct Shell {
+    reconciler: Arc<Reconciler>,
+    queue: Queue<Key>,
+    passes: JoinSet<(Key, Result<Requeue, PassError>)>,
+    /// Passes in a row that could not be finished.
+    failures: BTreeMap<Key, u32>,
+    resync_at: Option<Timestamp>,
+}
+
+impl Shell {
+    fn now(&self) -> Timestamp {
+        self.reconciler.host().clock.now()
+    }
+
+    fn start_passes(&mut self) {
+        let now = self.now();
+        while self.passes.len() < MAX_PASSES {
+            let Some(popped) = self.queue.pop(now) else { break };
+            if popped.hot {
+                self.alarm(&popped.key, now);
+            }
+            let reconciler = Arc::clone(&self.reconciler);
+            let key = popped.key;
+            self.passes.spawn(async move {
+                let outcome = reconciler.reconcile(&key).await;
+                (key, outcome)
+            });
+        }
+        let depth = u64::try_from(self.queue.len()).unwrap_or(u64::MAX);
+        self.reconciler.views().queue_depth = depth;
+    }
+
+    fn alarm(&self, key: &Key, now: Timestamp) {
+        let change = match key {
+            Key::Agent(name) => hot_alarm(name, now),
+            Key::Hive => Change::Event {
+                agent: None,
+                level: Level::Warning,
+                kind: "hotObject",
+                message: "the hive is looked at unusually often: something keeps changing underneath it".to_owned(),
+                data: serde_json::json!({}),
+                at: now,
+            },
+        };
+        let ledger = self.reconciler.ledger().clone();
+        tokio::spawn(async move {
+            if let Err(error) = ledger.apply(vec![change]).await {
+                tracing::warn!(error = crate::error_chain(&error), "the alarm could not be recorded");
+            }
+        });
+    }
+
+    async fn ended(&mut self, key: &Key, outcome: Result<Requeue, PassError>) {
+        let now = self.now();
+        let label = match key {
+            Key::Hive => "hive".to_owned(),
+            Key::Agent(name) => name.to_string(),
+        };
+        let again = match outcome {
+            Ok(requeue) => {
+                self.failures.remove(key);
+                let mut views = self.reconciler.views();
+                views.failures.remove(&label);
+                views.last_pass_at = Some(now);
+                drop(views);
+                for other in requeue.others {
+                    self.queue.add(other, now);
+                }
+                requeue.at
+            }
+            Err(error) => {
+                let count = self.failures.entry(key.clone()).or_default();
+                *count = count.saturating_add(1);
+                let message = crate::error_chain(&error);
+                tracing::error!(key = label, error = message, tries = *count, "a pass could not be finished");
+                let again = backoff(*count, self.reconciler.host().ids.jitter(), now);
+                self.reconciler.views().failures.insert(label, message);
+                Some(again)
+            }
+        };
+        self.queue.done(key, again);
+    }
+
+    /// How long nothing is due.
+    fn until_next(&self) -> Duration {
+        let next = [self.queue.next_at(), self.resync_at].into_iter().flatten().min();
+        let wait = next.map_or(SignedDuration::from_secs(RESYNC_SECS), |next| next.duration_since(self.now()));
+        Duration::try_from(wait).unwrap_or(Duration::ZERO)
+    }
+
+    fn resync_due(&self) -> bool {
+        self.resync_at.is_some_and(|at| self.now() >= at)
+    }
+
+    /// Asks for a look at everything.
+    async fn resync(&mut self) {
+        let now = self.now();
+        self.queue.add(Key::Hive, now);
+        match self.reconciler.ledger().agents().await {
+            Ok(records) => {
+                for record in records.items {
+                    self.queue.add(Key::Agent(record.name), now);
+                }
+                for row in records.undecodable {
+                    tracing::error!(error = crate::error_chain(&row), "an agent's row cannot be read");
+                }
+            }
+            Err(error) => tracing::error!(error = crate::error_chain(&error), "the agents cannot be listed"),
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "below a quarter of the resync interval")]
+        let spread = (self.reconciler.host().ids.jitter() * 0.25 * 300.0) as i64;
+        self.resync_at = now.checked_add(SignedDuration::from_secs(RESYNC_SECS + spread)).ok();
+    }
+}

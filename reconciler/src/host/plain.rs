@@ -1,1 +1,167 @@
-//! (being written)
+//! The plain builder: a system is a folder named after its digest, with the commit's tree and its rendered config.
+//!
+//! ```text
+//! systems/<digest>/tree/         the commit's raw blobs
+//! systems/<digest>/system.json   what follows from commit and spec: launch, config, origins, grants
+//! ```
+//!
+//! A folder is written beside its place, synced, and renamed: what has the name is whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use camino::{Utf8Path, Utf8PathBuf};
+use shared::config::{OVERLAY_FILE, Overlay};
+
+use super::folders::write_atomic;
+use super::layout::Layout;
+use super::{Builder, HostError, Repos};
+use crate::model::build::{BuildOutput, BuildRequest, assemble};
+
+/// The largest `agent.json`, in bytes.
+const MAX_OVERLAY: u64 = 256 * 1024;
+
+/// Builds by writing folders.
+pub struct PlainBuilder {
+    layout: Layout,
+    repos: Arc<dyn Repos>,
+}
+
+impl PlainBuilder {
+    /// A builder that reads commits through `repos`.
+    pub fn new(layout: Layout, repos: Arc<dyn Repos>) -> Self {
+        Self { layout, repos }
+    }
+
+    async fn overlay(&self, request: &BuildRequest) -> Result<Overlay, HostError> {
+        let bytes = self.repos.read_file(&request.agent, &request.commit, OVERLAY_FILE, MAX_OVERLAY).await?;
+        match bytes {
+            None => Ok(Overlay::default()),
+            Some(bytes) => parse_overlay(&bytes),
+        }
+    }
+
+    async fn write(&self, request: &BuildRequest, output: &BuildOutput) -> Result<(), HostError> {
+        let target = Utf8PathBuf::from(&output.system);
+        if exists(&target).await? {
+            return Ok(());
+        }
+        let json = serde_json::to_vec_pretty(output)
+            .map_err(|error| HostError::failed("system.json", error.to_string()))?;
+        let draft = self.layout.systems().join(format!(".{}.draft", request.agent));
+        remake(&draft).await?;
+        self.repos.write_tree(&request.agent, &request.commit, &draft.join("tree")).await?;
+        blocking(output.system.clone(), move || {
+            write_atomic(&draft.join("system.json"), &json, 0o644)?;
+            match std::fs::rename(&draft, &target) {
+                Ok(()) => Ok(()),
+                // Another build of the same content came first.
+                Err(_) if target.join("system.json").exists() => {
+                    std::fs::remove_dir_all(&draft).map_err(HostError::io("remove", draft.as_str()))
+                }
+                Err(error) => Err(HostError::io("place", target.as_str())(error)),
+            }
+        })
+        .await
+    }
+}
+
+/// Reads an overlay, naming the field at fault.
+pub fn parse_overlay(bytes: &[u8]) -> Result<Overlay, HostError> {
+    let parser = &mut serde_json::Deserializer::from_slice(bytes);
+    let refused = |path: &str, error: &serde_json::Error| {
+        let place = if path == "." { OVERLAY_FILE.to_owned() } else { format!("{OVERLAY_FILE}: {path}") };
+        HostError::refused(place, error.to_string())
+    };
+    let overlay: Overlay = serde_path_to_error::deserialize(&mut *parser)
+        .map_err(|error| refused(&error.path().to_string(), error.inner()))?;
+    parser.end().map_err(|error| refused(".", &error))?;
+    for (name, server) in &overlay.mcp_servers {
+        let one = |server: &shared::spec::McpServerSpec| server.command.is_some() != server.url.is_some();
+        if !server.as_ref().is_none_or(one) {
+            let place = format!("{OVERLAY_FILE}: mcpServers.{name}");
+            return Err(HostError::refused(place, "give either command or url"));
+        }
+    }
+    Ok(overlay)
+}
+
+async fn exists(system: &Utf8Path) -> Result<bool, HostError> {
+    let marker = system.join("system.json");
+    blocking(system.to_string(), move || {
+        marker.try_exists().map_err(HostError::io("look at", marker.as_str()))
+    })
+    .await
+}
+
+async fn remake(draft: &Utf8Path) -> Result<(), HostError> {
+    let draft = draft.to_owned();
+    blocking(draft.to_string(), move || {
+        match std::fs::remove_dir_all(&draft) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(HostError::io("remove", draft.as_str())(error));
+            }
+            _ => {}
+        }
+        std::fs::create_dir_all(&draft).map_err(HostError::io("make", draft.as_str()))
+    })
+    .await
+}
+
+/// Runs blocking work on the pool made for it.
+async fn blocking<T, F>(subject: String, work: F) -> Result<T, HostError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, HostError> + Send + 'static,
+{
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|error| Err(HostError::failed(subject, error.to_string())))
+}
+
+#[async_trait]
+impl Builder for PlainBuilder {
+    async fn build(&self, request: &BuildRequest) -> Result<BuildOutput, HostError> {
+        let overlay = self.overlay(request).await?;
+        let systems = self.layout.systems();
+        let output = assemble(request, &overlay, |digest| systems.join(digest.as_str()).into_string())
+            .map_err(|error| HostError::refused(OVERLAY_FILE, error.to_string()))?;
+        self.write(request, &output).await?;
+        Ok(output)
+    }
+
+    async fn present(&self, systems: &[String]) -> Result<BTreeMap<String, bool>, HostError> {
+        let systems = systems.to_vec();
+        blocking("systems".to_owned(), move || {
+            let look = |system: String| {
+                let marker = Utf8PathBuf::from(&system).join("system.json");
+                let present = marker.try_exists().map_err(HostError::io("look at", marker.as_str()))?;
+                Ok((system, present))
+            };
+            systems.into_iter().map(look).collect()
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_overlay_names_the_field() {
+        let error = parse_overlay(br#"{ "mcpServers": { "wiki": { "comand": "x" } } }"#).unwrap_err();
+        assert!(error.is_terminal());
+        assert!(error.chain().contains("mcpServers.wiki"), "{}", error.chain());
+        assert!(parse_overlay(b"{").is_err());
+        assert!(parse_overlay(b"{} trailing").is_err());
+        assert!(parse_overlay(br#"{ "budget": {} }"#).is_err(), "the budget is the operator's");
+        assert!(parse_overlay(br#"{ "mcpServers": { "wiki": {} } }"#).is_err());
+    }
+
+    #[test]
+    fn an_overlay_may_remove_a_server() {
+        let overlay = parse_overlay(br#"{ "mcpServers": { "wiki": null } }"#).unwrap();
+        assert_eq!(overlay.mcp_servers.len(), 1);
+    }
+}

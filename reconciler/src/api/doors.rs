@@ -1,0 +1,131 @@
+//! The sockets: one for the operator, one for each agent.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use axum::Router;
+use camino::{Utf8Path, Utf8PathBuf};
+use shared::AgentName;
+use tokio::net::UnixListener;
+use tokio::task::JoinHandle;
+
+use super::agent::{self, AgentContext};
+use super::peer::Peer;
+use super::{Context, admin};
+use crate::host::layout::MAX_SOCKET_PATH;
+
+/// A socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DoorError {
+    /// Unix sockets have short paths.
+    #[error("the socket path {path} has {} bytes, at most {MAX_SOCKET_PATH} are possible: choose a shorter --run folder", path.as_str().len())]
+    TooLong {
+        /// The path.
+        path: Utf8PathBuf,
+    },
+    /// The operating system refused.
+    #[error("cannot listen on {path}")]
+    Io {
+        /// The path.
+        path: Utf8PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Checks that a socket can have this path.
+///
+/// # Errors
+/// When it is too long.
+pub fn check_path(path: &Utf8Path) -> Result<(), DoorError> {
+    if path.as_str().len() > MAX_SOCKET_PATH {
+        return Err(DoorError::TooLong { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// Binds a socket with this mode. A socket file left behind by a daemon that died is replaced: the caller holds the
+/// lock of the one daemon.
+fn bind(path: &Utf8Path, mode: u32) -> Result<UnixListener, DoorError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    check_path(path)?;
+    let io = |source| DoorError::Io { path: path.to_owned(), source };
+    // Bound under a name nobody connects to, given its mode, then moved into place: at no time can others connect.
+    let draft = Utf8PathBuf::from(format!("{path}~"));
+    check_path(&draft)?;
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&draft).map_err(io)?;
+    std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(mode)).map_err(io)?;
+    std::fs::rename(&draft, path).map_err(io)?;
+    Ok(listener)
+}
+
+fn serve(listener: UnixListener, router: Router) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let service = router.into_make_service_with_connect_info::<Peer>();
+        if let Err(error) = axum::serve(listener, service).await {
+            tracing::error!(error = error.to_string(), "a socket is no longer served");
+        }
+    })
+}
+
+/// Opens the admin door: for the daemon's user and group.
+///
+/// # Errors
+/// When the socket cannot be bound.
+pub fn open_admin(context: Context, path: &Utf8Path) -> Result<JoinHandle<()>, DoorError> {
+    let listener = bind(path, 0o660)?;
+    Ok(serve(listener, admin::router(context)))
+}
+
+/// The agents' doors.
+pub struct AgentDoors {
+    context: Context,
+    open: BTreeMap<AgentName, JoinHandle<()>>,
+}
+
+impl AgentDoors {
+    /// No door is open yet.
+    pub fn new(context: Context) -> Self {
+        Self { context, open: BTreeMap::new() }
+    }
+
+    /// Opens an agent's door unless it is open. Its folder must be there.
+    ///
+    /// # Errors
+    /// When the socket cannot be bound.
+    pub fn open(&mut self, agent: &AgentName) -> Result<(), DoorError> {
+        if self.open.get(agent).is_some_and(|task| !task.is_finished()) {
+            return Ok(());
+        }
+        // In its folder the socket is the agent's alone; the mode lets any user of the container connect.
+        let listener = bind(&self.context.layout.agent_socket(agent), 0o666)?;
+        let context = AgentContext { context: self.context.clone(), agent: agent.clone() };
+        self.open.insert(agent.clone(), serve(listener, agent::router(context)));
+        Ok(())
+    }
+
+    /// Closes the door of an agent that is gone.
+    pub fn close(&mut self, agent: &AgentName) {
+        if let Some(task) = self.open.remove(agent) {
+            task.abort();
+        }
+    }
+
+    /// The agents whose doors are open.
+    pub fn names(&self) -> Vec<AgentName> {
+        self.open.keys().cloned().collect()
+    }
+}
+
+impl Drop for AgentDoors {
+    fn drop(&mut self) {
+        for task in self.open.values() {
+            task.abort();
+        }
+    }
+}

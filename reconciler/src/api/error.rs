@@ -1,0 +1,117 @@
+//! Errors at the edge: the whole chain goes to the log, one sentence and the next command go to the peer.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use shared::wire_error::{ErrorCode, WireError};
+
+use crate::broker::SendError;
+use crate::control::PassError;
+use crate::control::command::CommandError;
+use crate::host::HostError;
+use crate::ledger::{DecideError, LedgerError};
+
+/// An error on its way out.
+#[derive(Debug)]
+pub struct ApiError(pub WireError);
+
+/// What handlers return.
+pub type ApiResult<T> = Result<T, ApiError>;
+
+impl ApiError {
+    /// An error of a kind.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self(WireError::new(code, message))
+    }
+
+    /// With the next command to run.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self(self.0.with_hint(hint))
+    }
+
+    fn internal(error: &dyn std::error::Error) -> Self {
+        let message = crate::error_chain(error);
+        tracing::error!(error = message, "a request failed");
+        Self::new(ErrorCode::Internal, message).hint("the daemon's log has more")
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = match self.0.code {
+            ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
+            ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+            ErrorCode::NotFound => StatusCode::NOT_FOUND,
+            ErrorCode::Conflict => StatusCode::CONFLICT,
+            ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::Exhausted => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Internal | ErrorCode::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(self.0)).into_response()
+    }
+}
+
+impl From<LedgerError> for ApiError {
+    fn from(error: LedgerError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl From<PassError> for ApiError {
+    fn from(error: PassError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl From<HostError> for ApiError {
+    fn from(error: HostError) -> Self {
+        match &error {
+            HostError::Refused { .. } => Self::new(ErrorCode::BadRequest, error.chain()),
+            HostError::Moved { .. } => Self::new(ErrorCode::Conflict, error.chain()),
+            HostError::Io { .. } | HostError::Failed { .. } => Self::internal(&error),
+        }
+    }
+}
+
+impl From<CommandError> for ApiError {
+    fn from(error: CommandError) -> Self {
+        let message = error.to_string();
+        match error {
+            CommandError::NoAgent(_) => Self::new(ErrorCode::NotFound, message).hint("hive status"),
+            CommandError::Unfit { .. } => Self::new(ErrorCode::Conflict, message).hint("hive status"),
+            CommandError::TooManyProposals { .. } => Self::new(ErrorCode::Exhausted, message),
+            CommandError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+impl From<SendError> for ApiError {
+    fn from(error: SendError) -> Self {
+        let message = error.to_string();
+        match error {
+            SendError::TooLarge { .. } => Self::new(ErrorCode::TooLarge, message),
+            SendError::UnknownRecipient(_) => Self::new(ErrorCode::NotFound, message),
+            SendError::InboxFull { .. } => Self::new(ErrorCode::Exhausted, message),
+            SendError::BadDedupe { .. }
+            | SendError::ToSystem
+            | SendError::BadKind { .. }
+            | SendError::AskedItself(_) => Self::new(ErrorCode::BadRequest, message),
+            SendError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+impl From<DecideError> for ApiError {
+    fn from(error: DecideError) -> Self {
+        let message = error.to_string();
+        match error {
+            DecideError::NotFound(_) => Self::new(ErrorCode::NotFound, message).hint("hive gate list"),
+            DecideError::NotOpen { gate, .. } | DecideError::Moved { gate, .. } => {
+                Self::new(ErrorCode::Conflict, message).hint(format!("hive gate show {gate}"))
+            }
+            DecideError::Ledger(error) => error.into(),
+        }
+    }
+}
