@@ -357,13 +357,13 @@ fn read_meta(db: &Connection) -> Result<Meta, LedgerError> {
 }
 
 fn unreadable_meta(key: &str, source: Fault) -> LedgerError {
-    LedgerError::Undecodable(Undecodable {
+    LedgerError::Undecodable(Box::new(Undecodable {
         table: "meta",
         key: key.to_owned(),
         uid: None,
         agent: None,
         source,
-    })
+    }))
 }
 
 fn folder(path: &Utf8Path) -> &Utf8Path {

@@ -7,9 +7,9 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Params, Row};
+use serde::Serialize;
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, IntoDeserializer as _};
-use serde::Serialize;
 use shared::AgentUid;
 
 use super::error::{Fault, LedgerError, Listing, Undecodable};
