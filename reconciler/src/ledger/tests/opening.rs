@@ -54,6 +54,22 @@ async fn what_was_written_survives_a_crash() {
 }
 
 #[tokio::test]
+async fn every_commit_is_synced_and_references_are_checked() {
+    let desk = Desk::new().await;
+    let settings: Result<(String, i64, i64), LedgerError> = desk
+        .ledger
+        .write(|tx| {
+            let sql = "SELECT (SELECT journal_mode FROM pragma_journal_mode),
+                              (SELECT synchronous FROM pragma_synchronous),
+                              (SELECT foreign_keys FROM pragma_foreign_keys)";
+            Ok(tx.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
+        })
+        .await;
+    let full = 2;
+    assert_eq!(settings.expect("a read"), ("wal".to_owned(), full, 1));
+}
+
+#[tokio::test]
 async fn another_file_is_another_epoch() {
     let one = Desk::new().await;
     let folder = TempDir::new().expect("a folder");
