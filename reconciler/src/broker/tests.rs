@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use jiff::SignedDuration;
 use shared::{AgentUid, HiveId};
 use uuid::Uuid;
@@ -69,6 +71,13 @@ fn fresh(bodies: &[&str]) -> Vec<(String, bool)> {
 
 fn again(bodies: &[&str]) -> Vec<(String, bool)> {
     bodies.iter().map(|body| ((*body).to_owned(), true)).collect()
+}
+
+async fn woken(wakes: &mut watch::Receiver<u64>, by: &str) {
+    tokio::time::timeout(Duration::from_secs(20), wakes.changed())
+        .await
+        .unwrap_or_else(|_| panic!("not woken by {by}"))
+        .expect("the broker lives");
 }
 
 #[tokio::test]
@@ -294,7 +303,7 @@ async fn a_waiting_poll_is_woken_by_whatever_queues_a_message() {
     let alice = name("alice");
     let mut wakes = broker.subscribe(&alice);
     send(&broker, "hello").await;
-    wakes.changed().await.expect("woken by a send");
+    woken(&mut wakes, "a send").await;
 
     wakes.borrow_and_update();
     recv(&broker, 1, 1).await;
@@ -305,7 +314,7 @@ async fn a_waiting_poll_is_woken_by_whatever_queues_a_message() {
     recv(&broker, 2, 1).await;
     wakes.borrow_and_update();
     broker.release(&alice, turn(2), now()).await.expect("a release");
-    wakes.changed().await.expect("woken by a release");
+    woken(&mut wakes, "a release").await;
 
     wakes.borrow_and_update();
     let notify = Change::Notify {
@@ -315,7 +324,7 @@ async fn a_waiting_poll_is_woken_by_whatever_queues_a_message() {
         at: now(),
     };
     broker.ledger.apply(vec![notify]).await.expect("a notice");
-    wakes.changed().await.expect("woken by the daemon's own message");
+    woken(&mut wakes, "the daemon's own message").await;
 }
 
 #[tokio::test]
