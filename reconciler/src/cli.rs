@@ -1,1 +1,277 @@
-//! (being written)
+//! The command line: arguments, a client of the admin socket, and pages for people.
+//!
+//! Every verb asks the daemon for one wire document and either prints it (`--json`) or makes a page of it.
+//! The command line decides nothing: a decision about a gate quotes the digest that was shown, and the daemon
+//! refuses when it has moved. Text that others wrote is cleaned on its way into a page, so it cannot act on a terminal.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::Parser as _;
+use jiff::Timestamp;
+use shared::AgentName;
+
+use crate::host::Clock;
+use crate::host::clock::SystemClock;
+use crate::host::process::launch::{self, LaunchArgs};
+
+mod agent;
+mod client;
+mod daemon;
+mod diff;
+mod error;
+mod events;
+mod exit;
+mod explain;
+#[cfg(test)]
+mod fixtures;
+mod gate;
+mod history;
+mod look;
+mod page;
+mod plan;
+mod spec;
+mod sse;
+mod status;
+#[cfg(test)]
+mod tests;
+mod text;
+mod ui;
+mod words;
+
+pub use daemon::{DemoArgs, LogArgs, LogFormat, ServeArgs};
+pub use ui::Color;
+
+use client::Client;
+use error::CliError;
+use exit::Exit;
+use look::Look;
+use ui::{Form, Ui};
+
+/// Where the daemon listens unless told otherwise.
+const DEFAULT_SOCKET: &str = "/run/hyperhive/admin.sock";
+
+/// Runs and watches a hive of coding agents.
+#[derive(Debug, clap::Parser)]
+#[command(name = "hive", version, after_help = exit::HELP, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every verb.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// Talk to the daemon on this socket
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET, help_heading = "Global options")]
+    socket: Utf8PathBuf,
+    /// Print the daemon's documents as JSON, errors too
+    #[arg(long, global = true, help_heading = "Global options")]
+    json: bool,
+    /// Use colours; auto: on a terminal, unless NO_COLOR is set
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        value_enum,
+        default_value_t,
+        help_heading = "Global options"
+    )]
+    color: Color,
+    /// Print nothing but errors; the exit status tells
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "json",
+        help_heading = "Global options"
+    )]
+    quiet: bool,
+}
+
+impl Global {
+    fn form(&self) -> Form {
+        match (self.json, self.quiet) {
+            (true, _) => Form::Json,
+            (false, true) => Form::Quiet,
+            (false, false) => Form::Human,
+        }
+    }
+}
+
+/// The verbs.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Ask(Request),
+    /// Print the spec's schema, or check a file against it
+    #[command(subcommand)]
+    Spec(spec::SpecCommand),
+    /// Run the daemon
+    Serve(daemon::ServeArgs),
+    /// Run a small hive that needs nothing but this program
+    Demo(daemon::DemoArgs),
+    /// Become an agent's sandbox
+    #[command(hide = true)]
+    LaunchProcess(LaunchArgs),
+}
+
+/// The verbs that talk to the daemon.
+#[derive(Debug, clap::Subcommand)]
+enum Request {
+    /// Show the hive at a glance, or one agent in full
+    #[command(after_help = exit::HELP)]
+    Status(status::StatusArgs),
+    /// Show what is not as declared
+    #[command(after_help = exit::HELP)]
+    Diff(diff::DiffArgs),
+    /// Show what would be done, and what it waits on
+    #[command(after_help = exit::HELP)]
+    Plan(plan::PlanArgs),
+    /// Say why an agent, a gate or the hive is as it is
+    Explain(explain::ExplainArgs),
+    /// See what waits for a decision, and decide
+    #[command(subcommand)]
+    Gate(gate::GateCommand),
+    /// Show what was carried out and decided
+    History(history::HistoryArgs),
+    /// Show what happened, or follow it; with --json one event a line
+    Events(events::EventsArgs),
+    /// Start an agent, and keep it running
+    Start(agent::OverrideArgs),
+    /// Stop an agent, and keep it stopped
+    Stop(agent::TimedOverrideArgs),
+    /// Restart an agent between two turns
+    Restart(agent::OverrideArgs),
+    /// Leave an agent as it is: reconcile it no more
+    Suspend(agent::TimedOverrideArgs),
+    /// Reconcile a suspended agent again
+    Resume(agent::OverrideArgs),
+    /// Try again what failed, without waiting
+    Retry(agent::OverrideArgs),
+    /// Send an agent a message
+    Send(agent::SendArgs),
+}
+
+impl Cli {
+    /// Reads the command line. When there is nothing to run, help or the error has been printed and the exit code
+    /// is returned.
+    pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, ExitCode> {
+        Self::try_parse_from(args).map_err(|error| {
+            // Whoever closed our output does not want to read this.
+            error.print().unwrap_or_default();
+            Exit::of_usage(&error).into()
+        })
+    }
+
+    /// Becomes an agent's sandbox, when that is the verb. Then it returns only when it could not.
+    ///
+    /// # Errors
+    /// Gives the command line back when the verb is another.
+    #[expect(clippy::print_stderr, reason = "the daemon reads the reason from stderr")]
+    pub fn launch(self) -> Result<ExitCode, Self> {
+        let Command::LaunchProcess(args) = &self.command else { return Err(self) };
+        match launch::run(args) {
+            Ok(never) => match never {},
+            Err(error) => {
+                eprintln!("{}", crate::error_chain(&error));
+                Ok(ExitCode::from(error.exit_code()))
+            }
+        }
+    }
+
+    /// Whether it runs the daemon, which wants more than one thread.
+    pub fn is_daemon(&self) -> bool {
+        matches!(self.command, Command::Serve(_) | Command::Demo(_))
+    }
+}
+
+/// Runs a command and reports how it ended.
+pub async fn run(cli: Cli) -> ExitCode {
+    let mut ui = Ui::standard(cli.global.form(), cli.global.color);
+    run_with(cli, &mut ui, Arc::new(SystemClock)).await.into()
+}
+
+async fn run_with(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Exit {
+    match dispatch(cli, ui, clock).await {
+        Ok(exit) => exit,
+        Err(error) => {
+            if !matches!(error, CliError::OutputClosed) {
+                ui.error(&error);
+            }
+            error.exit()
+        }
+    }
+}
+
+async fn dispatch(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Result<Exit, CliError> {
+    match cli.command {
+        Command::Serve(args) => daemon::serve(args).await,
+        Command::Demo(args) => daemon::demo(args).await,
+        Command::LaunchProcess(_) => Err(CliError::Daemon("launch-process is for the daemon alone".to_owned())),
+        Command::Spec(command) => spec::run(ui, command).await,
+        Command::Ask(request) => {
+            let session = &mut Session::new(ui, clock, &cli.global.socket)?;
+            ask(session, request).await
+        }
+    }
+}
+
+async fn ask(session: &mut Session<'_>, request: Request) -> Result<Exit, CliError> {
+    match request {
+        Request::Status(args) => status::run(session, args).await,
+        Request::Diff(args) => diff::run(session, args).await,
+        Request::Plan(args) => plan::run(session, args).await,
+        Request::Explain(args) => explain::run(session, args).await,
+        Request::Gate(command) => gate::run(session, command).await,
+        Request::History(args) => history::run(session, args).await,
+        Request::Events(args) => events::run(session, args).await,
+        Request::Start(args) => agent::command(session, "start", args.into()).await,
+        Request::Stop(args) => agent::command(session, "stop", args).await,
+        Request::Restart(args) => agent::command(session, "restart", args.into()).await,
+        Request::Suspend(args) => agent::command(session, "suspend", args).await,
+        Request::Resume(args) => agent::command(session, "resume", args.into()).await,
+        Request::Retry(args) => agent::command(session, "retry", args.into()).await,
+        Request::Send(args) => agent::send(session, args).await,
+    }
+}
+
+/// What a verb works with.
+struct Session<'a> {
+    client: Client,
+    ui: &'a mut Ui,
+    clock: Arc<dyn Clock>,
+    /// The socket, when it is not the default one.
+    socket: Option<String>,
+}
+
+impl<'a> Session<'a> {
+    fn new(ui: &'a mut Ui, clock: Arc<dyn Clock>, socket: &Utf8Path) -> Result<Self, CliError> {
+        Ok(Self {
+            client: Client::new(socket)?,
+            ui,
+            clock,
+            socket: (socket != DEFAULT_SOCKET).then(|| socket.to_string()),
+        })
+    }
+
+    fn look(&self) -> Look {
+        self.look_at(self.clock.now())
+    }
+
+    fn look_at(&self, now: Timestamp) -> Look {
+        Look {
+            now,
+            socket: self.socket.clone(),
+        }
+    }
+}
+
+/// The query that asks about one agent only.
+fn of_agent(agent: Option<&AgentName>) -> String {
+    agent.map_or_else(String::new, |name| format!("?agent={name}"))
+}

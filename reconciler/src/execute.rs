@@ -1,1 +1,422 @@
-//! (being written)
+//! Carries out one step at a time.
+//!
+//! Around every effect outside stand two ledger transactions: `begin` notes the intent and uses up the approval,
+//! `complete` notes the outcome together with all that follows from it. A crash between the two leaves the step
+//! planned again, or its effect visible; either way the next pass finishes it. Bookkeeping is one transaction and
+//! needs neither. What runs under a gate is the step stored with the gate, never a recomputed one.
+
+pub mod bookkeeping;
+pub mod deploy;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::json;
+use shared::agent_api::ProposalPhase;
+use shared::canonical::NotCanonical;
+use shared::event::Level;
+use shared::{AgentName, AgentUid};
+
+use crate::gate::backoff;
+use crate::host::{Host, HostError, UnitState};
+use crate::ledger::{BeginError, Ledger, LedgerError};
+use crate::model::change::Change;
+use crate::model::records::{AgentLedger, AgentLife, BuildState, Mark};
+use crate::model::step::{Action, PlannedStep, Step};
+use crate::plan::schedule::Ready;
+
+/// The step could not be carried out for a reason that is not the step's.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The ledger did not let the step begin.
+    #[error(transparent)]
+    Begin(#[from] BeginError),
+    /// A value has no canonical form.
+    #[error(transparent)]
+    NotCanonical(#[from] NotCanonical),
+}
+
+/// How a step went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// It failed and will be tried again, or is stuck.
+    Failed,
+    /// What it expected no longer holds: nothing was executed.
+    Abandoned,
+}
+
+/// What one effect came to.
+enum Effect {
+    /// Done; these changes follow.
+    Done(Vec<Change>),
+    /// What it expected no longer holds.
+    Gone(String),
+}
+
+/// Carries out a step that [`crate::plan::schedule`] found ready. The caller holds the agent's lock.
+///
+/// # Errors
+/// When the ledger fails. A failure of the step itself is an outcome.
+pub async fn step(
+    host: &Host,
+    ledger: &Ledger,
+    agent: &AgentLedger,
+    ready: &Ready,
+    watched_since: Timestamp,
+) -> Result<Outcome, ExecuteError> {
+    let now = host.clock.now();
+    if let Some(changes) = bookkeeping::changes(&ready.planned.step.action, agent, watched_since, now) {
+        ledger.apply(changes).await?;
+        return Ok(Outcome::Done);
+    }
+    let stored = ready
+        .gate
+        .and_then(|gate| agent.gates.iter().find(|record| record.gate.id == gate));
+    let step = stored.map_or(&ready.planned.step, |record| &record.step);
+    let doing = doing(step, agent);
+    around(
+        host,
+        ledger,
+        ready,
+        Some(agent.record.uid),
+        carry_out(host, agent, ready, &doing),
+    )
+    .await
+}
+
+/// Carries out a step of the hive itself.
+///
+/// # Errors
+/// When the ledger fails.
+pub async fn hive_step(host: &Host, ledger: &Ledger, ready: &Ready) -> Result<Outcome, ExecuteError> {
+    let now = host.clock.now();
+    let effect = async {
+        Ok(match &ready.planned.step.action {
+            Action::AcceptRemoval { agents, .. } => Effect::Done(removal(agents, now)),
+            other => Effect::Gone(format!("{} is not a step of the hive", other.kind())),
+        })
+    };
+    around(host, ledger, ready, None, effect).await
+}
+
+fn removal(agents: &[(AgentName, AgentUid)], now: Timestamp) -> Vec<Change> {
+    let of_one = |(name, uid): &(AgentName, AgentUid)| {
+        let message = format!("{name} is no longer declared: it is stopped");
+        [
+            Change::Life {
+                uid: *uid,
+                life: AgentLife::Removed { since: now },
+            },
+            event(name, Level::Warning, "agentRemoved", message, now),
+        ]
+    };
+    agents.iter().flat_map(of_one).collect()
+}
+
+/// The two transactions around an effect.
+async fn around(
+    host: &Host,
+    ledger: &Ledger,
+    ready: &Ready,
+    uid: Option<AgentUid>,
+    effect: impl Future<Output = Result<Effect, HostError>>,
+) -> Result<Outcome, ExecuteError> {
+    let PlannedStep {
+        id,
+        effect_digest,
+        step,
+        ..
+    } = &ready.planned;
+    let begun_at = host.clock.now();
+    let jitter = host.ids.jitter();
+    let next_at = backoff(1, jitter, begun_at);
+    let attempt = ledger
+        .begin(uid, id.clone(), ready.gate, effect_digest, begun_at, next_at)
+        .await?;
+    tracing::info!(
+        agent = step.agent.as_ref().map(AgentName::as_str),
+        step = step.action.kind(),
+        "step begins"
+    );
+    let result = effect.await;
+    let now = host.clock.now();
+    match result {
+        Ok(Effect::Done(changes)) => {
+            ledger.complete(uid, id.clone(), ready.gate, changes, now).await?;
+            Ok(Outcome::Done)
+        }
+        Ok(Effect::Gone(reason)) => {
+            tracing::warn!(step = step.action.kind(), reason, "step abandoned");
+            ledger.abandon(uid, id.clone(), ready.gate, reason, now).await?;
+            Ok(Outcome::Abandoned)
+        }
+        Err(error) => {
+            let message = error.chain();
+            tracing::warn!(
+                step = step.action.kind(),
+                error = message,
+                tries = attempt.count,
+                "step failed"
+            );
+            let next_at = backoff(attempt.count, jitter, now);
+            ledger
+                .fail(uid, id.clone(), message, next_at, error.is_terminal(), now)
+                .await?;
+            Ok(Outcome::Failed)
+        }
+    }
+}
+
+/// A step with what its execution reads from the ledger.
+struct Doing<'a> {
+    action: &'a Action,
+    agent: &'a AgentLedger,
+}
+
+fn doing<'a>(step: &'a Step, agent: &'a AgentLedger) -> Doing<'a> {
+    Doing {
+        action: &step.action,
+        agent,
+    }
+}
+
+/// An event about an agent.
+pub(crate) fn event(
+    agent: &AgentName,
+    level: Level,
+    kind: &'static str,
+    message: impl Into<String>,
+    at: Timestamp,
+) -> Change {
+    Change::Event {
+        agent: Some(agent.clone()),
+        level,
+        kind,
+        message: message.into(),
+        data: json!({}),
+        at,
+    }
+}
+
+async fn carry_out(
+    host: &Host,
+    agent: &AgentLedger,
+    ready: &Ready,
+    doing: &Doing<'_>,
+) -> Result<Effect, HostError> {
+    let record = &doing.agent.record;
+    let (name, uid) = (&record.name, record.uid);
+    match doing.action {
+        Action::Spawn => {
+            host.folders.prepare(name).await?;
+            let commit = host.repos.ensure(name, &seed_files(name)).await?;
+            let now = host.clock.now();
+            Ok(Effect::Done(vec![
+                Change::Seeded { uid, commit },
+                Change::Life {
+                    uid,
+                    life: AgentLife::Active,
+                },
+                event(
+                    name,
+                    Level::Info,
+                    "spawned",
+                    format!("{name} has its repo and folders"),
+                    now,
+                ),
+            ]))
+        }
+        Action::Build {
+            key,
+            request,
+            proposal,
+        } => {
+            let built = host.builder.build(request).await;
+            let now = host.clock.now();
+            let (state, event) = match built {
+                Ok(output) => {
+                    let message = format!("{name}: {} is built", request.commit.short());
+                    let event = event(name, Level::Info, "built", message, now);
+                    (BuildState::Built(Box::new(output)), event)
+                }
+                Err(error) if error.is_terminal() => {
+                    let error = error.chain();
+                    let source = proposal.map_or_else(
+                        || "what the spec asks for".to_owned(),
+                        |number| format!("proposal {number}"),
+                    );
+                    let message = format!("{name}: the build of {source} failed: {error}");
+                    (
+                        BuildState::Failed { error },
+                        event(name, Level::Warning, "buildFailed", message, now),
+                    )
+                }
+                Err(error) => return Err(error),
+            };
+            Ok(Effect::Done(vec![
+                Change::Built {
+                    uid,
+                    key: key.clone(),
+                    state,
+                    at: now,
+                },
+                event,
+            ]))
+        }
+        Action::Deploy { .. } => deploy::carry_out(host, agent, ready, doing.action).await,
+        Action::ProjectRef(update) => {
+            host.repos.update_ref(name, update).await?;
+            Ok(Effect::Done(Vec::new()))
+        }
+        Action::Activate {
+            system,
+            toplevel,
+            config,
+        } => {
+            let Some(output) = record
+                .deployed
+                .as_ref()
+                .map(|d| &d.output)
+                .filter(|o| o.system == *system && o.toplevel == *toplevel && o.config_digest == *config)
+            else {
+                return Ok(Effect::Gone("another system was deployed meanwhile".to_owned()));
+            };
+            host.folders
+                .activate(name, system, &output.launch_file(), &output.config_file())
+                .await?;
+            Ok(Effect::Done(Vec::new()))
+        }
+        Action::Start { toplevel } => start(host, doing.agent, toplevel).await,
+        Action::Stop { run } => {
+            stop(host, name, run).await?;
+            let now = host.clock.now();
+            Ok(Effect::Done(vec![event(
+                name,
+                Level::Info,
+                "stopped",
+                format!("{name} is stopped"),
+                now,
+            )]))
+        }
+        Action::Restart { toplevel, run } => {
+            stop(host, name, run).await?;
+            start(host, doing.agent, toplevel).await
+        }
+        Action::Archive => {
+            host.folders.archive(name, uid).await?;
+            let now = host.clock.now();
+            Ok(Effect::Done(vec![
+                Change::Life {
+                    uid,
+                    life: AgentLife::Archived { since: now },
+                },
+                event(
+                    name,
+                    Level::Warning,
+                    "archived",
+                    format!("{name} lies in the archive"),
+                    now,
+                ),
+            ]))
+        }
+        Action::AcceptRemoval { .. }
+        | Action::SetPhase { .. }
+        | Action::ProbationClock { .. }
+        | Action::MarkGood { .. }
+        | Action::Revert { .. }
+        | Action::NoteFailure { .. }
+        | Action::ClearFailures => Ok(Effect::Gone("it changes nothing outside".to_owned())),
+    }
+}
+
+/// What a new agent's repo starts with.
+fn seed_files(name: &AgentName) -> BTreeMap<String, String> {
+    let readme = format!(
+        "# Config of {name}\n\nCommit a change to `agent.json` and propose it. The fields prompt, driver, mcpServers,\n\
+         tools, recipients and network overlay what the operator declared.\n"
+    );
+    BTreeMap::from([
+        ("README.md".to_owned(), readme),
+        ("agent.json".to_owned(), "{}\n".to_owned()),
+    ])
+}
+
+async fn start(host: &Host, agent: &AgentLedger, toplevel: &shared::Digest) -> Result<Effect, HostError> {
+    let name = &agent.record.name;
+    let Some(output) = agent
+        .record
+        .deployed
+        .as_ref()
+        .map(|d| &d.output)
+        .filter(|o| o.toplevel == *toplevel)
+    else {
+        return Ok(Effect::Gone("another system was deployed meanwhile".to_owned()));
+    };
+    host.harness.forget(name);
+    host.runtime.start(&output.launch_file()).await?;
+    let now = host.clock.now();
+    Ok(Effect::Done(vec![event(
+        name,
+        Level::Info,
+        "started",
+        format!("{name} is started"),
+        now,
+    )]))
+}
+
+/// Stops this very run; a later one is left alone.
+async fn stop(host: &Host, name: &AgentName, run: &str) -> Result<(), HostError> {
+    let units = host.runtime.observe(std::slice::from_ref(name)).await?;
+    match units.get(name) {
+        Some(UnitState::Running { run: seen, .. }) if seen == run => {
+            host.runtime.stop(name).await?;
+            host.harness.forget(name);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a proposal's new phase says, without a decision behind it.
+pub(crate) fn plain_mark(at: Timestamp, reason: &str) -> Mark {
+    Mark {
+        at,
+        gate: None,
+        digest: None,
+        by: None,
+        reason: reason.to_owned(),
+    }
+}
+
+/// The changes that end a proposal: its phase, an event, and a message to its agent.
+pub(crate) fn ended(
+    agent: &AgentLedger,
+    number: shared::ProposalNumber,
+    phase: ProposalPhase,
+    reason: &str,
+    at: Timestamp,
+) -> Vec<Change> {
+    let name = &agent.record.name;
+    let word = phase.as_str();
+    let message = format!("proposal {number} of {name} {word}: {reason}");
+    vec![
+        Change::Phase {
+            uid: agent.record.uid,
+            number,
+            phase,
+            mark: plain_mark(at, reason),
+        },
+        event(name, Level::Warning, "proposalEnded", message.clone(), at),
+        Change::Notify {
+            agent: name.clone(),
+            body: message,
+            dedupe: format!("{}:proposal:{number}:{word}", agent.record.uid),
+            at,
+        },
+    ]
+}

@@ -47,6 +47,18 @@ pub struct Host {
     pub folders: Arc<dyn Folders>,
     /// What harnesses report.
     pub harness: Arc<dyn HarnessLink>,
+    /// What the operator declared.
+    pub spec: Arc<dyn SpecFile>,
+}
+
+/// The file that holds the spec.
+#[async_trait]
+pub trait SpecFile: Send + Sync {
+    /// Where it is, for people.
+    fn path(&self) -> String;
+
+    /// Reads it whole.
+    async fn read(&self) -> Result<Vec<u8>, HostError>;
 }
 
 /// The only source of time.

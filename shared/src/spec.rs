@@ -19,6 +19,7 @@ use crate::name::{Address, AgentName, ServerName};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
     /// The version of this document's format; always 1.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = 1)))]
     pub version: u32,
     /// What the hive is called.
     pub hive: HiveSpec,
@@ -67,6 +68,7 @@ fn default_max_agents() -> u32 {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HiveSpec {
     /// A name for people, 1 to 64 characters.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 64)))]
     pub name: String,
 }
 
@@ -136,6 +138,7 @@ pub struct BuilderSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_module: Option<String>,
     /// Builds that may run at once, 1 to 64.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 64)))]
     #[serde(default = "default_max_builds")]
     pub max_builds: u32,
     /// Further flake inputs agents may use, by name (nix builder).
@@ -294,7 +297,7 @@ pub enum Drain {
 }
 
 /// One agent as declared.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AgentSpec {
@@ -338,6 +341,7 @@ pub struct AgentSpec {
     #[serde(default)]
     pub budget: BudgetSpec,
     /// The longest turn, in minutes (1 to 1440).
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1440)))]
     #[serde(default = "default_max_turn_minutes")]
     pub max_turn_minutes: u32,
     /// Secrets, by name.
@@ -359,6 +363,33 @@ pub struct AgentSpec {
 
 fn default_max_turn_minutes() -> u32 {
     60
+}
+
+/// What `{}` means in a spec.
+impl Default for AgentSpec {
+    fn default() -> Self {
+        Self {
+            role: Role::default(),
+            run: RunState::default(),
+            driver: DriverSpec::default(),
+            prompt: String::new(),
+            mcp_servers: BTreeMap::new(),
+            tools: ToolsSpec::default(),
+            recipients: None,
+            binds: Vec::new(),
+            limits: LimitsSpec::default(),
+            network: Network::default(),
+            egress: BTreeSet::new(),
+            drain: Drain::default(),
+            budget: BudgetSpec::default(),
+            max_turn_minutes: default_max_turn_minutes(),
+            secrets: BTreeMap::new(),
+            secret_env: BTreeMap::new(),
+            locked: BTreeSet::new(),
+            system: None,
+            modules: Vec::new(),
+        }
+    }
 }
 
 /// The fields a commit to the config repo may set.
@@ -491,7 +522,7 @@ pub struct ScriptPropose {
 }
 
 /// One MCP server: either `command` (stdio) or `url` (HTTP).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct McpServerSpec {
@@ -517,6 +548,20 @@ pub struct McpServerSpec {
 
 fn all_tools() -> BTreeSet<String> {
     BTreeSet::from(["*".to_owned()])
+}
+
+/// What `{}` means in a spec.
+impl Default for McpServerSpec {
+    fn default() -> Self {
+        Self {
+            command: None,
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            url: None,
+            secret_headers: BTreeMap::new(),
+            allowed_tools: all_tools(),
+        }
+    }
 }
 
 /// Built-in tools.

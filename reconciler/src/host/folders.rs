@@ -1,1 +1,314 @@
-//! (being written)
+//! The agents' folders on disk, and the one way to replace a file.
+//!
+//! Whatever lies in `state/` was put there by the agent and is never opened here. Everything else is written by the
+//! daemon alone, with modes that do not depend on the umask. A folder that turns out to be a link is refused.
+
+mod file;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
+use async_trait::async_trait;
+use camino::Utf8Path;
+use rustix::fs::{RenameFlags, renameat_with};
+use serde::Serialize;
+use shared::canonical::{self, Encoding};
+use shared::config::ConfigFile;
+use shared::{AgentName, AgentUid, CommitOid, Digest};
+
+pub use file::write_atomic;
+pub(crate) use file::{read_bounded, remove_leftovers};
+
+use super::layout::Layout;
+use super::{FolderState, Folders, HostError, LaunchFile};
+
+/// Nobody but the daemon.
+const PRIVATE: u32 = 0o700;
+/// Readable inside the sandbox whatever uid it runs under; the agent's folder above shields it outside.
+const SHOWN: u32 = 0o755;
+/// The largest launch or config file that is read back.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// The agents' folders below a [`Layout`].
+#[derive(Debug, Clone)]
+pub struct AgentFolders {
+    layout: Layout,
+}
+
+impl AgentFolders {
+    /// The folders of this layout.
+    pub fn new(layout: Layout) -> Self {
+        Self { layout }
+    }
+
+    /// Runs blocking work on the pool made for it.
+    async fn blocking<T, F>(&self, agent: &AgentName, work: F) -> Result<T, HostError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Layout, &AgentName) -> Result<T, HostError> + Send + 'static,
+    {
+        let (layout, agent) = (self.layout.clone(), agent.clone());
+        let subject = agent.to_string();
+        tokio::task::spawn_blocking(move || work(&layout, &agent))
+            .await
+            .unwrap_or_else(|e| {
+                Err(HostError::failed(
+                    subject,
+                    format!("the work on its folders ended early: {e}"),
+                ))
+            })
+    }
+}
+
+#[async_trait]
+impl Folders for AgentFolders {
+    async fn observe(&self, agent: &AgentName) -> Result<FolderState, HostError> {
+        self.blocking(agent, observe).await
+    }
+
+    async fn prepare(&self, agent: &AgentName) -> Result<(), HostError> {
+        self.blocking(agent, prepare).await
+    }
+
+    async fn activate(
+        &self,
+        agent: &AgentName,
+        system: &str,
+        launch: &LaunchFile,
+        config: &ConfigFile,
+    ) -> Result<(), HostError> {
+        let (system, launch, config) = (system.to_owned(), launch.clone(), config.clone());
+        self.blocking(agent, move |layout, agent| {
+            activate(layout, agent, Utf8Path::new(&system), &launch, &config)
+        })
+        .await
+    }
+
+    async fn archive(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {
+        self.blocking(agent, move |layout, agent| archive(layout, agent, uid))
+            .await
+    }
+}
+
+fn observe(layout: &Layout, agent: &AgentName) -> Result<FolderState, HostError> {
+    let folders = [
+        layout.agent(agent),
+        layout.launch(agent),
+        layout.config(agent),
+        layout.agent_state(agent),
+        layout.sock(agent),
+    ];
+    let mut prepared = true;
+    for folder in &folders {
+        prepared &= is_folder(folder)?;
+    }
+    Ok(FolderState {
+        prepared,
+        toplevel: read_digest(&layout.launch_file(agent), Encoding::Toplevel, "launch")?
+            .map(|(digest, _)| digest),
+        config: read_config_digest(layout, agent)?,
+    })
+}
+
+/// The config's digest, provided that the tree it speaks of is there too.
+fn read_config_digest(layout: &Layout, agent: &AgentName) -> Result<Option<Digest>, HostError> {
+    let Some((digest, config)) = read_digest(&layout.config_file(agent), Encoding::Config, "config")? else {
+        return Ok(None);
+    };
+    let commit = config
+        .get("commit")
+        .and_then(|commit| commit.as_str()?.parse::<CommitOid>().ok());
+    let Some(commit) = commit else { return Ok(None) };
+    let tree = layout.config(agent).join(tree::name(&commit));
+    Ok(is_folder(&tree)?.then_some(digest))
+}
+
+/// The digest a file states, with what it is of. A file that is missing, broken, or does not keep what it states
+/// counts as not written, so that the next pass writes it again.
+fn read_digest(
+    path: &Utf8Path,
+    encoding: Encoding,
+    field: &str,
+) -> Result<Option<(Digest, serde_json::Value)>, HostError> {
+    let Some(bytes) = read_bounded(path, MAX_FILE)? else {
+        return Ok(None);
+    };
+    let Ok(mut document) = serde_json::from_slice::<serde_json::Value>(&bytes) else {
+        return Ok(None);
+    };
+    let stated = document
+        .get("digest")
+        .and_then(|digest| digest.as_str()?.parse::<Digest>().ok());
+    let content = document.get_mut(field).map(serde_json::Value::take);
+    let (Some(stated), Some(content)) = (stated, content) else {
+        return Ok(None);
+    };
+    Ok((canonical::digest_value(encoding, &content) == stated).then_some((stated, content)))
+}
+
+/// Reads and checks a launch file: what it holds must be what its digest says.
+pub(crate) fn read_launch(path: &Utf8Path) -> Result<LaunchFile, HostError> {
+    let broken =
+        |why: &str| HostError::failed(path.as_str(), format!("{why}; the next pass writes it again"));
+    let bytes = read_bounded(path, MAX_FILE)?.ok_or_else(|| broken("there is no launch file"))?;
+    let file: LaunchFile =
+        serde_json::from_slice(&bytes).map_err(|e| broken(&format!("not a launch file: {e}")))?;
+    match read_digest(path, Encoding::Toplevel, "launch")? {
+        Some((digest, _)) if digest == file.digest => Ok(file),
+        _ => Err(broken("its content does not have the digest it states")),
+    }
+}
+
+fn prepare(layout: &Layout, agent: &AgentName) -> Result<(), HostError> {
+    let sock = layout.sock(agent);
+    for folder in [layout.state(), layout.run()] {
+        ensure_base(folder)?;
+    }
+    for (folder, mode) in [
+        (Some(layout.agents().as_path()), PRIVATE),
+        (Some(layout.agent(agent).as_path()), PRIVATE),
+        (Some(layout.launch(agent).as_path()), PRIVATE),
+        (Some(layout.config(agent).as_path()), SHOWN),
+        (Some(layout.agent_state(agent).as_path()), PRIVATE),
+        (sock.parent().and_then(Utf8Path::parent), PRIVATE),
+        (sock.parent(), PRIVATE),
+        (Some(sock.as_path()), SHOWN),
+    ] {
+        if let Some(folder) = folder {
+            file::ensure_folder(folder, mode)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the two base folders where nobody else did. Modes of existing ones are the installer's business.
+fn ensure_base(folder: &Utf8Path) -> Result<(), HostError> {
+    if is_folder_or_link_to_one(folder) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder).map_err(HostError::io("make the folder", folder.as_str()))?;
+    file::ensure_folder(folder, PRIVATE)
+}
+
+fn activate(
+    layout: &Layout,
+    agent: &AgentName,
+    system: &Utf8Path,
+    launch: &LaunchFile,
+    config: &ConfigFile,
+) -> Result<(), HostError> {
+    prepare(layout, agent)?;
+    let (launch_dir, config_dir) = (layout.launch(agent), layout.config(agent));
+    remove_leftovers(&launch_dir, "launch.json")?;
+    remove_leftovers(&config_dir, "agent.json")?;
+
+    write_json(&layout.launch_file(agent), launch, 0o600)?;
+    let tree = tree::name(&config.config.commit);
+    tree::ensure(&system.join("tree"), &config_dir, &tree)?;
+    // Last: whoever reads the config file finds everything it speaks of.
+    write_json(&layout.config_file(agent), config, 0o644)?;
+    tree::remove_others(&config_dir, &tree)
+}
+
+fn write_json<T: Serialize>(path: &Utf8Path, value: &T, mode: u32) -> Result<(), HostError> {
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|e| HostError::failed(path.as_str(), format!("cannot be written as JSON: {e}")))?;
+    bytes.push(b'\n');
+    // An unchanged file keeps its time stamps, and a repeated activation costs no write.
+    if read_bounded(path, MAX_FILE)?.is_some_and(|there| there == bytes) {
+        return Ok(());
+    }
+    write_atomic(path, &bytes, mode)
+}
+
+fn archive(layout: &Layout, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {
+    let target = layout.archive(agent, uid);
+    let moves = [
+        (layout.agent(agent), target.join("agent")),
+        (layout.repo(agent), target.join("repo.git")),
+    ];
+    let mut present = false;
+    for (source, _) in &moves {
+        present |= exists(source)?;
+    }
+    if present {
+        if let Some(parent) = target.parent() {
+            file::ensure_folder(parent, PRIVATE)?;
+        }
+        file::ensure_folder(&target, PRIVATE)?;
+    }
+    // Each rename is atomic, and what has moved is not there any more: a second try carries on where the first ended.
+    for (source, target) in &moves {
+        if exists(source)? {
+            move_once(source, target)?;
+        }
+    }
+    let sock = layout.sock(agent);
+    remove_folder(sock.parent().unwrap_or(&sock))
+}
+
+/// Moves a folder to where nothing is yet.
+fn move_once(source: &Utf8Path, target: &Utf8Path) -> Result<(), HostError> {
+    match renameat_with(
+        rustix::fs::CWD,
+        source.as_std_path(),
+        rustix::fs::CWD,
+        target.as_std_path(),
+        RenameFlags::NOREPLACE,
+    ) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => {
+            return Err(HostError::refused(
+                source.as_str(),
+                format!(
+                    "cannot be archived, because {target} is there already; move one of them away by hand"
+                ),
+            ));
+        }
+        Err(errno) => return Err(HostError::io("archive", source.as_str())(errno.into())),
+    }
+    for folder in [source.parent(), target.parent()].into_iter().flatten() {
+        file::sync_folder(folder)?;
+    }
+    Ok(())
+}
+
+fn remove_folder(folder: &Utf8Path) -> Result<(), HostError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(HostError::io("remove", folder.as_str())(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a folder is there; a link to one is not.
+fn is_folder(path: &Utf8Path) -> Result<bool, HostError> {
+    Ok(metadata(path)?.is_some_and(|metadata| metadata.is_dir()))
+}
+
+fn exists(path: &Utf8Path) -> Result<bool, HostError> {
+    Ok(metadata(path)?.is_some())
+}
+
+fn is_folder_or_link_to_one(path: &Utf8Path) -> bool {
+    path.as_std_path().is_dir()
+}
+
+fn metadata(path: &Utf8Path) -> Result<Option<std::fs::Metadata>, HostError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(HostError::io("look at", path.as_str())(error)),
+    }
+}

@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
-use shared::config::AgentConfig;
+use shared::canonical::{Encoding, NotCanonical, digest};
+use shared::config::{AgentConfig, ConfigFile, Overlay};
+use shared::gate::CapabilityChange;
 use shared::spec::{AgentSpec, ConfigField, OperatorSpec};
 use shared::status::Origin;
 use shared::{AgentName, AgentUid, CommitOid, Digest};
 
-use crate::host::Launch;
+use crate::host::{Launch, LaunchFile};
+use crate::model::capability;
+use crate::model::effective::{Fields, compose};
 
 /// A field of the overlay may go beyond the spec's ceiling as long as the spec's own value has this digest.
 pub type Grants = BTreeMap<ConfigField, Digest>;
@@ -78,4 +82,174 @@ pub struct HostSide {
     pub egress: BTreeSet<String>,
     /// Secrets as `name@version`.
     pub secrets: BTreeSet<String>,
+}
+
+impl BuildRequest {
+    /// The key under which the outcome is kept: the same inputs are built once.
+    ///
+    /// # Errors
+    /// Only when a value has no canonical form, which means a fault in the program.
+    pub fn key(&self) -> Result<Digest, NotCanonical> {
+        // Whether an agent should run, and what it may spend, are no inputs of a build.
+        let AgentSpec {
+            run: _,
+            budget: _,
+            drain: _,
+            ..
+        } = &self.spec;
+        let spec = AgentSpec {
+            run: shared::spec::RunState::default(),
+            budget: shared::spec::BudgetSpec::default(),
+            drain: shared::spec::Drain::default(),
+            ..self.spec.clone()
+        };
+        digest(Encoding::Build, &Self { spec, ..self.clone() })
+    }
+}
+
+/// Puts a system together from its inputs. Pure: a builder only writes down what this returns.
+///
+/// `locate` turns the system's digest into its absolute path.
+///
+/// # Errors
+/// Only when a value has no canonical form, which means a fault in the program.
+pub fn assemble(
+    request: &BuildRequest,
+    overlay: &Overlay,
+    locate: impl FnOnce(&Digest) -> String,
+) -> Result<BuildOutput, NotCanonical> {
+    let spec = &request.spec;
+    let effective = compose(spec, overlay, &request.grants)?;
+    let Fields {
+        prompt,
+        driver,
+        mcp_servers,
+        tools,
+        recipients,
+        network,
+    } = effective.fields;
+    let launch = Launch {
+        agent: request.agent.clone(),
+        uid: request.uid,
+        harness: request.harness.clone(),
+        driver: driver.kind,
+        network,
+        binds: spec.binds.clone(),
+        limits: spec.limits.clone(),
+    };
+    let config = AgentConfig {
+        agent: request.agent.clone(),
+        uid: request.uid,
+        hive: request.hive.clone(),
+        operator: request.operator.clone(),
+        role: spec.role,
+        prompt,
+        driver,
+        mcp_servers,
+        tools,
+        recipients,
+        max_turn_minutes: spec.max_turn_minutes,
+        commit: request.commit.clone(),
+    };
+    let host_side = HostSide {
+        egress: spec.egress.clone(),
+        secrets: spec
+            .secrets
+            .iter()
+            .map(|(name, secret)| format!("{name}@{}", secret.version))
+            .collect(),
+    };
+    let toplevel = digest(Encoding::Toplevel, &launch)?;
+    let config_digest = digest(Encoding::Config, &config)?;
+    let system = digest(Encoding::System, &(&toplevel, &config_digest, &host_side))?;
+    Ok(BuildOutput {
+        system: locate(&system),
+        commit: request.commit.clone(),
+        toplevel,
+        launch,
+        config_digest,
+        config,
+        origins: effective.origins,
+        grants: effective.grants,
+        host_side,
+    })
+}
+
+impl BuildOutput {
+    /// The launch file of this system.
+    pub fn launch_file(&self) -> LaunchFile {
+        LaunchFile {
+            digest: self.toplevel.clone(),
+            launch: self.launch.clone(),
+        }
+    }
+
+    /// The config file of this system.
+    pub fn config_file(&self) -> ConfigFile {
+        ConfigFile {
+            digest: self.config_digest.clone(),
+            config: self.config.clone(),
+        }
+    }
+
+    fn fields(&self) -> Fields {
+        let AgentConfig {
+            prompt,
+            driver,
+            mcp_servers,
+            tools,
+            recipients,
+            ..
+        } = self.config.clone();
+        Fields {
+            prompt,
+            driver,
+            mcp_servers,
+            tools,
+            recipients,
+            network: self.launch.network,
+        }
+    }
+
+    /// What an agent can do with this system that it could not do with `before`, and the reverse.
+    pub fn capability_diff(&self, before: Option<&Self>) -> Vec<CapabilityChange> {
+        let empty = Fields::of_spec(&AgentSpec::default());
+        let fields_before = before.map_or(empty, Self::fields);
+        let fields_after = self.fields();
+        let mut changes: Vec<_> = ConfigField::ALL
+            .into_iter()
+            .flat_map(|field| fields_before.changes(&fields_after, field))
+            .collect();
+        let none = HostSide::default();
+        let host_before = before.map_or(&none, |b| &b.host_side);
+        changes.extend(capability::set(
+            "egress",
+            &host_before.egress,
+            &self.host_side.egress,
+        ));
+        changes.extend(capability::set(
+            "secrets",
+            &host_before.secrets,
+            &self.host_side.secrets,
+        ));
+        changes.extend(capability::binds(
+            before.map_or(&[], |b| &b.launch.binds),
+            &self.launch.binds,
+        ));
+        let default_limits = shared::spec::LimitsSpec::default();
+        changes.extend(capability::limits(
+            before.map_or(&default_limits, |b| &b.launch.limits),
+            &self.launch.limits,
+        ));
+        let role_before = before.map_or(shared::spec::Role::Worker, |b| b.config.role);
+        changes.extend(capability::role(role_before, self.config.role));
+        if let Some(before) = before.filter(|b| b.launch.harness != self.launch.harness) {
+            changes.extend(capability::text(
+                "harness",
+                before.launch.harness.as_str(),
+                self.launch.harness.as_str(),
+            ));
+        }
+        changes
+    }
 }

@@ -103,19 +103,11 @@ pub enum Action {
         /// The run that is ended.
         run: String,
     },
-    /// Tells the harness to load the written config.
-    #[serde(rename_all = "camelCase")]
-    Reload {
-        /// The config.
-        config: Digest,
-    },
     /// Starts or stops the clock of a probation.
     #[serde(rename_all = "camelCase")]
     ProbationClock {
         /// Whether the agent is active now.
         active: bool,
-        /// Whether a run ended unasked.
-        failed: bool,
     },
     /// Ends a probation well.
     #[serde(rename_all = "camelCase")]
@@ -133,7 +125,7 @@ pub enum Action {
         /// Why.
         reason: String,
     },
-    /// Notes that a run ended unasked.
+    /// Notes that a run ended unasked, in the agent's failures and in its probation.
     #[serde(rename_all = "camelCase")]
     NoteFailure {
         /// When.
@@ -218,7 +210,6 @@ impl Action {
             Self::Start { .. } => "start",
             Self::Stop { .. } => "stop",
             Self::Restart { .. } => "restart",
-            Self::Reload { .. } => "reload",
             Self::ProbationClock { .. } => "probationClock",
             Self::MarkGood { .. } => "markGood",
             Self::Revert { .. } => "revert",
@@ -232,7 +223,7 @@ impl Action {
     pub fn effect_class(&self) -> EffectClass {
         match self {
             Self::Build { .. } => EffectClass::RunsAgentCode,
-            Self::Stop { .. } | Self::Restart { .. } | Self::Reload { .. } => EffectClass::Restart,
+            Self::Stop { .. } | Self::Restart { .. } => EffectClass::Restart,
             Self::Deploy { interrupts, .. } if *interrupts != Interruption::None => EffectClass::Restart,
             Self::AcceptRemoval { .. } | Self::Archive | Self::Revert { .. } => EffectClass::Destructive,
             _ => EffectClass::Additive,

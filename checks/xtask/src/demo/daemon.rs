@@ -1,0 +1,257 @@
+//! `hive serve` as a child process that can be killed and started again.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::leftovers;
+use super::poll::{Look, eventually};
+use crate::toolchain;
+
+/// A cold start on a busy machine takes no longer.
+const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How much of the log an error shows.
+const LOG_TAIL: usize = 4000;
+
+/// What a daemon is started with.
+#[derive(Debug, Clone)]
+pub(crate) struct DaemonConfig {
+    /// The program `hive`.
+    pub(crate) program: Utf8PathBuf,
+    /// The spec file.
+    pub(crate) spec: Utf8PathBuf,
+    /// What survives it.
+    pub(crate) state: Utf8PathBuf,
+    /// Its sockets.
+    pub(crate) run: Utf8PathBuf,
+    /// `HOME` of the daemon and of the command line.
+    pub(crate) home: Utf8PathBuf,
+    /// Where its output goes, over all starts.
+    pub(crate) log: Utf8PathBuf,
+}
+
+impl DaemonConfig {
+    /// Everything below one folder.
+    pub(crate) fn below(folder: &Utf8Path, program: &Utf8Path, spec: &Utf8Path) -> Self {
+        Self {
+            program: program.to_owned(),
+            spec: spec.to_owned(),
+            state: folder.join("state"),
+            run: folder.join("run"),
+            home: folder.join("home"),
+            log: folder.join("daemon.log"),
+        }
+    }
+
+    /// The admin API's socket.
+    pub(crate) fn admin_socket(&self) -> Utf8PathBuf {
+        self.run.join("admin.sock")
+    }
+}
+
+/// A running daemon. Dropped, it is killed, and so are the agents it leaves behind.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    config: DaemonConfig,
+    child: Option<Child>,
+}
+
+impl Daemon {
+    /// Starts it and waits until it answers.
+    pub(crate) fn start(config: DaemonConfig) -> Result<Self> {
+        let mut daemon = Self { config, child: None };
+        daemon.start_again()?;
+        Ok(daemon)
+    }
+
+    /// Starts it on the same folders after [`Daemon::kill`] and waits until it answers.
+    pub(crate) fn start_again(&mut self) -> Result<()> {
+        if self.child.is_some() {
+            bail!("the daemon runs already: kill it first");
+        }
+        let config = &self.config;
+        for folder in [&config.state, &config.run, &config.home] {
+            fs::create_dir_all(folder).with_context(|| format!("making {folder}"))?;
+        }
+        let log = fs::File::options().create(true).append(true).open(&config.log);
+        let log = log.with_context(|| format!("opening {}", config.log))?;
+        let mut command = Command::new(&config.program);
+        command
+            .arg("serve")
+            .args(["--spec", config.spec.as_str()])
+            .args(["--state", config.state.as_str()])
+            .args(["--run", config.run.as_str()])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("sharing the log")?)
+            .stderr(log);
+        toolchain::isolate(&mut command, &config.home);
+        let line = toolchain::command_line(&command);
+        println!("$ {line} &");
+        self.child = Some(command.spawn().with_context(|| format!("starting `{line}`"))?);
+        self.wait_until_it_answers()
+    }
+
+    /// Kills it with SIGKILL, as a crash would. Its agents stay.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            println!("$ kill -KILL {}", child.id());
+            child.kill().context("killing the daemon")?;
+            child.wait().context("collecting the daemon")?;
+        }
+        Ok(())
+    }
+
+    fn wait_until_it_answers(&mut self) -> Result<()> {
+        let socket = self.config.admin_socket();
+        let Some(child) = &mut self.child else {
+            bail!("the daemon does not run")
+        };
+        let waited = eventually(START_DEADLINE, &format!("the daemon answers on {socket}"), || {
+            if let Some(status) = child.try_wait().context("looking after the daemon")? {
+                bail!("the daemon {}", toolchain::describe(status));
+            }
+            Ok(match answer(&socket) {
+                Ok(()) => Look::Done(()),
+                Err(error) => Look::NotYet(format!("{error:#}")),
+            })
+        });
+        waited.map_err(|error| {
+            let log = &self.config.log;
+            match tail(log).as_str() {
+                "" => anyhow!("{error:#}; it said nothing"),
+                said => anyhow!("{error:#}; its log, {log}, ends with:\n{said}"),
+            }
+        })
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // The daemon first: it would start its agents again.
+        let ended = self
+            .kill()
+            .and_then(|()| leftovers::kill_agents(&self.config.state));
+        if let Err(error) = ended {
+            println!("error: cleaning up after the daemon: {error:#}");
+        }
+    }
+}
+
+/// Asks for the status; any HTTP answer will do.
+fn answer(socket: &Utf8Path) -> Result<()> {
+    let mut stream = UnixStream::connect(socket).context("connecting")?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .context("limiting the wait")?;
+    stream
+        .write_all(b"GET /v1/status HTTP/1.1\r\nHost: hive\r\nConnection: close\r\n\r\n")
+        .context("asking for the status")?;
+    let mut start = [0; 9];
+    stream.read_exact(&mut start).context("reading the answer")?;
+    if &start != b"HTTP/1.1 " {
+        bail!("the answer is not HTTP/1.1");
+    }
+    Ok(())
+}
+
+fn tail(log: &Utf8Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(LOG_TAIL)..]).into_owned();
+    text.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::super::folder::ShortFolder;
+    use super::*;
+
+    /// A daemon whose program is a shell script.
+    fn config(folder: &ShortFolder, script: &str) -> DaemonConfig {
+        let program = folder.program(script);
+        DaemonConfig::below(folder.path(), &program, &folder.path().join("hive.json"))
+    }
+
+    /// Answers as many requests as given on the admin socket.
+    fn serve(config: &DaemonConfig, requests: usize) -> thread::JoinHandle<()> {
+        fs::create_dir_all(&config.run).expect("made");
+        let listener = UnixListener::bind(config.admin_socket()).expect("bound");
+        thread::spawn(move || {
+            for stream in listener.incoming().take(requests) {
+                let mut stream = stream.expect("a connection");
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).expect("a request");
+                    request.extend(byte);
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("answered");
+            }
+        })
+    }
+
+    /// The socket is not the script's, so its start and what it logs come in any order.
+    fn wait_for_log(config: &DaemonConfig, wanted: &str) {
+        eventually(START_DEADLINE, "the daemon has logged its arguments", || {
+            let log = fs::read_to_string(&config.log)?;
+            Ok(if log == wanted {
+                Look::Done(())
+            } else {
+                Look::NotYet(log)
+            })
+        })
+        .expect("logged");
+    }
+
+    #[test]
+    fn a_daemon_is_started_killed_and_started_again_with_its_folders() {
+        let folder = ShortFolder::new().expect("made");
+        let config = config(&folder, "echo \"$@\" HOME=$HOME\nexec tail -f /dev/null");
+        let server = serve(&config, 2);
+        let base = folder.path();
+        let line =
+            format!("serve --spec {base}/hive.json --state {base}/state --run {base}/run HOME={base}/home\n");
+
+        let mut daemon = Daemon::start(config.clone()).expect("started");
+        wait_for_log(&config, &line);
+        let first = daemon.child.as_ref().expect("running").id();
+        assert!(daemon.start_again().is_err(), "it runs already");
+        daemon.kill().expect("killed");
+        assert!(!Utf8Path::new(&format!("/proc/{first}")).exists());
+
+        daemon.start_again().expect("started again");
+        wait_for_log(&config, &line.repeat(2));
+        server.join().expect("served");
+    }
+
+    #[test]
+    fn a_daemon_that_exits_fails_the_start_at_once_with_its_last_words() {
+        let folder = ShortFolder::new().expect("made");
+        let config = config(&folder, "echo 'the spec is bad' >&2; exit 3");
+        let error = format!("{:#}", Daemon::start(config).expect_err("it exits"));
+        assert!(
+            error.contains("the spec is bad") && error.contains("exited with status 3"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_dropped_daemon_does_not_run_any_more() {
+        let folder = ShortFolder::new().expect("made");
+        let config = config(&folder, "exec tail -f /dev/null");
+        let server = serve(&config, 1);
+        let daemon = Daemon::start(config).expect("started");
+        let pid = daemon.child.as_ref().expect("running").id();
+        drop(daemon);
+        assert!(!Utf8Path::new(&format!("/proc/{pid}")).exists());
+        server.join().expect("served");
+    }
+}

@@ -1,0 +1,90 @@
+//! `cargo xtask test`: what the tests need, then every check and test.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use camino::Utf8Path;
+use clap::Args;
+
+use crate::stages::Stage;
+use crate::{demo, prerequisites, stages, toolchain, tree};
+
+/// Arguments of `cargo xtask test`.
+#[derive(Debug, Args)]
+pub(crate) struct TestArguments {
+    /// Never install anything; stop with the command to run if something is missing
+    #[arg(long)]
+    no_install: bool,
+    /// Run only tests whose name contains one of these, and no other stage
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
+}
+
+/// Runs the stages.
+pub(crate) fn run(arguments: &TestArguments) -> Result<ExitCode> {
+    let home = tempfile::Builder::new()
+        .prefix("xtask-home-")
+        .tempdir()
+        .context("making an empty home")?;
+    let home = Utf8Path::from_path(home.path()).context("the temporary folder's path is UTF-8")?;
+
+    let filters = &arguments.filters;
+    let test_rerun = match filters.as_slice() {
+        [] => "cargo test --workspace --locked".to_owned(),
+        filters => format!("cargo xtask test {}", filters.join(" ")),
+    };
+    let tools = Stage::new("tools", "cargo xtask test", || {
+        prerequisites::ensure(!arguments.no_install)
+    });
+    let tests = Stage::new("tests", test_rerun, || run_tests(home, filters));
+
+    let all = if filters.is_empty() {
+        vec![
+            tools,
+            Stage::new("format", "cargo fmt --all --check", || {
+                toolchain::run(toolchain::cargo()?.args(["fmt", "--all", "--check"]))
+            }),
+            Stage::new("tree", "cargo xtask check-tree", tree::check),
+            Stage::new(
+                "clippy",
+                "cargo clippy --workspace --all-targets --locked -- -D warnings",
+                || {
+                    let arguments = [
+                        "clippy",
+                        "--workspace",
+                        "--all-targets",
+                        "--locked",
+                        "--",
+                        "-D",
+                        "warnings",
+                    ];
+                    toolchain::run(toolchain::cargo()?.args(arguments))
+                },
+            ),
+            tests,
+            Stage::new("demo", "cargo xtask demo --check", demo::check),
+        ]
+    } else {
+        println!(
+            "only tests that match {}; format, tree, clippy and demo are left out",
+            filters.join(" or ")
+        );
+        vec![tools, tests]
+    };
+    Ok(if stages::run(all) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs the tests with an empty home and no git identity.
+fn run_tests(home: &Utf8Path, filters: &[String]) -> Result<()> {
+    let mut command = toolchain::cargo()?;
+    command.args(["test", "--workspace", "--locked"]);
+    if !filters.is_empty() {
+        command.arg("--").args(filters);
+    }
+    toolchain::isolate(&mut command, home);
+    toolchain::run(&mut command)
+}

@@ -1,0 +1,89 @@
+//! The command line.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use camino::Utf8PathBuf;
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::fds;
+use crate::serve::{Settings, serve};
+
+/// The program inside each agent of a hive.
+#[derive(Debug, Parser)]
+#[command(name = "hive-harness", version)]
+pub struct Cli {
+    /// What to log to standard error: error, warn, info, debug, trace, or directives as in `info,harness=debug`
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info,rmcp=off")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the turn loop until told to end
+    Serve(ServeArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Socket of the agent API
+    #[arg(long, value_name = "FILE", default_value = "/run/hive/hive.sock")]
+    socket: Utf8PathBuf,
+    /// Folder in which the daemon writes agent.json
+    #[arg(long, value_name = "FOLDER", default_value = "/config")]
+    config: Utf8PathBuf,
+    /// The agent's own folder
+    #[arg(long, value_name = "FOLDER", default_value = "/state")]
+    state: Utf8PathBuf,
+    /// Rules for the scripted driver (a JSON list) instead of those in the config; for development
+    #[arg(long, value_name = "FILE")]
+    script: Option<Utf8PathBuf>,
+}
+
+/// Parses the command line and runs it.
+///
+/// # Errors
+/// When the command cannot run; the text is for a person.
+pub fn main() -> anyhow::Result<ExitCode> {
+    // Before anything else can start a thread or a program.
+    fds::keep_from_children().context("cannot keep inherited descriptors from children")?;
+    let Cli { log, command } = Cli::parse();
+    let filter = EnvFilter::try_new(&log).with_context(|| format!("--log {log:?} is not a filter"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    match command {
+        Command::Serve(args) => run_serve(args),
+    }
+}
+
+fn run_serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let ServeArgs {
+        socket,
+        config,
+        state,
+        script,
+    } = args;
+    let settings = Settings {
+        socket,
+        config,
+        state,
+        script,
+        minute: Duration::from_secs(60),
+    };
+    // One thread: the harness waits nearly all the time, and there may be many on a machine.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let status = runtime.block_on(serve(settings))?;
+    // What still runs (a probe, a turn that was given up) is dropped, which ends its programs.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    Ok(ExitCode::from(status))
+}

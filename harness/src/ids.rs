@@ -1,0 +1,21 @@
+//! The only source of identifiers.
+
+use shared::TurnId;
+
+/// A new id for a turn.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "one of the two places that make random ids"
+)]
+pub fn turn_id() -> TurnId {
+    TurnId(uuid::Uuid::new_v4())
+}
+
+/// A new id for a run of the harness.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "one of the two places that make random ids"
+)]
+pub fn run_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}

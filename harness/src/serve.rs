@@ -1,0 +1,309 @@
+//! Runs the turn loop: feeds what happens to [`crate::turn::decide()`] and carries out what it answers.
+//!
+//! One task owns all state. The others (the poller, a turn, probes, the reading of the config file) only send it
+//! [`Note`]s. An idle harness is one pending poll: no timer is set, nothing is written.
+
+mod poller;
+mod turn_task;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use camino::Utf8PathBuf;
+use shared::agent_api::{PollResponse, Report};
+use shared::config::{AgentConfig, ConfigFile};
+use shared::spec::ScriptRule;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::children::Children;
+use crate::config::{self, LoadError};
+use crate::driver::scripted::Scripted;
+use crate::driver::{self, Driver};
+use crate::host_client::HostClient;
+use crate::lock::{self, LockError};
+use crate::mcp_probe::{Probed, Probes};
+use crate::reap;
+use crate::repo::ConfigRepo;
+use crate::turn::{Action, Event, InForce, Interruption, State, Timer, decide};
+use turn_task::TurnTask;
+
+/// The longest error text in a report.
+const MAX_ERROR: usize = 2000;
+
+/// Where everything is.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The agent API's socket.
+    pub socket: Utf8PathBuf,
+    /// The folder that holds `agent.json`; the daemon writes it.
+    pub config: Utf8PathBuf,
+    /// The agent's own folder.
+    pub state: Utf8PathBuf,
+    /// Rules for the `scripted` driver instead of those in the config.
+    pub script: Option<Utf8PathBuf>,
+    /// How long a minute of `maxTurnMinutes` is; shorter in tests.
+    pub minute: Duration,
+}
+
+/// Why the harness cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The state folder is not free.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The script is not usable.
+    #[error("the script given on the command line cannot be used")]
+    Script(#[source] LoadError),
+    /// The HTTP client cannot be set up.
+    #[error("cannot set up the client of the agent API")]
+    Client(#[source] reqwest::Error),
+    /// Signals cannot be listened to.
+    #[error("cannot listen to signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// What other tasks tell the loop.
+#[derive(Debug)]
+enum Note {
+    /// The config file was read.
+    File(Box<Result<ConfigFile, LoadError>>),
+    /// The daemon answered a poll.
+    Answer(PollResponse),
+    /// A turn goes on.
+    Turn(Event),
+}
+
+/// Runs until told to end; returns the exit status.
+///
+/// # Errors
+/// When it cannot even begin. Whatever happens later is reported to the daemon instead.
+pub async fn serve(settings: Settings) -> Result<u8, ServeError> {
+    // First of all: as PID 1 the harness does not even get a signal that it has no handler for.
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    let _lock = lock::acquire(&settings.state)?;
+    let rules = match &settings.script {
+        Some(path) => Some(Arc::from(config::load_script(path).map_err(ServeError::Script)?)),
+        None => None,
+    };
+    let children = Children::default();
+    if let Err(error) = reap::become_subreaper() {
+        tracing::warn!(%error, "not a subreaper: what tools leave behind is not collected");
+    }
+    tokio::spawn(reap::collect_orphans(children.clone()));
+    let client = Arc::new(HostClient::new(&settings.socket).map_err(ServeError::Client)?);
+    let (notes, mut incoming) = mpsc::unbounded_channel();
+    let (probes, mut probed) = Probes::new(children.clone(), settings.state.clone());
+    let mut harness = Loop::new(
+        settings,
+        rules,
+        children,
+        Arc::clone(&client),
+        notes.clone(),
+        probes,
+    );
+    tokio::spawn(poller::poll(client, harness.reports.subscribe(), notes));
+
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "harness started");
+    harness.run(Action::Load);
+    loop {
+        if let Some(status) = harness.exit {
+            tracing::info!(status, "harness ends");
+            return Ok(status);
+        }
+        // All arms are cancel-safe: channels, signals, and a point in time.
+        tokio::select! {
+            Some(note) = incoming.recv() => harness.noted(note),
+            Some(result) = probed.recv() => harness.probed(result),
+            _ = terminate.recv() => harness.happened(Event::StopAsked),
+            _ = interrupt.recv() => harness.happened(Event::StopAsked),
+            timer = next_timer(&harness.timers) => {
+                harness.timers.remove(&timer);
+                harness.happened(Event::Elapsed(timer));
+            }
+        }
+    }
+}
+
+/// Waits for the timer that is due first; for ever when none is set.
+async fn next_timer(timers: &BTreeMap<Timer, Instant>) -> Timer {
+    match timers.iter().min_by_key(|(_, due)| **due) {
+        Some((timer, due)) => {
+            tokio::time::sleep_until(*due).await;
+            *timer
+        }
+        None => std::future::pending().await,
+    }
+}
+
+struct Loop {
+    settings: Settings,
+    state: State,
+    exit: Option<u8>,
+    timers: BTreeMap<Timer, Instant>,
+    reports: watch::Sender<Report>,
+    notes: mpsc::UnboundedSender<Note>,
+    client: Arc<HostClient>,
+    probes: Probes,
+    driver: Arc<dyn Driver>,
+    /// The config in force.
+    config: Option<Arc<AgentConfig>>,
+    /// Cuts the running turn short.
+    turn: watch::Sender<Option<Interruption>>,
+}
+
+impl Loop {
+    fn new(
+        settings: Settings,
+        rules: Option<Arc<[ScriptRule]>>,
+        children: Children,
+        client: Arc<HostClient>,
+        notes: mpsc::UnboundedSender<Note>,
+        probes: Probes,
+    ) -> Self {
+        let repo = ConfigRepo::new(settings.state.clone(), children);
+        let state = State::starting();
+        let report = Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            run_id: crate::ids::run_id(),
+            config: None,
+            config_error: None,
+            turn: state.turn_state(),
+            mcp: BTreeMap::new(),
+        };
+        Self {
+            settings,
+            state,
+            exit: None,
+            timers: BTreeMap::new(),
+            reports: watch::Sender::new(report),
+            notes,
+            driver: Arc::new(Scripted::new(Arc::clone(&client), repo, rules)),
+            client,
+            probes,
+            config: None,
+            turn: watch::Sender::new(None),
+        }
+    }
+
+    fn noted(&mut self, note: Note) {
+        match note {
+            Note::Answer(answer) => self.happened(Event::Polled(answer)),
+            Note::Turn(event) => self.happened(event),
+            Note::File(file) => {
+                let event = match *file {
+                    Ok(file) => self.put_in_force(file),
+                    Err(error) => self.not_loaded(&error),
+                };
+                self.happened(event);
+            }
+        }
+    }
+
+    fn not_loaded(&self, error: &LoadError) -> Event {
+        let error = crate::tame(&crate::error_chain(error), MAX_ERROR);
+        if self.state.load_error.as_ref() != Some(&error) {
+            tracing::error!(error, "config not loaded");
+        }
+        Event::LoadFailed(error)
+    }
+
+    fn put_in_force(&mut self, file: ConfigFile) -> Event {
+        let ConfigFile { digest, config } = file;
+        let known = self.state.config.as_ref().map(|known| &known.digest);
+        if known != Some(&digest) {
+            tracing::info!(digest = digest.short(), agent = %config.agent, "config loaded");
+        }
+        let in_force = InForce {
+            max_turn: self
+                .settings
+                .minute
+                .saturating_mul(config.max_turn_minutes.max(1)),
+            unusable: driver::missing(config.driver.kind),
+            digest,
+        };
+        self.probes.declare(&config.mcp_servers);
+        self.config = Some(Arc::new(config));
+        Event::Loaded(in_force)
+    }
+
+    fn probed(&mut self, result: Probed) {
+        self.probes.note(result);
+        self.report();
+    }
+
+    fn happened(&mut self, event: Event) {
+        tracing::trace!(?event, "event");
+        let state = std::mem::replace(&mut self.state, State::starting());
+        let (state, actions) = decide(state, event);
+        self.state = state;
+        for action in actions {
+            self.run(action);
+        }
+        self.report();
+    }
+
+    fn run(&mut self, action: Action) {
+        tracing::trace!(?action, "action");
+        match action {
+            Action::Load => {
+                let (folder, notes) = (self.settings.config.clone(), self.notes.clone());
+                tokio::task::spawn_blocking(move || {
+                    if notes.send(Note::File(Box::new(config::load(&folder)))).is_err() {
+                        tracing::debug!("the loop has ended before the config was read");
+                    }
+                });
+            }
+            Action::StartTurn => self.start_turn(),
+            Action::Interrupt(why) => {
+                self.turn.send_replace(Some(why));
+            }
+            Action::Set(timer, length) => {
+                self.timers.insert(timer, Instant::now() + length);
+            }
+            Action::Clear(timer) => {
+                self.timers.remove(&timer);
+            }
+            Action::Exit(status) => self.exit = Some(status),
+        }
+    }
+
+    fn start_turn(&mut self) {
+        let Some(config) = self.config.clone() else {
+            return;
+        };
+        let (turn, interrupted) = watch::channel(None);
+        self.turn = turn;
+        let task = TurnTask {
+            client: Arc::clone(&self.client),
+            driver: Arc::clone(&self.driver),
+            config,
+            notes: self.notes.clone(),
+            interrupted,
+        };
+        tokio::spawn(task.run());
+    }
+
+    /// Hands the poller a new report when there is something new in it.
+    fn report(&self) {
+        let (turn, mcp) = (self.state.turn_state(), self.probes.states());
+        let config = self.state.config.as_ref().map(|config| config.digest.clone());
+        let config_error = self.state.config_error().map(str::to_owned);
+        self.reports.send_if_modified(|report| {
+            let new = Report {
+                version: report.version.clone(),
+                run_id: report.run_id.clone(),
+                config,
+                config_error,
+                turn,
+                mcp,
+            };
+            let modified = *report != new;
+            *report = new;
+            modified
+        });
+    }
+}

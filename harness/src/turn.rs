@@ -1,0 +1,10 @@
+//! The turn loop as a state machine: [`decide::decide`] takes a state and an event and gives a state and actions.
+//!
+//! Nothing here waits, reads a clock, or touches anything outside. Times are named ([`state::Timer`]) and given as
+//! lengths; whoever runs the actions keeps the clock.
+
+pub mod decide;
+pub mod state;
+
+pub use decide::decide;
+pub use state::{Action, Event, InForce, Interruption, Outcome, State, Timer};

@@ -1,0 +1,325 @@
+//! A daemon in memory: the agent API on a unix socket, with an inbox that can be looked into.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Json, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use camino::{Utf8Path, Utf8PathBuf};
+use shared::agent_api::{
+    AckRequest, Message, MessageKind, PollRequest, PollResponse, ProposalInfo, ProposalPhase, RecvRequest,
+    RecvResponse, Report, SendRequest, SendResponse,
+};
+use shared::name::Address;
+use shared::version::AGENT_API_HEADER;
+use shared::wire_error::{ErrorCode, WireError};
+use shared::{Digest, ProposalNumber, TurnId};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+/// All the daemon knows. Public: tests look at it, and change it.
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) inbox: Vec<Message>,
+    pub(crate) leased: BTreeMap<TurnId, Vec<Message>>,
+    pub(crate) acks: Vec<(TurnId, bool)>,
+    pub(crate) sent: Vec<SendRequest>,
+    pub(crate) duplicates: usize,
+    pub(crate) polls: usize,
+    pub(crate) recvs: usize,
+    pub(crate) reports: Vec<Report>,
+    pub(crate) config: Option<Digest>,
+    pub(crate) paused: bool,
+    /// The repo as a bundle.
+    pub(crate) bundle: Vec<u8>,
+    pub(crate) proposals: Vec<Vec<u8>>,
+    pub(crate) refuse_proposals: bool,
+    /// Recipients that are refused.
+    pub(crate) forbidden: BTreeSet<Address>,
+    /// Sends are answered 503.
+    pub(crate) no_sends: bool,
+    /// So many acknowledgements are answered 503, without effect.
+    pub(crate) lose_acks: usize,
+    /// So many leases happen, but their answers are lost.
+    pub(crate) lose_leases: usize,
+    dedupe: BTreeMap<String, u64>,
+    last_id: u64,
+}
+
+impl World {
+    pub(crate) fn report(&self) -> &Report {
+        self.reports.last().expect("a report")
+    }
+
+    /// Whether there is a report, and the last one is like this.
+    pub(crate) fn reported(&self, like: impl Fn(&Report) -> bool) -> bool {
+        self.reports.last().is_some_and(like)
+    }
+
+    pub(crate) fn bodies(&self) -> Vec<&str> {
+        self.sent.iter().map(|sent| sent.body.as_str()).collect()
+    }
+
+    pub(crate) fn dones(&self) -> Vec<bool> {
+        self.acks.iter().map(|(_, done)| *done).collect()
+    }
+
+    fn put_back(&mut self, turn: &TurnId) {
+        let messages = self.leased.remove(turn).unwrap_or_default();
+        let redelivered = messages.into_iter().map(|message| Message {
+            redelivered: true,
+            ..message
+        });
+        self.inbox.splice(0..0, redelivered);
+    }
+}
+
+type Shared = Arc<(Mutex<World>, watch::Sender<()>)>;
+
+/// A daemon on a socket. It stays in memory while its socket is away.
+pub(crate) struct Daemon {
+    shared: Shared,
+    socket: Utf8PathBuf,
+    /// A runtime of its own: shutting it down cuts every connection, as the end of a process does.
+    server: Option<Runtime>,
+}
+
+impl Daemon {
+    pub(crate) fn start(socket: &Utf8Path) -> Self {
+        let shared = Arc::new((Mutex::new(World::default()), watch::Sender::new(())));
+        let mut daemon = Self {
+            shared,
+            socket: socket.to_owned(),
+            server: None,
+        };
+        daemon.come_back();
+        daemon
+    }
+
+    pub(crate) fn go_away(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.shutdown_background();
+        }
+        std::fs::remove_file(&self.socket).expect("socket");
+    }
+
+    pub(crate) fn come_back(&mut self) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("runtime");
+        let inside = runtime.enter();
+        let listener = tokio::net::UnixListener::bind(&self.socket).expect("bind");
+        let app = Router::new()
+            .route("/v1/poll", post(poll))
+            .route("/v1/recv", post(recv))
+            .route("/v1/ack", post(ack))
+            .route("/v1/send", post(send))
+            .route("/v1/repo/bundle", get(bundle))
+            .route("/v1/proposals", post(propose))
+            .layer(axum::extract::DefaultBodyLimit::max(64 * 1024 * 1024))
+            .with_state(Arc::clone(&self.shared));
+        runtime.spawn(async move { axum::serve(listener, app).await.expect("serve") });
+        drop(inside);
+        self.server = Some(runtime);
+    }
+
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.shared.0.lock().expect("lock")
+    }
+
+    /// Changes the world and lets waiting polls look again.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
+        touch(&self.shared, change)
+    }
+
+    /// Puts a message into the inbox.
+    pub(crate) fn message(&self, kind: MessageKind, from: &str, body: &str) -> u64 {
+        self.change(|world| {
+            world.last_id += 1;
+            world.inbox.push(Message {
+                id: world.last_id,
+                from: from.parse().expect("address"),
+                kind,
+                reply_to: None,
+                at: "2026-01-02T03:04:05Z".parse().expect("time"),
+                body: body.to_owned(),
+                redelivered: false,
+            });
+            world.last_id
+        })
+    }
+
+    /// Waits until something holds.
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&World) -> bool) {
+        let mut changes = self.shared.1.subscribe();
+        let wait = async {
+            while !holds(&self.world()) {
+                changes.changed().await.expect("the sender is ours");
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(30), wait).await.is_err() {
+            let world = self.world();
+            panic!(
+                "not within 30 s: {what}; inbox {:?}, acks {:?}, sent {:?}, last report {:?}",
+                world.inbox,
+                world.acks,
+                world.sent,
+                world.reports.last()
+            );
+        }
+    }
+
+    /// Whether something never holds during this time.
+    pub(crate) async fn never(&self, time: Duration, holds: impl Fn(&World) -> bool) -> bool {
+        let mut changes = self.shared.1.subscribe();
+        let wait = async {
+            while !holds(&self.world()) {
+                changes.changed().await.expect("the sender is ours");
+            }
+        };
+        tokio::time::timeout(time, wait).await.is_err()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.shutdown_background();
+        }
+    }
+}
+
+fn touch<T>(shared: &Shared, change: impl FnOnce(&mut World) -> T) -> T {
+    let result = change(&mut shared.0.lock().expect("lock"));
+    shared.1.send_replace(());
+    result
+}
+
+fn refused(status: StatusCode, code: ErrorCode, message: &str) -> Response {
+    let error = WireError::new(code, message).with_hint("ask the operator");
+    (status, Json(error)).into_response()
+}
+
+async fn poll(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    Json(request): Json<PollRequest>,
+) -> Response {
+    assert_eq!(headers.get(AGENT_API_HEADER).expect("version"), "1");
+    let PollRequest { report, wait_secs } = request;
+    touch(&shared, |world| {
+        world.polls += 1;
+        let new_run = world.reported(|last| last.run_id != report.run_id);
+        if new_run {
+            // The leases of a run that is over.
+            for turn in world.leased.keys().copied().collect::<Vec<_>>() {
+                world.put_back(&turn);
+            }
+        }
+        if world.reports.last() != Some(&report) {
+            world.reports.push(report.clone());
+        }
+    });
+    let mut changes = shared.1.subscribe();
+    let look = || {
+        let world = shared.0.lock().expect("lock");
+        let answer = PollResponse {
+            inbox: world.inbox.len() as u64,
+            config: world.config.clone(),
+            paused: world.paused,
+        };
+        let news = answer.inbox > 0
+            || (answer.config.is_some() && answer.config != report.config)
+            || answer.paused != (report.turn == shared::status::TurnState::Paused);
+        (answer, news)
+    };
+    let wait = async {
+        while !look().1 {
+            changes.changed().await.expect("the sender is ours");
+        }
+    };
+    let _expired = tokio::time::timeout(Duration::from_secs(wait_secs.into()), wait).await;
+    Json(look().0).into_response()
+}
+
+async fn recv(State(shared): State<Shared>, Json(request): Json<RecvRequest>) -> Response {
+    touch(&shared, |world| {
+        world.recvs += 1;
+        let count = world.inbox.len().min(request.max as usize);
+        let messages: Vec<Message> = world.inbox.drain(..count).collect();
+        if count > 0 {
+            world.leased.insert(request.turn, messages.clone());
+        }
+        if world.lose_leases > 0 {
+            world.lose_leases -= 1;
+            return refused(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, "lost");
+        }
+        Json(RecvResponse { messages }).into_response()
+    })
+}
+
+async fn ack(State(shared): State<Shared>, Json(request): Json<AckRequest>) -> Response {
+    touch(&shared, |world| {
+        if world.lose_acks > 0 {
+            world.lose_acks -= 1;
+            return refused(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, "later");
+        }
+        if !request.done {
+            world.put_back(&request.turn);
+        } else if world.leased.remove(&request.turn).is_none() {
+            return refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such turn");
+        }
+        world.acks.push((request.turn, request.done));
+        StatusCode::NO_CONTENT.into_response()
+    })
+}
+
+async fn send(State(shared): State<Shared>, Json(request): Json<SendRequest>) -> Response {
+    touch(&shared, |world| {
+        if world.no_sends {
+            return refused(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, "later");
+        }
+        if world.forbidden.contains(&request.to) {
+            return refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, "not on your list");
+        }
+        let dedupe = request.dedupe.clone().expect("every message carries an id");
+        if let Some(id) = world.dedupe.get(&dedupe).copied() {
+            world.duplicates += 1;
+            return Json(SendResponse { id, duplicate: true }).into_response();
+        }
+        world.last_id += 1;
+        let id = world.last_id;
+        world.dedupe.insert(dedupe, id);
+        world.sent.push(request);
+        Json(SendResponse { id, duplicate: false }).into_response()
+    })
+}
+
+async fn bundle(State(shared): State<Shared>) -> Response {
+    shared.0.lock().expect("lock").bundle.clone().into_response()
+}
+
+async fn propose(State(shared): State<Shared>, body: axum::body::Bytes) -> Response {
+    touch(&shared, |world| {
+        world.proposals.push(body.to_vec());
+        if world.refuse_proposals {
+            return refused(StatusCode::CONFLICT, ErrorCode::Conflict, "main has moved");
+        }
+        Json(ProposalInfo {
+            number: ProposalNumber(world.proposals.len() as u64),
+            commit: "0".repeat(40).parse().expect("commit"),
+            title: "a title".into(),
+            phase: ProposalPhase::Proposed,
+            reason: None,
+            gate: None,
+            at: "2026-01-02T03:04:05Z".parse().expect("time"),
+        })
+        .into_response()
+    })
+}

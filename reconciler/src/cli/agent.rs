@@ -1,0 +1,123 @@
+//! `hive start`, `stop`, `restart`, `suspend`, `resume`, `retry` and `send`: commands to one agent.
+
+use std::io::Read as _;
+
+use jiff::SignedDuration;
+use shared::AgentName;
+use shared::admin_api::{Acknowledged, OperatorMessage, OverrideRequest};
+use shared::agent_api::{MAX_BODY_BYTES, SendResponse};
+
+use super::Session;
+use super::error::CliError;
+use super::exit::Exit;
+use super::look::parse_duration;
+use super::page::{Page, Tone};
+
+/// An override that holds until it is taken back.
+#[derive(Debug, clap::Args)]
+pub(super) struct OverrideArgs {
+    /// The agent
+    agent: AgentName,
+    /// Say why; kept in the history
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
+}
+
+/// An override that may end by itself.
+#[derive(Debug, clap::Args)]
+pub(super) struct TimedOverrideArgs {
+    #[command(flatten)]
+    of: OverrideArgs,
+    /// End it by itself after this time, such as 30m, 2h or 1d
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    lasts: Option<SignedDuration>,
+}
+
+impl From<OverrideArgs> for TimedOverrideArgs {
+    fn from(of: OverrideArgs) -> Self {
+        Self { of, lasts: None }
+    }
+}
+
+/// Records an override. The daemon carries it out.
+pub(super) async fn command(
+    session: &mut Session<'_>,
+    verb: &str,
+    args: TimedOverrideArgs,
+) -> Result<Exit, CliError> {
+    let TimedOverrideArgs { of, lasts } = args;
+    let request = OverrideRequest {
+        reason: of.reason,
+        until: lasts.map(|lasts| session.clock.now() + lasts),
+    };
+    let path = format!("/v1/agents/{}/{verb}", of.agent);
+    let reply = session.client.post::<Acknowledged>(&path, &request).await?;
+    session.ui.show(&reply.raw, || acknowledged(&reply.view))?;
+    Ok(Exit::Done)
+}
+
+fn acknowledged(answer: &Acknowledged) -> Page {
+    let mut page = Page::default();
+    let symbol = if answer.changed {
+        Tone::Good.of("✓ ")
+    } else {
+        Tone::Faint.of("· ")
+    };
+    page.line([symbol, answer.message.as_str().into()]);
+    page
+}
+
+/// Arguments of `hive send`.
+#[derive(Debug, clap::Args)]
+pub(super) struct SendArgs {
+    /// The agent
+    agent: AgentName,
+    /// The message; - reads it from standard input
+    #[arg(allow_hyphen_values = true)]
+    text: String,
+    /// Send the message once however often this command is run with the same id
+    #[arg(long, value_name = "ID")]
+    dedupe: Option<String>,
+}
+
+pub(super) async fn send(session: &mut Session<'_>, args: SendArgs) -> Result<Exit, CliError> {
+    let SendArgs { agent, text, dedupe } = args;
+    let body = if text == "-" { from_stdin().await? } else { text };
+    if body.trim().is_empty() {
+        return Err(CliError::BadMessage(format!("the message to {agent} is empty")));
+    }
+    if body.len() > MAX_BODY_BYTES {
+        return Err(CliError::BadMessage(format!(
+            "the message to {agent} is longer than {MAX_BODY_BYTES} bytes"
+        )));
+    }
+    let path = format!("/v1/agents/{agent}/messages");
+    let message = OperatorMessage { body, dedupe };
+    let reply = session.client.post::<SendResponse>(&path, &message).await?;
+    session.ui.show(&reply.raw, || {
+        let SendResponse { id, duplicate } = reply.view;
+        let done = if duplicate { "was sent before" } else { "is stored" };
+        acknowledged(&Acknowledged {
+            message: format!("message {id} to {agent} {done}"),
+            changed: !duplicate,
+        })
+    })?;
+    Ok(Exit::Done)
+}
+
+async fn from_stdin() -> Result<String, CliError> {
+    let unreadable = |source| CliError::Unreadable {
+        path: "standard input".to_owned(),
+        source,
+    };
+    let read = tokio::task::spawn_blocking(|| {
+        let mut body = String::new();
+        // One byte more than allowed, so that too long a message is noticed.
+        let limit = u64::try_from(MAX_BODY_BYTES + 1).unwrap_or(u64::MAX);
+        std::io::stdin().lock().take(limit).read_to_string(&mut body)?;
+        Ok(body)
+    });
+    read.await
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+        .map_err(unreadable)
+}

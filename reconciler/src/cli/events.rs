@@ -1,0 +1,228 @@
+//! `hive events`: the durable stream of what happened, once or as it happens.
+
+use std::io;
+use std::time::Duration;
+
+use reqwest::Response;
+use shared::admin_api::{EPOCH_HEADER, EventPage};
+use shared::event::{Event, Level};
+
+use super::error::CliError;
+use super::exit::Exit;
+use super::look::stamp;
+use super::page::{Page, Span, Tone};
+use super::sse::Parser;
+use super::{Session, words};
+
+/// Events asked for at once.
+const PAGE: u64 = 500;
+/// The first and the longest wait before the stream is opened again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Arguments of `hive events`.
+#[derive(Debug, clap::Args)]
+pub(super) struct EventsArgs {
+    /// Follow: show new events as they happen, until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+    /// Begin after this event instead of showing the last few
+    #[arg(long, value_name = "SEQ")]
+    after: Option<u64>,
+    /// Begin with the last N events
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        default_value_t = 20,
+        conflicts_with = "after"
+    )]
+    lines: u64,
+}
+
+/// Where the reader is in the stream. Positions of different epochs have nothing to do with each other.
+#[derive(Debug, Default)]
+struct Cursor {
+    epoch: Option<String>,
+    after: u64,
+}
+
+impl Cursor {
+    /// Notes the stream's epoch. Returns false, and goes back to the start, when it is another than before.
+    fn stays_in(&mut self, epoch: &str) -> bool {
+        match self.epoch.replace(epoch.to_owned()) {
+            Some(before) if before != epoch => {
+                self.after = 0;
+                false
+            }
+            _ => true,
+        }
+    }
+}
+
+pub(super) async fn run(session: &mut Session<'_>, args: EventsArgs) -> Result<Exit, CliError> {
+    let mut cursor = Cursor::default();
+    match args.after {
+        Some(after) => cursor.after = after,
+        None => {
+            let page = page(session, 0, 1).await?;
+            cursor.after = page.last.saturating_sub(args.lines);
+            cursor.epoch = Some(page.epoch);
+        }
+    }
+    if !args.follow {
+        return once(session, cursor).await;
+    }
+    tokio::select! {
+        // Nothing is lost by dropping the follower in the middle: it only reads.
+        stop = tokio::signal::ctrl_c() => stop.map(|()| Exit::Done).map_err(CliError::Output),
+        end = follow(session, cursor) => end,
+    }
+}
+
+async fn page(session: &Session<'_>, after: u64, limit: u64) -> Result<EventPage, CliError> {
+    let path = format!("/v1/events?after={after}&limit={limit}");
+    Ok(session.client.get::<EventPage>(&path).await?.view)
+}
+
+/// Shows what there is and ends.
+async fn once(session: &mut Session<'_>, mut cursor: Cursor) -> Result<Exit, CliError> {
+    loop {
+        let page = page(session, cursor.after, PAGE).await?;
+        if !cursor.stays_in(&page.epoch) {
+            another_epoch(session)?;
+            continue;
+        }
+        let before = cursor.after;
+        for event in &page.events {
+            show(session, &mut cursor, event)?;
+        }
+        // Without progress there is nothing more to come, whatever `last` says.
+        if cursor.after >= page.last || cursor.after == before {
+            return Ok(Exit::Done);
+        }
+    }
+}
+
+/// Shows events as they come, across restarts of the daemon.
+async fn follow(session: &mut Session<'_>, mut cursor: Cursor) -> Result<Exit, CliError> {
+    // A daemon that is not there to begin with is an error; one that goes away comes back.
+    let mut stream = open(session, &cursor).await?;
+    loop {
+        let epoch = stream
+            .headers()
+            .get(EPOCH_HEADER)
+            .and_then(|value| value.to_str().ok());
+        if epoch.is_none_or(|epoch| cursor.stays_in(epoch)) {
+            read(session, &mut cursor, stream).await?;
+            session
+                .ui
+                .note("the connection to the daemon was lost; trying again")?;
+            stream = reopen(session, &cursor).await?;
+        } else {
+            another_epoch(session)?;
+            stream = reopen(session, &cursor).await?;
+        }
+    }
+}
+
+async fn open(session: &Session<'_>, cursor: &Cursor) -> Result<Response, CliError> {
+    let path = format!("/v1/events?after={}&follow=true", cursor.after);
+    session.client.stream(&path, cursor.after).await
+}
+
+async fn reopen(session: &Session<'_>, cursor: &Cursor) -> Result<Response, CliError> {
+    let (mut delay, longest) = RETRY;
+    loop {
+        match open(session, cursor).await {
+            Err(error) if error.may_pass() => {
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(longest);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Reads the stream until it breaks off.
+async fn read(session: &mut Session<'_>, cursor: &mut Cursor, mut stream: Response) -> Result<(), CliError> {
+    let mut parser = Parser::default();
+    while let Ok(Some(bytes)) = stream.chunk().await {
+        let messages = parser
+            .feed(&bytes)
+            .map_err(|error| CliError::BadEvent(io::Error::other(error)))?;
+        for message in messages {
+            let event = serde_json::from_str(&message).map_err(|error| CliError::BadEvent(error.into()))?;
+            show(session, cursor, &event)?;
+        }
+    }
+    Ok(())
+}
+
+/// Shows an event once, even when the stream repeats it.
+fn show(session: &mut Session<'_>, cursor: &mut Cursor, event: &Event) -> Result<(), CliError> {
+    if event.seq <= cursor.after {
+        return Ok(());
+    }
+    session.ui.show_line(event, || {
+        let mut page = Page::default();
+        page.line(spans(event));
+        page
+    })?;
+    cursor.after = event.seq;
+    Ok(())
+}
+
+fn another_epoch(session: &mut Session<'_>) -> Result<(), CliError> {
+    session
+        .ui
+        .note("the daemon has another ledger now; its events are shown from the first one")
+}
+
+/// An event on one line.
+pub(super) fn spans(event: &Event) -> [Span; 7] {
+    let (tone, mark) = match event.level {
+        Level::Info => (Tone::Plain, "  "),
+        Level::Warning => (Tone::Warn, "! "),
+        Level::Alert => (Tone::Bad, "✗ "),
+    };
+    [
+        Tone::Faint.of(format!("{:>6}  {}  ", event.seq, stamp(event.at))),
+        tone.of(mark),
+        words::agent(event.agent.as_ref()),
+        "  ".into(),
+        Tone::Info.of(&event.kind),
+        "  ".into(),
+        tone.of(&event.message),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::fixtures;
+
+    #[test]
+    fn an_event_is_one_line_whatever_it_says() {
+        let mut event = fixtures::event(7);
+        event.message = "two\nlines \x1b[1m".to_owned();
+        let mut page = Page::default();
+        page.line(spans(&event));
+        insta::assert_snapshot!(fixtures::plain(&page), @r"
+             7  2026-01-02 11:57:00Z  ✗ alice  gateOpened  two␊lines ␛[1m
+        ");
+    }
+
+    #[test]
+    fn another_epoch_begins_at_its_first_event() {
+        let mut cursor = Cursor {
+            epoch: None,
+            after: 5,
+        };
+        assert!(cursor.stays_in("a"));
+        assert!(cursor.stays_in("a"));
+        assert_eq!(cursor.after, 5);
+        assert!(!cursor.stays_in("b"));
+        assert_eq!(cursor.after, 0);
+        assert!(cursor.stays_in("b"));
+    }
+}

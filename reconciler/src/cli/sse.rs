@@ -1,0 +1,94 @@
+//! Server-sent events: bytes in, messages out.
+
+/// The longest message: far more than any event, far less than memory.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// The stream holds a message that is too long.
+#[derive(Debug, thiserror::Error)]
+#[error("a message of the event stream is longer than {MAX_BYTES} bytes")]
+pub(crate) struct TooLong;
+
+/// Cuts a byte stream into messages, wherever it is split. Of a message only its data matters here.
+#[derive(Debug, Default)]
+pub(crate) struct Parser {
+    line: Vec<u8>,
+    data: Option<String>,
+}
+
+impl Parser {
+    /// Takes in more bytes and returns the messages they complete.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<String>, TooLong> {
+        let mut messages = Vec::new();
+        let mut rest = bytes;
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(&rest[..end]);
+            rest = &rest[end + 1..];
+            let line = std::mem::take(&mut self.line);
+            messages.extend(self.line(&line));
+            self.check_size()?;
+        }
+        self.line.extend_from_slice(rest);
+        self.check_size()?;
+        Ok(messages)
+    }
+
+    fn check_size(&self) -> Result<(), TooLong> {
+        let held = self.line.len() + self.data.as_ref().map_or(0, String::len);
+        if held > MAX_BYTES { Err(TooLong) } else { Ok(()) }
+    }
+
+    /// Takes in a whole line; an empty one ends a message. The position in the stream is read from the event
+    /// itself, so `id`, `event` and `retry` say nothing new; a line that begins with a colon is a heartbeat.
+    fn line(&mut self, line: &[u8]) -> Option<String> {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            return self.data.take();
+        }
+        let value = line.strip_prefix(b"data:")?;
+        let value = String::from_utf8_lossy(value.strip_prefix(b" ").unwrap_or(value));
+        match &mut self.data {
+            Some(data) => {
+                data.push('\n');
+                data.push_str(&value);
+            }
+            None => self.data = Some(value.into_owned()),
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const STREAM: &[u8] =
+        b": hi\n\nid: 1\ndata: {\"a\":1}\n\nevent: x\r\ndata: one\r\ndata:two\r\n\r\ndata: \xc3\xa9\n\n";
+
+    #[test]
+    fn heartbeats_are_skipped_and_data_lines_joined() {
+        let messages = Parser::default().feed(STREAM).expect("short");
+        assert_eq!(messages, ["{\"a\":1}", "one\ntwo", "é"]);
+    }
+
+    #[test]
+    fn a_message_without_end_is_refused() {
+        let mut parser = Parser::default();
+        let chunk = vec![b'x'; MAX_BYTES / 2 + 1];
+        assert!(parser.feed(&chunk).is_ok());
+        assert!(parser.feed(&chunk).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_where_the_stream_is_split(cut in 0..STREAM.len(), cut2 in 0..STREAM.len()) {
+            let (a, b) = (cut.min(cut2), cut.max(cut2));
+            let mut parser = Parser::default();
+            let mut messages = Vec::new();
+            for part in [&STREAM[..a], &STREAM[a..b], &STREAM[b..]] {
+                messages.extend(parser.feed(part).expect("short"));
+            }
+            prop_assert_eq!(messages, Parser::default().feed(STREAM).expect("short"));
+        }
+    }
+}

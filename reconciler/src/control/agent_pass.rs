@@ -1,0 +1,341 @@
+//! One pass over one agent: observe, plan, revalidate, carry out, until there is nothing left that may be done now.
+
+use std::sync::Arc;
+
+use shared::AgentName;
+use shared::admin_api::DiffEntry;
+use shared::event::Level;
+use shared::gate::GateState;
+use tokio::sync::SemaphorePermit;
+
+use super::reconciler::{PassError, Reconciler, Requeue};
+use super::views::AgentView;
+use crate::execute;
+use crate::gate::revalidate;
+use crate::invariants;
+use crate::model::change::Change;
+use crate::model::gates::{GateAction, NewGate};
+use crate::model::inventory::AgentInventory;
+use crate::model::records::{AgentLedger, AgentLife};
+use crate::model::step::Action;
+use crate::observe;
+use crate::plan::agent::Inputs;
+use crate::plan::schedule::{Schedule, schedule};
+use crate::plan::{Plan, agent as planner, refs, status, view};
+use crate::spec::Accepted;
+
+/// A pass that carries out more steps than this is going round in circles.
+const MAX_ROUNDS: usize = 64;
+/// The largest commit diff kept with a gate, in bytes.
+const MAX_DIFF: usize = 64 * 1024;
+
+impl Reconciler {
+    pub(super) async fn agent_pass(&self, name: &AgentName) -> Result<Requeue, PassError> {
+        let Some(accepted) = self.accepted() else {
+            return Ok(Requeue::default());
+        };
+        let Some(facts) = self.facts(&accepted) else {
+            return Ok(Requeue::default());
+        };
+        for _ in 0..MAX_ROUNDS {
+            let Some(ledger) = self.ledger.agent(name).await? else {
+                self.views().agents.remove(name);
+                return Ok(Requeue::default());
+            };
+            let inventory = observe::agent(&self.host, &ledger).await;
+            let now = self.host.clock.now();
+            let spec = accepted.spec.agents.get(name);
+            let inputs = Inputs {
+                facts: &facts,
+                spec,
+                inventory: &inventory,
+                ledger: &ledger,
+                now,
+            };
+            let plan = planner::plan(inputs)?;
+            let violations = invariants::check(&plan, &inventory, &ledger);
+            if let Some(violation) = violations.first() {
+                return Err(PassError::Invariant(violation.to_string()));
+            }
+            if self.settle(&plan, &inventory, &ledger).await? {
+                continue;
+            }
+            let actions = revalidate(&facts.policy, &plan, &ledger.gates);
+            if !actions.is_empty() {
+                self.sync_gates(&ledger, actions).await?;
+                continue;
+            }
+            let scheduled = schedule(&facts.policy, &plan, &ledger.gates, &ledger.attempts, now);
+            self.announce(name, &plan);
+            self.show(inputs, &plan, &scheduled, &accepted)?;
+            let Some(ready) = scheduled.ready.first() else {
+                return Ok(Requeue {
+                    at: scheduled.wake_at,
+                    others: Vec::new(),
+                });
+            };
+            self.record(&ledger, &plan, ready).await?;
+            let _permit = self.permit(&ready.planned.step.action).await;
+            execute::step(&self.host, &self.ledger, &ledger, ready, facts.watched_since).await?;
+        }
+        Err(PassError::Restless(MAX_ROUNDS))
+    }
+
+    /// Ends tries and gates whose effect is there although their outcome was never noted: a crash came between.
+    ///
+    /// Only a complete observation can tell: what is merely unknown is not done.
+    async fn settle(
+        &self,
+        plan: &Plan,
+        inventory: &AgentInventory,
+        ledger: &AgentLedger,
+    ) -> Result<bool, PassError> {
+        let AgentInventory {
+            unit,
+            repo,
+            descends,
+            folders,
+            systems,
+            collected_at: _,
+            harness: _,
+        } = inventory;
+        let complete = unit.is_ok() && repo.is_ok() && descends.is_ok() && folders.is_ok() && systems.is_ok();
+        if !complete || plan.partial {
+            return Ok(false);
+        }
+        let planned = |id: &shared::Digest| plan.steps.iter().any(|step| step.id == *id);
+        let begun = ledger.gates.iter().find(|record| {
+            record.gate.state == GateState::Consumed
+                && record.gate.completed_at.is_none()
+                && !plan
+                    .steps
+                    .iter()
+                    .any(|step| step.effect_digest == record.gate.digest)
+        });
+        let stale = ledger.attempts.keys().find(|id| !planned(id)).cloned();
+        let now = self.host.clock.now();
+        let uid = Some(ledger.record.uid);
+        match (begun, stale) {
+            (Some(record), _) => {
+                let id = crate::gate::step_id(&record.step)?;
+                self.ledger
+                    .complete(uid, id, Some(record.gate.id), Vec::new(), now)
+                    .await?;
+                Ok(true)
+            }
+            (None, Some(id)) => {
+                self.ledger.complete(uid, id, None, Vec::new(), now).await?;
+                Ok(true)
+            }
+            (None, None) => Ok(false),
+        }
+    }
+
+    /// Opens and ends gates. A gate about a commit is opened with its diff, so that what is decided about is stored.
+    async fn sync_gates(&self, ledger: &AgentLedger, mut actions: Vec<GateAction>) -> Result<(), PassError> {
+        for action in &mut actions {
+            if let GateAction::Open(gate) = action {
+                self.fill_diff(ledger, gate).await;
+            }
+        }
+        let now = self.host.clock.now();
+        self.ledger.sync_gates(actions, now).await?;
+        Ok(())
+    }
+
+    async fn fill_diff(&self, ledger: &AgentLedger, gate: &mut NewGate) {
+        let Action::Deploy { main, commit, .. } = &gate.step.action else {
+            return;
+        };
+        if main == commit {
+            return;
+        }
+        gate.view.commit_diff = match self
+            .host
+            .repos
+            .diff(&ledger.record.name, main, commit, MAX_DIFF)
+            .await
+        {
+            Ok(diff) => diff,
+            Err(error) => format!("(the diff cannot be shown: {})", error.chain()),
+        };
+    }
+
+    fn announce(&self, name: &AgentName, plan: &Plan) {
+        if let Some((config, paused)) = &plan.announce {
+            self.host.harness.announce(name, config, *paused);
+        }
+    }
+
+    /// Records a plan once, when its first step with an effect outside is about to be carried out.
+    async fn record(
+        &self,
+        ledger: &AgentLedger,
+        plan: &Plan,
+        ready: &crate::plan::schedule::Ready,
+    ) -> Result<(), PassError> {
+        let action = &ready.planned.step.action;
+        if action.is_bookkeeping() || matches!(action, Action::ProjectRef(_) | Action::Activate { .. }) {
+            return Ok(());
+        }
+        let now = self.host.clock.now();
+        let record = &ledger.record;
+        let doc = serde_json::to_value(plan.view(Vec::new())?).unwrap_or_default();
+        let (uid, name) = (Some(record.uid), Some(record.name.clone()));
+        self.ledger
+            .record_plan(uid, name, plan.digest()?, plan.summary(), doc, now)
+            .await?;
+        Ok(())
+    }
+
+    /// Keeps steps of one class from crowding the machine. Held only while the step is carried out.
+    async fn permit(&self, action: &Action) -> Option<SemaphorePermit<'_>> {
+        let class = match action {
+            Action::Build { .. } => &self.builds,
+            Action::Start { .. } | Action::Stop { .. } | Action::Restart { .. } => &self.transitions,
+            _ => return None,
+        };
+        // The semaphores are never closed.
+        class.acquire().await.ok()
+    }
+
+    fn show(
+        &self,
+        inputs: Inputs<'_>,
+        plan: &Plan,
+        scheduled: &Schedule,
+        accepted: &Arc<Accepted>,
+    ) -> Result<(), PassError> {
+        let name = &inputs.ledger.record.name;
+        let faults = accepted.agent_faults.get(name);
+        let faults = faults
+            .map(|f| f.iter().map(ToString::to_string).collect())
+            .unwrap_or_default();
+        let mut views = self.views();
+        if matches!(inputs.ledger.record.life, AgentLife::Archived { .. }) {
+            views.agents.remove(name);
+            return Ok(());
+        }
+        let previous = views.agents.get(name).map(|view| &view.status);
+        let mut status = status::derive(inputs, plan, scheduled, previous, faults);
+        if let Some(why) = self.host.runtime.unsandboxed() {
+            status.notices.push(format!("it runs without a sandbox: {why}"));
+        }
+        let limits = &inputs.spec.map(|spec| spec.limits.clone()).unwrap_or_default();
+        if *limits != shared::spec::LimitsSpec::default() {
+            status
+                .notices
+                .push("its limits are not enforced: the process runtime has no cgroups".to_owned());
+        }
+        let plan_view = plan.view(scheduled.waiting.clone())?;
+        let diff = diff(inputs, plan);
+        views.agents.insert(
+            name.clone(),
+            AgentView {
+                status,
+                plan: plan_view,
+                diff,
+            },
+        );
+        Ok(())
+    }
+}
+
+/// Facts that are not as wanted.
+fn diff(inputs: Inputs<'_>, plan: &Plan) -> Vec<DiffEntry> {
+    let Inputs {
+        inventory, ledger, ..
+    } = inputs;
+    let record = &ledger.record;
+    let agent = Some(record.name.clone());
+    let mut entries = Vec::new();
+    let mut fact = |fact: &str, desired: Option<String>, observed: Option<String>, known: bool| {
+        if let Some(desired) = desired.filter(|desired| observed.as_ref() != Some(desired)) {
+            entries.push(DiffEntry {
+                agent: agent.clone(),
+                fact: fact.to_owned(),
+                desired,
+                observed,
+                known,
+            });
+        }
+    };
+    let deployed = record.deployed.as_ref().map(|d| &d.output);
+    fact(
+        "system",
+        plan.desired_system.clone(),
+        deployed.map(|d| d.system.clone()),
+        true,
+    );
+    let repo = inventory.repo.as_ref().ok().and_then(Option::as_ref);
+    if matches!(record.life, AgentLife::Active) {
+        let main = repo.and_then(|repo| repo.main.as_ref()).map(ToString::to_string);
+        fact(
+            "main",
+            record.main().map(ToString::to_string),
+            main,
+            inventory.repo.is_ok(),
+        );
+        for (name, tag) in refs::wanted_tags(&ledger.proposals) {
+            let seen = repo
+                .and_then(|repo| repo.tags.get(&name))
+                .map(|tag| tag.commit.to_string());
+            fact(
+                &format!("tag {name}"),
+                Some(tag.commit.to_string()),
+                seen,
+                inventory.repo.is_ok(),
+            );
+        }
+    }
+    let unit = inventory.unit.as_ref();
+    let running = match unit {
+        Ok(crate::host::UnitState::Running { toplevel, .. }) => Some(toplevel.to_string()),
+        _ => None,
+    };
+    let wants_run = plan
+        .steps
+        .iter()
+        .any(|s| matches!(s.step.action, Action::Start { .. } | Action::Restart { .. }));
+    if running.is_some() || wants_run {
+        fact(
+            "toplevel",
+            deployed.map(|d| d.toplevel.to_string()),
+            running,
+            unit.is_ok(),
+        );
+    }
+    let stops = plan
+        .steps
+        .iter()
+        .find(|s| matches!(s.step.action, Action::Stop { .. }));
+    fact(
+        "run state",
+        stops.map(|_| "stopped".to_owned()),
+        Some("running".to_owned()),
+        unit.is_ok(),
+    );
+    if let Some(harness) = &inventory.harness {
+        let config = harness.report.config.as_ref().map(ToString::to_string);
+        fact(
+            "config",
+            deployed.map(|d| d.config_digest.to_string()),
+            config,
+            true,
+        );
+    }
+    for planned in plan
+        .steps
+        .iter()
+        .filter(|s| matches!(s.step.action, Action::Spawn | Action::Archive))
+    {
+        fact("life", Some(view::action(&planned.step.action)), None, true);
+    }
+    entries
+}
+
+/// The alarm of a key that runs too often.
+pub(super) fn hot_alarm(name: &AgentName, at: jiff::Timestamp) -> Change {
+    let message = format!("{name} is looked at unusually often: something keeps changing underneath it");
+    execute::event(name, Level::Warning, "hotObject", message, at)
+}

@@ -1,0 +1,359 @@
+//! What people and agents ask for. Each is one ledger transaction and a nudge; the loop does the rest.
+
+use jiff::Timestamp;
+use serde_json::json;
+use shared::agent_api::{ProposalInfo, ProposalPhase};
+use shared::event::Level;
+use shared::gate::{Asker, Gate};
+use shared::spec::RunState;
+use shared::{AgentName, Digest, GateId, ProposalNumber};
+
+use super::reconciler::{Key, Reconciler};
+use crate::execute::{event, plain_mark};
+use crate::host::Imported;
+use crate::ledger::{DecideError, LedgerError};
+use crate::model::change::Change;
+use crate::model::records::{AgentLedger, AgentLife, Override, Overrides, Proposal};
+
+/// Proposals of one agent that may be open at once.
+const MAX_OPEN_PROPOSALS: usize = 8;
+
+/// A command was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// No such agent.
+    #[error("there is no agent {0}")]
+    NoAgent(AgentName),
+    /// The agent is not in the part of its life where that makes sense.
+    #[error("{agent} {why}")]
+    Unfit {
+        /// The agent.
+        agent: AgentName,
+        /// Why.
+        why: &'static str,
+    },
+    /// Too many proposals wait already.
+    #[error("{agent} has {open} open proposals: wait until one of them is decided")]
+    TooManyProposals {
+        /// The agent.
+        agent: AgentName,
+        /// How many.
+        open: usize,
+    },
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Who asks, why, and for how long.
+#[derive(Debug, Clone)]
+pub struct Because {
+    /// Who, as the transport says.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Until when.
+    pub until: Option<Timestamp>,
+}
+
+impl Reconciler {
+    /// Decides about a gate.
+    ///
+    /// # Errors
+    /// When the gate was decided already, moved, or does not exist.
+    pub async fn decide(
+        &self,
+        gate: GateId,
+        approve: bool,
+        digest: Digest,
+        by: String,
+        reason: String,
+    ) -> Result<Gate, DecideError> {
+        let now = self.host.clock.now();
+        let gate = self.ledger.decide(gate, approve, by, reason, digest, now).await?;
+        self.nudge(gate.agent.clone().map_or(Key::Hive, Key::Agent));
+        Ok(gate)
+    }
+
+    /// Overrides whether an agent should run. Returns whether that changes anything.
+    ///
+    /// # Errors
+    /// When there is no such agent, or the ledger fails.
+    pub async fn set_run(
+        &self,
+        name: &AgentName,
+        run: RunState,
+        because: Because,
+    ) -> Result<bool, CommandError> {
+        let ledger = self.command_on(name).await?;
+        let declared = self
+            .accepted()
+            .and_then(|accepted| accepted.spec.agents.get(name).map(|spec| spec.run));
+        let now = self.host.clock.now();
+        let before = ledger.overrides.run.as_ref().filter(|o| o.holds(now));
+        let effective = before.map(|o| o.value).or(declared);
+        if effective == Some(run) && because.until.is_none() {
+            return Ok(false);
+        }
+        // What the spec says anyway needs no override.
+        let value = if declared == Some(run) {
+            None
+        } else {
+            Some(overriding(run, &because, now))
+        };
+        let word = match run {
+            RunState::Running => "started",
+            RunState::Paused => "paused",
+            RunState::Stopped => "stopped",
+        };
+        let overrides = Overrides {
+            run: value,
+            ..ledger.overrides.clone()
+        };
+        self.command(
+            &ledger,
+            overrides,
+            "runOverridden",
+            format!("{name} is to be {word}"),
+            &because,
+        )
+        .await?;
+        Ok(true)
+    }
+
+    /// Suspends planning for an agent.
+    ///
+    /// # Errors
+    /// When there is no such agent, or the ledger fails.
+    pub async fn suspend(&self, name: &AgentName, because: Because) -> Result<bool, CommandError> {
+        let ledger = self.command_on(name).await?;
+        let suspended = Some(overriding((), &because, self.host.clock.now()));
+        let overrides = Overrides {
+            suspended,
+            ..ledger.overrides.clone()
+        };
+        let message = format!("{name} is suspended: nothing is changed about it");
+        self.command(&ledger, overrides, "suspended", message, &because)
+            .await?;
+        Ok(true)
+    }
+
+    /// Ends a suspension.
+    ///
+    /// # Errors
+    /// When there is no such agent, or the ledger fails.
+    pub async fn resume(&self, name: &AgentName, because: Because) -> Result<bool, CommandError> {
+        let ledger = self.command_on(name).await?;
+        if ledger.overrides.suspended.is_none() {
+            return Ok(false);
+        }
+        let overrides = Overrides {
+            suspended: None,
+            ..ledger.overrides.clone()
+        };
+        self.command(
+            &ledger,
+            overrides,
+            "resumed",
+            format!("{name} is resumed"),
+            &because,
+        )
+        .await?;
+        Ok(true)
+    }
+
+    /// Asks for a restart of the run that is there now.
+    ///
+    /// # Errors
+    /// When there is no such agent, or the ledger fails.
+    pub async fn restart(&self, name: &AgentName, because: Because) -> Result<bool, CommandError> {
+        let ledger = self.command_on(name).await?;
+        if ledger.record.deployed.is_none() {
+            return Err(CommandError::Unfit {
+                agent: name.clone(),
+                why: "has nothing deployed to restart",
+            });
+        }
+        let now = self.host.clock.now();
+        let uid = ledger.record.uid;
+        let note = by_whom(format!("{name} is to be restarted"), &because);
+        let changes = vec![
+            Change::RestartBefore { uid, at: now },
+            event(name, Level::Info, "restartRequested", note, now),
+        ];
+        self.ledger.apply(changes).await?;
+        self.nudge(Key::Agent(name.clone()));
+        Ok(true)
+    }
+
+    /// Forgets failures, quarantines and failed builds, so that everything is tried again.
+    ///
+    /// # Errors
+    /// When there is no such agent, or the ledger fails.
+    pub async fn retry(&self, name: &AgentName, because: Because) -> Result<bool, CommandError> {
+        let ledger = self.command_on(name).await?;
+        let now = self.host.clock.now();
+        let note = by_whom(format!("{name}: everything that failed is tried again"), &because);
+        let changes = vec![
+            Change::Forget {
+                uid: ledger.record.uid,
+            },
+            event(name, Level::Info, "retried", note, now),
+        ];
+        self.ledger.apply(changes).await?;
+        self.nudge(Key::Agent(name.clone()));
+        Ok(true)
+    }
+
+    /// Opens a proposal for a commit that was taken in. The same commit twice is one proposal.
+    ///
+    /// # Errors
+    /// When too many are open, or the ledger fails.
+    pub async fn propose(
+        &self,
+        name: &AgentName,
+        imported: Imported,
+        asked_by: Asker,
+    ) -> Result<ProposalInfo, CommandError> {
+        let ledger = self.command_on(name).await?;
+        let open: Vec<&Proposal> = ledger.proposals.iter().filter(|p| !p.phase.is_final()).collect();
+        if let Some(known) = open.iter().find(|p| p.commit == imported.commit) {
+            return Ok(info(&ledger, known));
+        }
+        if open.len() >= MAX_OPEN_PROPOSALS {
+            return Err(CommandError::TooManyProposals {
+                agent: name.clone(),
+                open: open.len(),
+            });
+        }
+        let now = self.host.clock.now();
+        let uid = ledger.record.uid;
+        let number = self.ledger.next_proposal(uid).await?;
+        let Imported {
+            commit,
+            title,
+            reason,
+        } = imported;
+        let phase = ProposalPhase::Proposed;
+        let marks = [(phase, plain_mark(now, ""))].into();
+        let proposal = Proposal {
+            number,
+            commit,
+            title,
+            reason,
+            asked_by,
+            phase,
+            marks,
+        };
+        let shown = info(&ledger, &proposal);
+        let message = format!("{name} proposes {number}: {}", proposal.title);
+        let changes = vec![
+            Change::Propose {
+                uid,
+                proposal: Box::new(proposal),
+            },
+            event(name, Level::Info, "proposed", message, now),
+        ];
+        self.ledger.apply(changes).await?;
+        self.nudge(Key::Agent(name.clone()));
+        Ok(shown)
+    }
+
+    /// An agent's proposals, newest first.
+    ///
+    /// # Errors
+    /// When there is no such agent, or the ledger fails.
+    pub async fn proposals(&self, name: &AgentName) -> Result<Vec<ProposalInfo>, CommandError> {
+        let ledger = self.command_on(name).await?;
+        Ok(ledger
+            .proposals
+            .iter()
+            .rev()
+            .map(|proposal| info(&ledger, proposal))
+            .collect())
+    }
+
+    /// The agent a command is about.
+    async fn command_on(&self, name: &AgentName) -> Result<AgentLedger, CommandError> {
+        let ledger = self.ledger.agent(name).await?;
+        let ledger = ledger.ok_or_else(|| CommandError::NoAgent(name.clone()))?;
+        match ledger.record.life {
+            AgentLife::Removed { .. } | AgentLife::Archived { .. } => Err(CommandError::Unfit {
+                agent: name.clone(),
+                why: "is no longer declared in the spec",
+            }),
+            AgentLife::Declared | AgentLife::Active => Ok(ledger),
+        }
+    }
+
+    async fn command(
+        &self,
+        ledger: &AgentLedger,
+        overrides: Overrides,
+        kind: &'static str,
+        message: String,
+        because: &Because,
+    ) -> Result<(), CommandError> {
+        let now = self.host.clock.now();
+        let name = &ledger.record.name;
+        let changes = vec![
+            Change::Overrides {
+                uid: ledger.record.uid,
+                overrides,
+            },
+            Change::Event {
+                agent: Some(name.clone()),
+                level: Level::Info,
+                kind,
+                message: by_whom(message, because),
+                data: json!({ "by": because.by, "reason": because.reason, "until": because.until }),
+                at: now,
+            },
+        ];
+        self.ledger.apply(changes).await?;
+        self.nudge(Key::Agent(name.clone()));
+        Ok(())
+    }
+}
+
+fn overriding<T>(value: T, because: &Because, now: Timestamp) -> Override<T> {
+    Override {
+        value,
+        by: because.by.clone(),
+        reason: because.reason.clone(),
+        since: now,
+        until: because.until,
+    }
+}
+
+fn by_whom(message: String, because: &Because) -> String {
+    if because.reason.is_empty() {
+        format!("{message} ({})", because.by)
+    } else {
+        format!("{message} ({}: {})", because.by, because.reason)
+    }
+}
+
+fn info(ledger: &AgentLedger, proposal: &Proposal) -> ProposalInfo {
+    use shared::gate::GateState;
+    let open = |number: ProposalNumber| {
+        let gates = ledger.gates.iter().map(|record| &record.gate);
+        let mut open = gates.filter(|gate| gate.proposal == Some(number) && gate.state == GateState::Open);
+        open.next().map(|gate| gate.id)
+    };
+    let mark = proposal.marks.get(&proposal.phase);
+    ProposalInfo {
+        number: proposal.number,
+        commit: proposal.commit.clone(),
+        title: proposal.title.clone(),
+        phase: proposal.phase,
+        reason: mark
+            .map(|mark| mark.reason.clone())
+            .filter(|reason| !reason.is_empty()),
+        gate: open(proposal.number),
+        at: proposal
+            .marks
+            .get(&ProposalPhase::Proposed)
+            .map_or(Timestamp::UNIX_EPOCH, |mark| mark.at),
+    }
+}

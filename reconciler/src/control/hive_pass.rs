@@ -1,0 +1,262 @@
+//! One pass over the hive: the spec file, the register of agents, removals.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use camino::Utf8Path;
+use serde_json::json;
+use shared::AgentName;
+use shared::event::Level;
+use shared::plan::{Waiting, WaitingOn};
+use shared::spec::Spec;
+
+use super::reconciler::{Key, PassError, Reconciler, Requeue, lock};
+use crate::execute;
+use crate::gate::revalidate;
+use crate::model::change::Change;
+use crate::model::records::{AgentLife, AgentOrigin, AgentRecord};
+use crate::plan::hive as planner;
+use crate::plan::hive::DeclaredNames;
+use crate::plan::schedule::schedule;
+use crate::spec::{self, Accepted};
+
+/// A pass that carries out more steps than this is going round in circles.
+const MAX_ROUNDS: usize = 16;
+
+impl Reconciler {
+    pub(super) async fn hive_pass(&self) -> Result<Requeue, PassError> {
+        let accepted = self.accept().await?;
+        let Some(facts) = self.facts(&accepted) else {
+            self.views().hive_waiting = spec_faults(&accepted);
+            return Ok(Requeue::default());
+        };
+        let mut others = self.register(&accepted).await?;
+        for _ in 0..MAX_ROUNDS {
+            let records = self.ledger.agents().await?.complete()?;
+            let declared = declared_names(&accepted);
+            let plan = planner::plan(&facts, &records, &declared)?;
+            let gates = self.ledger.hive_gates().await?;
+            let actions = revalidate(&facts.policy, &plan, &gates);
+            let now = self.host.clock.now();
+            if !actions.is_empty() {
+                self.ledger.sync_gates(actions, now).await?;
+                continue;
+            }
+            let attempts = self.ledger.hive_attempts().await?;
+            let scheduled = schedule(&facts.policy, &plan, &gates, &attempts, now);
+            let mut waiting = spec_faults(&accepted);
+            waiting.extend(scheduled.waiting.clone());
+            waiting.extend(facts.unsupported.clone().map(|error| Waiting {
+                what: "every agent".to_owned(),
+                on: WaitingOn::Terminal { error },
+                hint: Some("change the spec".to_owned()),
+            }));
+            {
+                let mut views = self.views();
+                views.hive_plan = Some(plan.view(waiting.clone())?);
+                views.hive_waiting = waiting;
+            }
+            let Some(ready) = scheduled.ready.first() else {
+                others.sort();
+                others.dedup();
+                return Ok(Requeue {
+                    at: scheduled.wake_at,
+                    others,
+                });
+            };
+            execute::hive_step(&self.host, &self.ledger, ready).await?;
+            others.extend(
+                planner::removed(&records, &declared)
+                    .into_iter()
+                    .map(|(name, _)| Key::Agent(name)),
+            );
+        }
+        Err(PassError::Restless(MAX_ROUNDS))
+    }
+
+    /// Reads the spec file and decides what is in force. Writes only when that changed.
+    async fn accept(&self) -> Result<Arc<Accepted>, PassError> {
+        let path = self.host.spec.path();
+        let path = Utf8Path::new(&path);
+        let previous = match self.accepted() {
+            Some(previous) => Some(previous),
+            None => self.restored(path).await?.map(Arc::new),
+        };
+        let parsed = match self.host.spec.read().await {
+            Ok(text) => spec::parse(&text),
+            Err(error) => spec::Parsed::unreadable(error.chain()),
+        };
+        let accepted = Arc::new(spec::accept(previous.as_deref(), parsed, path));
+        let first = self.accepted().is_none();
+        let unchanged = previous.as_deref().is_some_and(|previous| *previous == *accepted);
+        if !unchanged || first {
+            self.note_spec(previous.as_deref(), &accepted).await?;
+            *lock(&self.accepted) = Some(Arc::clone(&accepted));
+        }
+        Ok(accepted)
+    }
+
+    /// The last good spec of an earlier run.
+    async fn restored(&self, path: &Utf8Path) -> Result<Option<Accepted>, PassError> {
+        let Some(stored) = self.ledger.spec().await? else {
+            return Ok(None);
+        };
+        // It was written by this program: should it not read back, the file decides alone.
+        let spec: Option<Spec> = serde_json::from_str(&stored.text).ok();
+        Ok(spec.map(|spec| Accepted::restored(path.to_owned(), spec, stored.generation)))
+    }
+
+    async fn note_spec(&self, previous: Option<&Accepted>, accepted: &Accepted) -> Result<(), PassError> {
+        let now = self.host.clock.now();
+        let newer = previous.map_or(accepted.generation > 0, |p| p.generation != accepted.generation);
+        if newer {
+            let text = serde_json::to_string(&*accepted.spec).unwrap_or_default();
+            let (digest, generation) = (accepted.digest.clone(), accepted.generation);
+            self.ledger.store_spec(text, digest, generation, now).await?;
+        }
+        let faults: Vec<String> = accepted
+            .faults
+            .iter()
+            .chain(accepted.agent_faults.values().flatten())
+            .map(ToString::to_string)
+            .collect();
+        let faults_before: Vec<String> = previous
+            .map(|p| {
+                p.faults
+                    .iter()
+                    .chain(p.agent_faults.values().flatten())
+                    .map(ToString::to_string)
+                    .collect()
+            })
+            .unwrap_or_default();
+        let mut changes = Vec::new();
+        let mut event = |level, kind, message: String| {
+            let data = json!({ "generation": accepted.generation, "faults": faults });
+            changes.push(Change::Event {
+                agent: None,
+                level,
+                kind,
+                message,
+                data,
+                at: now,
+            });
+        };
+        if newer {
+            let count = accepted.spec.agents.len();
+            let message = format!(
+                "spec generation {} is in force ({count} agents)",
+                accepted.generation
+            );
+            event(Level::Info, "specAccepted", message);
+        }
+        if !faults.is_empty() && faults != faults_before {
+            let first = faults.first().cloned().unwrap_or_default();
+            let more = faults.len() - 1;
+            let more = if more == 0 {
+                String::new()
+            } else {
+                format!(" (and {more} more)")
+            };
+            event(
+                Level::Warning,
+                "specFault",
+                format!("{}: {first}{more}", accepted.path),
+            );
+        }
+        if faults.is_empty() && !faults_before.is_empty() {
+            event(
+                Level::Info,
+                "specMended",
+                format!("{}: no faults any more", accepted.path),
+            );
+        }
+        if !changes.is_empty() {
+            self.ledger.apply(changes).await?;
+        }
+        Ok(())
+    }
+
+    /// Registers agents that are new, and takes back removals of agents that are declared again. Returns every agent
+    /// that should be looked at.
+    async fn register(&self, accepted: &Accepted) -> Result<Vec<Key>, PassError> {
+        let now = self.host.clock.now();
+        let records = self.ledger.agents().await?.complete()?;
+        let by_name: BTreeMap<&AgentName, &AgentRecord> = records.iter().map(|r| (&r.name, r)).collect();
+        let mut changes = Vec::new();
+        for name in accepted.spec.agents.keys() {
+            match by_name.get(name) {
+                None => {
+                    let uid = self.host.ids.agent_uid();
+                    changes.push(Change::Register {
+                        name: name.clone(),
+                        uid,
+                        origin: AgentOrigin::Spec,
+                        at: now,
+                    });
+                }
+                Some(record) if matches!(record.life, AgentLife::Removed { .. }) => {
+                    let life = if record.seed.is_some() {
+                        AgentLife::Active
+                    } else {
+                        AgentLife::Declared
+                    };
+                    changes.push(Change::Life {
+                        uid: record.uid,
+                        life,
+                    });
+                    let message = format!("{name} is declared again");
+                    changes.push(execute::event(name, Level::Info, "agentReturned", message, now));
+                }
+                Some(_) => {}
+            }
+        }
+        if !changes.is_empty() {
+            self.ledger.apply(changes).await?;
+        }
+        let changed = {
+            let mut views = self.views();
+            let changed = views.spec_seen.as_ref() != Some(&accepted.digest);
+            views.spec_seen = Some(accepted.digest.clone());
+            changed
+        };
+        if !changed {
+            return Ok(Vec::new());
+        }
+        let declared = accepted.spec.agents.keys().cloned();
+        Ok(declared
+            .chain(records.into_iter().map(|r| r.name))
+            .map(Key::Agent)
+            .collect())
+    }
+}
+
+fn declared_names(accepted: &Accepted) -> DeclaredNames {
+    let names = accepted
+        .spec
+        .agents
+        .keys()
+        .chain(accepted.agent_faults.keys())
+        .cloned()
+        .collect();
+    DeclaredNames {
+        names,
+        spec: accepted.digest.clone(),
+    }
+}
+
+/// What is wrong with the spec file, as waits of the hive.
+fn spec_faults(accepted: &Accepted) -> Vec<Waiting> {
+    let hint = Some(format!("hive spec check {}", accepted.path));
+    let fault = |fault: &spec::Fault| Waiting {
+        what: if accepted.stale {
+            "the spec file".to_owned()
+        } else {
+            "part of the spec file".to_owned()
+        },
+        on: WaitingOn::Terminal {
+            error: fault.to_string(),
+        },
+        hint: hint.clone(),
+    };
+    accepted.faults.iter().map(fault).collect()
+}

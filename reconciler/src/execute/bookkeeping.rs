@@ -1,0 +1,115 @@
+//! Steps that change the ledger alone: one transaction, nothing outside.
+
+use jiff::Timestamp;
+use shared::agent_api::ProposalPhase;
+use shared::event::Level;
+
+use super::{deploy, ended, event, plain_mark};
+use crate::model::change::Change;
+use crate::model::records::{AgentLedger, Failures};
+use crate::model::step::Action;
+use crate::plan::trial::clocked;
+
+/// The changes of a bookkeeping step; `None` when the step has an effect outside.
+pub(super) fn changes(
+    action: &Action,
+    agent: &AgentLedger,
+    watched_since: Timestamp,
+    now: Timestamp,
+) -> Option<Vec<Change>> {
+    let record = &agent.record;
+    let (uid, name) = (record.uid, &record.name);
+    Some(match action {
+        Action::SetPhase {
+            number,
+            phase,
+            reason,
+        } => match phase {
+            ProposalPhase::Failed | ProposalPhase::Denied => ended(agent, *number, *phase, reason, now),
+            ProposalPhase::Proposed
+            | ProposalPhase::Building
+            | ProposalPhase::Approved
+            | ProposalPhase::Deployed => {
+                vec![Change::Phase {
+                    uid,
+                    number: *number,
+                    phase: *phase,
+                    mark: plain_mark(now, reason),
+                }]
+            }
+        },
+        Action::ProbationClock { active } => {
+            let probation = agent
+                .probation
+                .as_ref()
+                .map(|trial| clocked(trial, *active, watched_since, now));
+            vec![Change::Probation { uid, probation }]
+        }
+        Action::MarkGood { system } => {
+            let deployed = record.deployed.as_ref().filter(|d| d.output.system == *system);
+            let mut changes = vec![Change::Probation { uid, probation: None }];
+            if let Some(deployed) = deployed {
+                changes.push(Change::LastGood {
+                    uid,
+                    deployed: Box::new(deployed.clone()),
+                });
+                let short = crate::plan::view::short_system(system);
+                let message = format!("{name}: system {short} passed its probation");
+                changes.push(event(name, Level::Info, "passedProbation", message, now));
+            }
+            changes
+        }
+        Action::Revert {
+            failed,
+            to: _,
+            reason,
+        } => deploy::revert(agent, failed, reason, now),
+        Action::NoteFailure { at, what } => {
+            let count = agent.failures.count.saturating_add(1);
+            let failures = Failures {
+                count,
+                last_at: Some(*at),
+                last: what.clone(),
+            };
+            let mut changes = vec![
+                Change::Failures { uid, failures },
+                event(
+                    name,
+                    Level::Warning,
+                    "ended",
+                    format!("{name} {what} (time {count} in a row)"),
+                    now,
+                ),
+            ];
+            if let Some(trial) = &agent.probation {
+                let mut stopped = clocked(trial, false, watched_since, now);
+                stopped.failed_starts = stopped.failed_starts.saturating_add(1);
+                changes.push(Change::Probation {
+                    uid,
+                    probation: Some(stopped),
+                });
+            }
+            changes
+        }
+        Action::ClearFailures => {
+            let message = format!("{name} has recovered");
+            vec![
+                Change::Failures {
+                    uid,
+                    failures: Failures::default(),
+                },
+                event(name, Level::Info, "recovered", message, now),
+            ]
+        }
+        Action::AcceptRemoval { .. }
+        | Action::Spawn
+        | Action::Build { .. }
+        | Action::Deploy { .. }
+        | Action::ProjectRef(_)
+        | Action::Activate { .. }
+        | Action::Start { .. }
+        | Action::Stop { .. }
+        | Action::Restart { .. }
+        | Action::Archive => return None,
+    })
+}

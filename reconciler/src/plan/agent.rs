@@ -1,0 +1,499 @@
+//! The plan of one agent: its life, its candidate from the spec, its proposals.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use shared::agent_api::ProposalPhase;
+use shared::canonical::NotCanonical;
+use shared::gate::{Asker, CapabilityChange, GateClass, GateState, GateView, Verdict};
+use shared::plan::WaitingOn;
+use shared::spec::AgentSpec;
+use shared::{AgentName, AgentUid, CommitOid, Digest, ProposalNumber};
+
+use super::{HiveFacts, Plan, free};
+use crate::gate;
+use crate::host::UnitState;
+use crate::model::build::{BuildOutput, BuildRequest, GrantMode};
+use crate::model::inventory::AgentInventory;
+use crate::model::records::{AgentLedger, AgentLife, BuildState, Proposal};
+use crate::model::step::{Action, Authority, Interruption, Step};
+
+/// Everything the plan of one agent is made from.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The hive.
+    pub facts: &'a HiveFacts,
+    /// The agent as declared; absent when it is not declared, or declared with faults and never accepted before.
+    pub spec: Option<&'a AgentSpec>,
+    /// What was observed.
+    pub inventory: &'a AgentInventory,
+    /// What the ledger knows.
+    pub ledger: &'a AgentLedger,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// Plans one agent.
+///
+/// # Errors
+/// Only when a value has no canonical form, which means a fault in the program.
+pub fn plan(inputs: Inputs<'_>) -> Result<Plan, NotCanonical> {
+    let mut planner = Planner {
+        inputs,
+        plan: Plan::new(Some(inputs.ledger.record.name.clone())),
+    };
+    match inputs.ledger.record.life {
+        AgentLife::Archived { .. } => {}
+        AgentLife::Removed { .. } => planner.removed()?,
+        AgentLife::Declared => planner.declared()?,
+        AgentLife::Active => planner.active()?,
+    }
+    Ok(planner.plan)
+}
+
+pub(super) struct Planner<'a> {
+    pub(super) inputs: Inputs<'a>,
+    pub(super) plan: Plan,
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn name(&self) -> &'a AgentName {
+        &self.inputs.ledger.record.name
+    }
+
+    pub(super) fn uid(&self) -> AgentUid {
+        self.inputs.ledger.record.uid
+    }
+
+    /// A step that needs no decision.
+    pub(super) fn free(&mut self, action: Action) -> Result<(), NotCanonical> {
+        let step = free(action, self.name(), self.uid());
+        self.plan.push(self.inputs.facts, step, GateView::default())
+    }
+
+    /// A step under an authority.
+    pub(super) fn step(
+        &mut self,
+        action: Action,
+        authority: Authority,
+        view: GateView,
+    ) -> Result<(), NotCanonical> {
+        let step = Step {
+            agent: Some(self.name().clone()),
+            uid: Some(self.uid()),
+            action,
+            authority,
+        };
+        self.plan.push(self.inputs.facts, step, view)
+    }
+
+    /// A step that needs a decision and has nothing to show but its summary.
+    pub(super) fn gated(
+        &mut self,
+        action: Action,
+        class: GateClass,
+        asked_by: Asker,
+    ) -> Result<(), NotCanonical> {
+        let summary = format!("{}: {}", self.name(), super::view::action(&action));
+        let view = GateView {
+            summary,
+            ..GateView::default()
+        };
+        self.step(action, Authority::Class { class, asked_by }, view)
+    }
+
+    pub(super) fn unknown(&mut self, what: &str, source: &str, error: &str) {
+        let on = WaitingOn::StaleInventory {
+            source: source.to_owned(),
+            error: Some(error.to_owned()),
+        };
+        self.plan.wait(what, on, None);
+    }
+
+    pub(super) fn stuck(&mut self, what: &str, error: impl Into<String>, hint: Option<String>) {
+        self.plan
+            .wait(what, WaitingOn::Terminal { error: error.into() }, hint);
+    }
+
+    fn declared(&mut self) -> Result<(), NotCanonical> {
+        if self.spec_or_wait().is_none() {
+            return Ok(());
+        }
+        self.gated(Action::Spawn, GateClass::Spawn, Asker::Spec)
+    }
+
+    /// The declared agent, or a wait that says why nothing is planned.
+    fn spec_or_wait(&mut self) -> Option<&'a AgentSpec> {
+        if let Some(why) = &self.inputs.facts.unsupported {
+            self.stuck("everything", why.clone(), None);
+            self.plan.partial = true;
+            return None;
+        }
+        if self.inputs.spec.is_none() {
+            let first = format!("a valid entry agents.{} in the spec", self.name());
+            let hint = Some("hive spec check FILE".to_owned());
+            self.plan
+                .wait("everything", WaitingOn::Dependency { first }, hint);
+        }
+        self.inputs.spec
+    }
+
+    /// A removed agent is stopped at once; its state is archived once the operator agrees.
+    fn removed(&mut self) -> Result<(), NotCanonical> {
+        match &self.inputs.inventory.unit {
+            Err(error) => self.unknown("stopping and archiving", "runtime", error),
+            Ok(UnitState::Running { run, .. }) => {
+                let action = Action::Stop { run: run.clone() };
+                self.gated(action, GateClass::Stop, Asker::Spec)?;
+            }
+            Ok(UnitState::Foreign { what }) => self.foreign(what),
+            Ok(UnitState::Absent | UnitState::Exited { .. }) => {
+                self.gated(Action::Archive, GateClass::Archive, Asker::Spec)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn foreign(&mut self, what: &str) {
+        let error = format!("something else runs under this agent's name: {what}");
+        self.stuck(
+            "the run state",
+            error,
+            Some(format!("stop it, then run: hive retry {}", self.name())),
+        );
+    }
+
+    fn active(&mut self) -> Result<(), NotCanonical> {
+        let ledger = self.inputs.ledger;
+        if let Some(suspended) = ledger
+            .overrides
+            .suspended
+            .as_ref()
+            .filter(|o| o.holds(self.inputs.now))
+        {
+            let on = WaitingOn::Suspended {
+                until: suspended.until,
+                by: suspended.by.clone(),
+                reason: suspended.reason.clone(),
+            };
+            self.plan
+                .wait("everything", on, Some(format!("hive resume {}", self.name())));
+            // The running agent keeps running, with the config it was told of.
+            self.announce();
+            return Ok(());
+        }
+        let Some(spec) = self.spec_or_wait() else {
+            return Ok(());
+        };
+        self.refs()?;
+        let settled = self.candidate(spec)?;
+        self.proposals(spec, settled)?;
+        self.trial(spec)?;
+        self.files()?;
+        self.run(spec)?;
+        Ok(())
+    }
+
+    fn request(&self, spec: &AgentSpec, commit: &CommitOid, grants: GrantMode) -> BuildRequest {
+        BuildRequest {
+            agent: self.name().clone(),
+            uid: self.uid(),
+            hive: self.inputs.facts.name.clone(),
+            operator: self.inputs.facts.operator.clone(),
+            commit: commit.clone(),
+            spec: spec.clone(),
+            harness: self.inputs.facts.harness.clone(),
+            grants,
+        }
+    }
+
+    /// What a request led to, as far as it is known and still there.
+    fn built(&self, key: &Digest) -> Option<&'a BuildState> {
+        let state = self.inputs.ledger.builds.get(key)?;
+        if let (BuildState::Built(output), Ok(present)) = (state, &self.inputs.inventory.systems) {
+            // A system that vanished is built again; one that could not be looked for is taken to be there.
+            if present.get(&output.system) == Some(&false) {
+                return None;
+            }
+        }
+        Some(state)
+    }
+
+    /// The system that the spec and the deployed commit ask for. Returns whether it is the deployed one.
+    fn candidate(&mut self, spec: &AgentSpec) -> Result<bool, NotCanonical> {
+        let ledger = self.inputs.ledger;
+        let Some(commit) = ledger.record.main() else {
+            self.stuck("deploying", "the agent has no seed commit", None);
+            return Ok(false);
+        };
+        let deployed = ledger.record.deployed.as_ref();
+        let granted = deployed.map(|d| d.output.grants.clone()).unwrap_or_default();
+        let request = self.request(spec, commit, GrantMode::Granted(granted));
+        let key = request.key()?;
+        let output = match self.built(&key) {
+            None => {
+                let action = Action::Build {
+                    key,
+                    request: Box::new(request),
+                    proposal: None,
+                };
+                self.gated(action, GateClass::Build, Asker::Spec)?;
+                return Ok(false);
+            }
+            Some(BuildState::Failed { error }) => {
+                let hint = Some(format!("hive explain {}", self.name()));
+                self.stuck(
+                    "deploying what the spec asks for",
+                    format!("the build failed: {error}"),
+                    hint,
+                );
+                return Ok(false);
+            }
+            Some(BuildState::Built(output)) => output,
+        };
+        self.plan.desired_system = Some(output.system.clone());
+        if deployed.is_some_and(|d| d.output.system == output.system) {
+            return Ok(true);
+        }
+        if let Some(quarantine) = ledger.quarantine.get(&output.system) {
+            let error = format!("this system failed its probation: {}", quarantine.reason);
+            let hint = Some(format!("change the spec, or run: hive retry {}", self.name()));
+            self.stuck("deploying what the spec asks for", error, hint);
+            // What is deployed is the last good system: proposals may be built on it, as they may hold the cure.
+            return Ok(deployed.is_some());
+        }
+        self.deploy(key, output, None, Asker::Spec)?;
+        Ok(false)
+    }
+
+    fn proposals(&mut self, spec: &AgentSpec, settled: bool) -> Result<(), NotCanonical> {
+        for proposal in self
+            .inputs
+            .ledger
+            .proposals
+            .iter()
+            .filter(|p| !p.phase.is_final())
+        {
+            if settled {
+                self.proposal(spec, proposal)?;
+            } else {
+                let on = WaitingOn::Dependency {
+                    first: "what the spec asks for is deployed".to_owned(),
+                };
+                self.plan.wait(format!("proposal {}", proposal.number), on, None);
+                self.plan.ended_because = "the spec changed underneath it".to_owned();
+            }
+        }
+        Ok(())
+    }
+
+    fn proposal(&mut self, spec: &AgentSpec, proposal: &'a Proposal) -> Result<(), NotCanonical> {
+        let number = proposal.number;
+        let what = format!("proposal {number}");
+        match &self.inputs.inventory.descends {
+            Err(error) => {
+                self.unknown(&what, "config repo", error);
+                return Ok(());
+            }
+            Ok(descends) => match descends.get(&proposal.commit) {
+                Some(true) => {}
+                Some(false) => {
+                    self.plan.ended_because =
+                        "main moved on; the proposal no longer descends from it".to_owned();
+                    let reason = "main moved on: fetch it, rebase your commit onto it, and propose again";
+                    return self.phase(number, ProposalPhase::Failed, reason);
+                }
+                None => {
+                    self.unknown(&what, "config repo", "not looked at yet");
+                    return Ok(());
+                }
+            },
+        }
+        let request = self.request(spec, &proposal.commit, GrantMode::Asked);
+        let key = request.key()?;
+        let output = match self.built(&key) {
+            None => {
+                if proposal.phase != ProposalPhase::Building {
+                    self.phase(number, ProposalPhase::Building, "")?;
+                }
+                let action = Action::Build {
+                    key,
+                    request: Box::new(request),
+                    proposal: Some(number),
+                };
+                return self.gated(action, GateClass::Build, proposal.asked_by);
+            }
+            Some(BuildState::Failed { error }) => {
+                return self.phase(number, ProposalPhase::Failed, error);
+            }
+            Some(BuildState::Built(output)) => output,
+        };
+        if let Some(quarantine) = self.inputs.ledger.quarantine.get(&output.system) {
+            return self.phase(number, ProposalPhase::Failed, &quarantine.reason);
+        }
+        if let Some(trial) = &self.inputs.ledger.probation {
+            let until = super::trial::ends_at(trial, self.inputs.facts.watched_since, self.inputs.now);
+            self.plan.wait(what, WaitingOn::Health { until }, None);
+            return Ok(());
+        }
+        let class = self.deploy_class(output);
+        if let (Verdict::Never, rule) = gate::verdict(&self.inputs.facts.policy, class, proposal.asked_by) {
+            return self.phase(
+                number,
+                ProposalPhase::Denied,
+                &format!("the policy {rule} forbids it"),
+            );
+        }
+        let decided = self.inputs.ledger.gates.iter().any(|record| {
+            record.gate.proposal == Some(number)
+                && record.gate.class != GateClass::Build
+                && matches!(record.gate.state, GateState::Approved | GateState::Consumed)
+        });
+        if proposal.phase == ProposalPhase::Building
+            || (proposal.phase == ProposalPhase::Approved && !decided)
+        {
+            self.phase(number, ProposalPhase::Proposed, "")?;
+        }
+        self.deploy(key, output, Some(proposal), proposal.asked_by)
+    }
+
+    fn phase(
+        &mut self,
+        number: ProposalNumber,
+        phase: ProposalPhase,
+        reason: &str,
+    ) -> Result<(), NotCanonical> {
+        self.free(Action::SetPhase {
+            number,
+            phase,
+            reason: reason.to_owned(),
+        })
+    }
+
+    fn deployed_output(&self) -> Option<&'a BuildOutput> {
+        self.inputs.ledger.record.deployed.as_ref().map(|d| &d.output)
+    }
+
+    fn interruption(&self, output: &BuildOutput) -> Interruption {
+        match self.deployed_output() {
+            None => Interruption::None,
+            Some(now) if now.toplevel != output.toplevel => Interruption::Restart,
+            Some(now) if now.config_digest != output.config_digest => Interruption::Reload,
+            Some(_) => Interruption::None,
+        }
+    }
+
+    /// `reload*` when nothing but MCP servers changes and no restart is needed, else `deploy*`.
+    fn deploy_class(&self, output: &BuildOutput) -> GateClass {
+        let changes = output.capability_diff(self.deployed_output());
+        let widens = changes.iter().any(|change| change.widens);
+        let only_servers = !changes.is_empty()
+            && changes
+                .iter()
+                .all(|change| change.field.starts_with("mcpServers."))
+            && self.interruption(output) == Interruption::Reload;
+        match (only_servers, widens) {
+            (true, false) => GateClass::ReloadWithin,
+            (true, true) => GateClass::ReloadWidens,
+            (false, false) => GateClass::DeployWithin,
+            (false, true) => GateClass::DeployWidens,
+        }
+    }
+
+    fn deploy(
+        &mut self,
+        build: Digest,
+        output: &BuildOutput,
+        proposal: Option<&Proposal>,
+        asked_by: Asker,
+    ) -> Result<(), NotCanonical> {
+        let ledger = self.inputs.ledger;
+        let Some(main) = ledger.record.main() else {
+            return Ok(());
+        };
+        let before = self.deployed_output();
+        let interrupts = self.interruption(output);
+        let class = self.deploy_class(output);
+        let action = Action::Deploy {
+            build,
+            system: output.system.clone(),
+            from: before.map(|b| b.system.clone()),
+            commit: output.commit.clone(),
+            main: main.clone(),
+            proposal: proposal.map(|p| p.number),
+            grants: output.grants.clone(),
+            interrupts,
+            watched: altered_servers(before, output),
+        };
+        let view = self.deploy_view(output, before, proposal, interrupts);
+        self.step(action, Authority::Class { class, asked_by }, view)
+    }
+
+    fn deploy_view(
+        &self,
+        output: &BuildOutput,
+        before: Option<&BuildOutput>,
+        proposal: Option<&Proposal>,
+        interrupts: Interruption,
+    ) -> GateView {
+        let name = self.name();
+        let changes: Vec<CapabilityChange> = output.capability_diff(before);
+        let widening = changes.iter().filter(|change| change.widens).count();
+        let source = match proposal {
+            Some(proposal) => format!("proposal {} of {name}", proposal.number),
+            None => format!("the spec's {name}"),
+        };
+        let power = match widening {
+            0 => "within its capabilities".to_owned(),
+            1 => "widening 1 capability".to_owned(),
+            n => format!("widening {n} capabilities"),
+        };
+        let closure_diff = match before {
+            None => vec![format!("new: {}", output.system)],
+            Some(before) => vec![format!("{} -> {}", before.system, output.system)],
+        };
+        GateView {
+            summary: format!("deploy {source}, {power}"),
+            title: proposal.map(|p| p.title.clone()),
+            reason: proposal
+                .map(|p| p.reason.clone())
+                .filter(|reason| !reason.is_empty()),
+            commit_diff: String::new(),
+            closure_diff,
+            capabilities: changes,
+            steps: deploy_steps(name, interrupts, proposal.is_some()),
+        }
+    }
+}
+
+/// MCP servers that `output` adds or alters: a deployment is good once they are healthy.
+fn altered_servers(before: Option<&BuildOutput>, output: &BuildOutput) -> BTreeSet<shared::ServerName> {
+    let old = before.map(|b| &b.config.mcp_servers);
+    let unchanged = |name, server| old.and_then(|old| old.get(name)) == Some(server);
+    let servers = output.config.mcp_servers.iter();
+    servers
+        .filter(|(name, server)| !unchanged(*name, *server))
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+fn deploy_steps(name: &AgentName, interrupts: Interruption, proposal: bool) -> Vec<String> {
+    let mut steps = Vec::new();
+    if proposal {
+        steps.push(format!("main of {name}'s config repo moves to the commit"));
+    }
+    steps.push("launch file, tree and config are written".to_owned());
+    steps.push(match interrupts {
+        Interruption::Restart => {
+            format!("{name} restarts at its next turn boundary: what it is started from changes")
+        }
+        Interruption::Reload => {
+            format!("{name} reloads its config at its next turn boundary, without a restart")
+        }
+        Interruption::None => format!("{name} starts from it when it should run"),
+    });
+    steps.push(format!(
+        "{name} is on probation; when it does not become healthy, the last good system comes back"
+    ));
+    steps
+}

@@ -1,0 +1,185 @@
+//! `main` and the tags as projections of the ledger: what is missing or was moved is written again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shared::CommitOid;
+use shared::agent_api::ProposalPhase;
+use shared::canonical::NotCanonical;
+
+use super::agent::Planner;
+use crate::host::{RefUpdate, RepoState};
+use crate::model::records::{AgentRecord, Mark, Proposal};
+use crate::model::step::Action;
+
+/// The folders of the tags that belong to the daemon.
+const FOLDERS: [&str; 6] = ["proposal", "building", "approved", "deployed", "failed", "denied"];
+
+/// A tag as the ledger wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedTag {
+    /// The commit.
+    pub commit: CommitOid,
+    /// The annotation.
+    pub message: String,
+    /// The time in the tag object.
+    pub at: jiff::Timestamp,
+}
+
+/// The tags that the ledger's proposals ask for, by name.
+pub fn wanted_tags(proposals: &[Proposal]) -> BTreeMap<String, WantedTag> {
+    let mut tags = BTreeMap::new();
+    for proposal in proposals {
+        for (phase, mark) in &proposal.marks {
+            if shows(*phase, proposal.phase) {
+                let name = format!("{}/{}", phase.as_str(), proposal.number);
+                let message = annotation(&name, mark);
+                tags.insert(
+                    name,
+                    WantedTag {
+                        commit: proposal.commit.clone(),
+                        message,
+                        at: mark.at,
+                    },
+                );
+            }
+        }
+    }
+    tags
+}
+
+/// Whether the tag of a phase that was reached is shown now. A phase that was taken back is not.
+fn shows(reached: ProposalPhase, now: ProposalPhase) -> bool {
+    match reached {
+        ProposalPhase::Proposed => true,
+        ProposalPhase::Approved => {
+            matches!(
+                now,
+                ProposalPhase::Approved | ProposalPhase::Deployed | ProposalPhase::Failed
+            )
+        }
+        ProposalPhase::Building | ProposalPhase::Deployed | ProposalPhase::Failed | ProposalPhase::Denied => {
+            reached == now
+        }
+    }
+}
+
+/// What a tag says: enough to rebuild the decision from the tag alone.
+fn annotation(name: &str, mark: &Mark) -> String {
+    let mut text = format!("{name}\n");
+    let mut line = |key: &str, value: &str| {
+        text.push('\n');
+        text.push_str(key);
+        text.push_str(": ");
+        // One line a field, whatever the text holds, so that no reason can forge another field.
+        text.extend(value.chars().map(|c| if c.is_control() { ' ' } else { c }));
+    };
+    if let Some(gate) = mark.gate {
+        line("gate", &gate.to_string());
+    }
+    if let Some(digest) = &mark.digest {
+        line("digest", digest.as_str());
+    }
+    if let Some(by) = &mark.by {
+        line("by", by);
+    }
+    if !mark.reason.is_empty() {
+        line("reason", &mark.reason);
+    }
+    text.push('\n');
+    text
+}
+
+/// Whether `main` was moved by somebody else: it is nowhere it ever belonged.
+pub fn main_drifted(record: &AgentRecord, proposals: &[Proposal], observed: &CommitOid) -> bool {
+    let deployed = proposals
+        .iter()
+        .filter(|p| p.marks.contains_key(&ProposalPhase::Deployed));
+    let known: BTreeSet<&CommitOid> = deployed
+        .map(|p| &p.commit)
+        .chain(record.seed.as_ref())
+        .chain(record.main())
+        .collect();
+    !known.contains(observed)
+}
+
+impl Planner<'_> {
+    /// Repairs `main` and the tags.
+    pub(super) fn refs(&mut self) -> Result<(), NotCanonical> {
+        let ledger = self.inputs.ledger;
+        let repo = match &self.inputs.inventory.repo {
+            Err(error) => {
+                self.unknown("main and the tags", "config repo", error);
+                return Ok(());
+            }
+            Ok(None) => {
+                let error = "its config repo is gone";
+                self.stuck(
+                    "main and the tags",
+                    error,
+                    Some("put it back from a copy of the state folder".into()),
+                );
+                return Ok(());
+            }
+            Ok(Some(repo)) => repo,
+        };
+        if let Some(main) = ledger
+            .record
+            .main()
+            .filter(|main| repo.main.as_ref() != Some(main))
+        {
+            if repo
+                .main
+                .as_ref()
+                .is_some_and(|seen| main_drifted(&ledger.record, &ledger.proposals, seen))
+            {
+                self.plan
+                    .notices
+                    .push("main was moved by somebody else and is put back".to_owned());
+            }
+            let update = RefUpdate::Main {
+                from: repo.main.clone(),
+                to: main.clone(),
+            };
+            self.free(Action::ProjectRef(update))?;
+        }
+        self.tags(repo)
+    }
+
+    fn tags(&mut self, repo: &RepoState) -> Result<(), NotCanonical> {
+        let wanted = wanted_tags(&self.inputs.ledger.proposals);
+        for (name, tag) in &wanted {
+            let seen = repo.tags.get(name);
+            if seen.is_some_and(|seen| seen.commit == tag.commit && seen.message == tag.message) {
+                continue;
+            }
+            if seen.is_some() {
+                self.plan
+                    .notices
+                    .push(format!("tag {name} was changed by somebody else and is put back"));
+            }
+            self.free(Action::ProjectRef(RefUpdate::Tag {
+                name: name.clone(),
+                from: seen.map(|seen| seen.object.clone()),
+                commit: tag.commit.clone(),
+                message: tag.message.clone(),
+                at: tag.at,
+            }))?;
+        }
+        let ours = |name: &str| {
+            name.split_once('/')
+                .is_some_and(|(folder, _)| FOLDERS.contains(&folder))
+        };
+        for (name, seen) in repo
+            .tags
+            .iter()
+            .filter(|(name, _)| ours(name) && !wanted.contains_key(*name))
+        {
+            let update = RefUpdate::DeleteTag {
+                name: name.clone(),
+                from: seen.object.clone(),
+            };
+            self.free(Action::ProjectRef(update))?;
+        }
+        Ok(())
+    }
+}

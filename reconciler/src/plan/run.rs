@@ -1,0 +1,280 @@
+//! The run state: folders written, process started, stopped or restarted, harness told.
+
+use jiff::Timestamp;
+use shared::canonical::NotCanonical;
+use shared::gate::{Asker, GateClass, GateView};
+use shared::plan::WaitingOn;
+use shared::spec::{AgentSpec, Drain, RunState};
+
+use super::after;
+use super::agent::Planner;
+use crate::gate;
+use crate::host::{ExitCause, UnitState};
+use crate::model::records::Deployed;
+use crate::model::step::{Action, Authority};
+
+/// An agent that has run this long has recovered: its failures are forgotten.
+const RECOVERED_AFTER_SECS: i64 = 60;
+
+impl Planner<'_> {
+    /// Whether the agent should run: the operator's override, else the spec.
+    pub(super) fn wanted_run(&self, spec: &AgentSpec) -> RunState {
+        let overridden = self
+            .inputs
+            .ledger
+            .overrides
+            .run
+            .as_ref()
+            .filter(|o| o.holds(self.inputs.now));
+        overridden.map_or(spec.run, |o| o.value)
+    }
+
+    fn run_is_overridden(&self) -> bool {
+        self.inputs
+            .ledger
+            .overrides
+            .run
+            .as_ref()
+            .is_some_and(|o| o.holds(self.inputs.now))
+    }
+
+    /// A run that ended unasked and was not noted yet.
+    pub(super) fn new_failure(&self) -> Option<(Timestamp, String)> {
+        match &self.inputs.inventory.unit {
+            Ok(UnitState::Exited { at, cause, .. }) if *cause != ExitCause::Clean => {
+                let noted = self
+                    .inputs
+                    .ledger
+                    .failures
+                    .last_at
+                    .is_some_and(|last| last >= *at);
+                (!noted).then(|| (*at, cause.to_string()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The deployed system's files are in place.
+    pub(super) fn files_are_written(&self, deployed: &Deployed) -> bool {
+        self.inputs.inventory.folders.as_ref().is_ok_and(|folders| {
+            folders.toplevel.as_ref() == Some(&deployed.output.toplevel)
+                && folders.config.as_ref() == Some(&deployed.output.config_digest)
+        })
+    }
+
+    /// Writes the deployed system's files.
+    pub(super) fn files(&mut self) -> Result<(), NotCanonical> {
+        let Some(deployed) = &self.inputs.ledger.record.deployed else {
+            return Ok(());
+        };
+        match &self.inputs.inventory.folders {
+            Err(error) => self.unknown("launch and config files", "folders", error),
+            Ok(_) if self.files_are_written(deployed) => {}
+            Ok(_) => {
+                let present = self.inputs.inventory.systems.as_ref().ok();
+                if present.and_then(|systems| systems.get(&deployed.output.system)) == Some(&false) {
+                    let error = format!("the deployed system {} is gone", deployed.output.system);
+                    let rebuilt = self
+                        .plan
+                        .steps
+                        .iter()
+                        .any(|s| matches!(s.step.action, Action::Build { .. }));
+                    if !rebuilt {
+                        self.stuck("launch and config files", error, None);
+                    }
+                    return Ok(());
+                }
+                self.free(Action::Activate {
+                    system: deployed.output.system.clone(),
+                    toplevel: deployed.output.toplevel.clone(),
+                    config: deployed.output.config_digest.clone(),
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the harness of the written config.
+    pub(super) fn announce(&mut self) {
+        let Some(deployed) = &self.inputs.ledger.record.deployed else {
+            return;
+        };
+        if !self.files_are_written(deployed) {
+            return;
+        }
+        let paused = self
+            .inputs
+            .spec
+            .is_some_and(|spec| self.wanted_run(spec) == RunState::Paused);
+        self.plan.announce = Some((deployed.output.config_digest.clone(), paused));
+    }
+
+    /// Starts, stops, restarts.
+    pub(super) fn run(&mut self, spec: &AgentSpec) -> Result<(), NotCanonical> {
+        let until = self.inputs.ledger.overrides.run.as_ref().and_then(|o| o.until);
+        if let Some(until) = until.filter(|until| self.inputs.now < *until) {
+            self.plan.wake(until);
+        }
+        if let Some((at, what)) = self.new_failure() {
+            self.free(Action::NoteFailure { at, what })?;
+            return Ok(());
+        }
+        let wanted = self.wanted_run(spec);
+        let deployed = self.inputs.ledger.record.deployed.as_ref();
+        self.announce();
+        match (&self.inputs.inventory.unit, deployed) {
+            (Err(error), _) => self.unknown("the run state", "runtime", error),
+            (Ok(UnitState::Foreign { what }), _) => self.foreign(what),
+            (Ok(UnitState::Running { run, .. }), None) => self.stop(spec, run)?,
+            (Ok(UnitState::Running { run, .. }), Some(_)) if wanted == RunState::Stopped => {
+                self.stop(spec, run)?
+            }
+            (Ok(UnitState::Running { toplevel, since, run }), Some(deployed)) => {
+                self.running(spec, deployed, toplevel == &deployed.output.toplevel, *since, run)?;
+            }
+            (Ok(UnitState::Absent | UnitState::Exited { .. }), Some(deployed))
+                if wanted != RunState::Stopped =>
+            {
+                self.start(deployed)?;
+            }
+            (Ok(UnitState::Absent | UnitState::Exited { .. }), _) => {}
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, spec: &AgentSpec, run: &str) -> Result<(), NotCanonical> {
+        if self.waits_for_turn(spec, "stopping", self.stop_wanted_since()) {
+            return Ok(());
+        }
+        let action = Action::Stop { run: run.to_owned() };
+        if self.run_is_overridden() {
+            // The operator's own command is the decision.
+            return self.step(action, Authority::Free, GateView::default());
+        }
+        self.gated(action, GateClass::Stop, Asker::Spec)
+    }
+
+    fn stop_wanted_since(&self) -> Timestamp {
+        let overridden = self.inputs.ledger.overrides.run.as_ref().map(|o| o.since);
+        overridden
+            .or_else(|| self.inputs.inventory.harness.as_ref().map(|h| h.at))
+            .unwrap_or(self.inputs.now)
+    }
+
+    fn start(&mut self, deployed: &Deployed) -> Result<(), NotCanonical> {
+        if !self.files_are_written(deployed) {
+            return Ok(());
+        }
+        let failures = &self.inputs.ledger.failures;
+        if let Some(last) = failures.last_at.filter(|_| failures.count > 0) {
+            // Every agent has its own spread, so that a host that comes back does not start all at once.
+            let spread = f64::from(u32::from(self.uid().0.as_bytes()[15])) / 255.0;
+            let until = gate::backoff(failures.count, spread, last);
+            if self.inputs.now < until {
+                let on = WaitingOn::Backoff {
+                    until,
+                    attempts: failures.count,
+                    error: failures.last.clone(),
+                };
+                let hint = Some(format!("hive retry {}", self.name()));
+                self.plan.wait("starting", on, hint);
+                return Ok(());
+            }
+        }
+        let action = Action::Start {
+            toplevel: deployed.output.toplevel.clone(),
+        };
+        if self.run_is_overridden() {
+            return self.step(action, Authority::Free, GateView::default());
+        }
+        self.gated(action, GateClass::Start, Asker::Spec)
+    }
+
+    fn running(
+        &mut self,
+        spec: &AgentSpec,
+        deployed: &Deployed,
+        same_toplevel: bool,
+        since: Timestamp,
+        run: &str,
+    ) -> Result<(), NotCanonical> {
+        let asked = self
+            .inputs
+            .ledger
+            .record
+            .restart_before
+            .filter(|before| since < *before);
+        if !same_toplevel || asked.is_some() {
+            if !self.files_are_written(deployed) {
+                return Ok(());
+            }
+            let wanted_since = asked.unwrap_or(deployed.at);
+            if self.waits_for_turn(spec, "restarting", wanted_since) {
+                return Ok(());
+            }
+            let toplevel = deployed.output.toplevel.clone();
+            let authority = if asked.is_some() {
+                Authority::Free
+            } else {
+                Authority::Under(deployed.gate)
+            };
+            let action = Action::Restart {
+                toplevel,
+                run: run.to_owned(),
+            };
+            return self.step(action, authority, GateView::default());
+        }
+        if self.inputs.ledger.failures.count > 0 && self.inputs.inventory.harness.is_some() {
+            let recovered = after(since, RECOVERED_AFTER_SECS);
+            if self.inputs.now >= recovered {
+                self.free(Action::ClearFailures)?;
+            } else {
+                self.plan.wake(recovered);
+            }
+        }
+        if self.inputs.ledger.probation.is_none() {
+            self.await_report(deployed);
+        }
+        Ok(())
+    }
+
+    /// Outside a trial, a harness that does not run the written config is waited for, and shown.
+    fn await_report(&mut self, deployed: &Deployed) {
+        let wanted = &deployed.output.config_digest;
+        match &self.inputs.inventory.harness {
+            None => {
+                let on = WaitingOn::StaleInventory {
+                    source: "harness".to_owned(),
+                    error: None,
+                };
+                self.plan
+                    .wait("knowing what the agent runs (no report yet)", on, None);
+            }
+            Some(harness) if harness.report.config.as_ref() != Some(wanted) => {
+                let first = "the harness loads the written config at its turn boundary".to_owned();
+                self.plan
+                    .wait("the config", WaitingOn::Dependency { first }, None);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Whether an interruption has to wait for the end of the turn; if so, the wait is noted.
+    fn waits_for_turn(&mut self, spec: &AgentSpec, what: &str, wanted_since: Timestamp) -> bool {
+        let busy = self
+            .inputs
+            .inventory
+            .harness
+            .as_ref()
+            .is_some_and(|h| h.report.turn.is_busy());
+        if !busy || spec.drain == Drain::Immediate {
+            return false;
+        }
+        let deadline = after(wanted_since, i64::from(spec.max_turn_minutes) * 60);
+        if self.inputs.now >= deadline {
+            return false;
+        }
+        self.plan.wait(what, WaitingOn::TurnBoundary { deadline }, None);
+        true
+    }
+}

@@ -1,0 +1,307 @@
+//! The three axes of an agent's status, derived from its plan and its facts. A view, never an input to planning.
+
+use jiff::Timestamp;
+use shared::plan::{Waiting, WaitingOn};
+use shared::spec::{Role, RunState};
+use shared::status::{
+    Activity, AgentStatus, Condition, Generations, Health, McpHealth, Origin, Sync, TurnState,
+};
+
+use super::Plan;
+use super::agent::Inputs;
+use super::schedule::Schedule;
+use crate::host::UnitState;
+use crate::model::inventory::AgentInventory;
+use crate::model::records::{AgentLedger, AgentLife, Quarantine};
+
+/// A value with its reason, before it is known since when it holds.
+struct Finding<T>(T, &'static str, String);
+
+fn condition<T: PartialEq + Copy>(
+    finding: Finding<T>,
+    previous: Option<&Condition<T>>,
+    now: Timestamp,
+) -> Condition<T> {
+    let Finding(value, reason, message) = finding;
+    let same = previous.filter(|p| p.value == value && p.reason == reason);
+    Condition {
+        value,
+        reason: reason.to_owned(),
+        message,
+        since: same.map_or(now, |p| p.since),
+    }
+}
+
+/// Derives the status of one agent. `applying` says that a step is being carried out.
+pub fn derive(
+    inputs: Inputs<'_>,
+    plan: &Plan,
+    schedule: &Schedule,
+    previous: Option<&AgentStatus>,
+    faults: Vec<String>,
+) -> AgentStatus {
+    let Inputs {
+        spec,
+        inventory,
+        ledger,
+        now,
+        ..
+    } = inputs;
+    let record = &ledger.record;
+    let deployed = record.deployed.as_ref();
+    let harness = inventory.harness.as_ref();
+    let gates = open_gates(&schedule.waiting);
+    AgentStatus {
+        name: record.name.clone(),
+        uid: Some(record.uid),
+        role: deployed.map_or_else(|| spec.map_or(Role::Worker, |s| s.role), |d| d.output.config.role),
+        sync: condition(sync(plan, schedule, inventory), previous.map(|p| &p.sync), now),
+        health: condition(health(plan, inputs), previous.map(|p| &p.health), now),
+        activity: condition(activity(schedule), previous.map(|p| &p.activity), now),
+        turn: harness.map(|h| h.report.turn),
+        waiting: schedule.waiting.clone(),
+        gates,
+        generations: Generations {
+            desired: plan.desired_system.clone(),
+            deployed: deployed.map(|d| d.output.system.clone()),
+            last_good: record.last_good.as_ref().map(|d| d.output.system.clone()),
+            running_toplevel: match &inventory.unit {
+                Ok(UnitState::Running { toplevel, .. }) => Some(toplevel.clone()),
+                _ => None,
+            },
+            running_config: harness.and_then(|h| h.report.config.clone()),
+            commit: record.main().cloned(),
+            proposal: deployed.map(|d| d.proposal),
+        },
+        mcp: harness.map(|h| h.report.mcp.clone()).unwrap_or_default(),
+        inbox: ledger.inbox,
+        faults,
+        notices: notices(plan, ledger, now),
+        config: deployed.map(|d| d.output.config.clone()),
+        origins: origins(ledger),
+    }
+}
+
+fn origins(ledger: &AgentLedger) -> std::collections::BTreeMap<String, Origin> {
+    let deployed = ledger.record.deployed.as_ref();
+    deployed
+        .map(|d| {
+            d.output
+                .origins
+                .iter()
+                .map(|(field, origin)| (field.as_str().to_owned(), *origin))
+                .collect()
+        })
+        .unwrap_or_default()
+}
+
+fn open_gates(waiting: &[Waiting]) -> Vec<shared::GateId> {
+    let gate = |w: &Waiting| match w.on {
+        WaitingOn::Gate { gate, .. } => Some(gate),
+        _ => None,
+    };
+    waiting.iter().filter_map(gate).collect()
+}
+
+fn notices(plan: &Plan, ledger: &AgentLedger, now: Timestamp) -> Vec<String> {
+    let mut notices = plan.notices.clone();
+    if let Some(run) = ledger.overrides.run.as_ref().filter(|o| o.holds(now)) {
+        let word = match run.value {
+            RunState::Running => "running",
+            RunState::Paused => "paused",
+            RunState::Stopped => "stopped",
+        };
+        notices.push(format!("kept {word} by {}{}", run.by, because(&run.reason)));
+    }
+    if let Some((system, quarantine)) = desired_quarantine(plan, ledger) {
+        let short = super::view::short_system(system);
+        notices.push(format!(
+            "system {short} failed its probation: {}",
+            quarantine.reason
+        ));
+    }
+    notices
+}
+
+fn because(reason: &str) -> String {
+    if reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {reason}")
+    }
+}
+
+fn sync(plan: &Plan, schedule: &Schedule, inventory: &AgentInventory) -> Finding<Sync> {
+    let unknown = [
+        ("runtime", inventory.unit.as_ref().err()),
+        ("config repo", inventory.repo.as_ref().err()),
+        ("folders", inventory.folders.as_ref().err()),
+    ];
+    if let Some((source, error)) = unknown.iter().find_map(|(s, e)| e.map(|e| (s, e))) {
+        return Finding(
+            Sync::Unknown,
+            "sourceFailed",
+            format!("the {source} cannot be observed: {error}"),
+        );
+    }
+    let stale = |w: &&Waiting| matches!(w.on, WaitingOn::StaleInventory { .. });
+    if let Some(waiting) = schedule.waiting.iter().find(stale) {
+        return Finding(Sync::Unknown, "staleInventory", waiting.what.clone());
+    }
+    if plan.steps.is_empty() && schedule.waiting.is_empty() {
+        return Finding(
+            Sync::InSync,
+            "converged",
+            "what is there is what is wanted".to_owned(),
+        );
+    }
+    Finding(Sync::OutOfSync, "differs", plan.summary())
+}
+
+fn health(plan: &Plan, inputs: Inputs<'_>) -> Finding<Health> {
+    let Inputs {
+        spec,
+        inventory,
+        ledger,
+        now,
+        ..
+    } = inputs;
+    if !matches!(ledger.record.life, AgentLife::Active) {
+        return Finding(
+            Health::Suspended,
+            "notActive",
+            "it is not part of the hive (yet, or any more)".to_owned(),
+        );
+    }
+    let overridden = ledger
+        .overrides
+        .run
+        .as_ref()
+        .filter(|o| o.holds(now))
+        .map(|o| o.value);
+    let wanted = overridden.or(spec.map(|s| s.run)).unwrap_or_default();
+    match &inventory.unit {
+        Err(error) => Finding(Health::Unknown, "sourceFailed", error.clone()),
+        Ok(UnitState::Foreign { what }) => Finding(Health::Degraded, "foreign", what.clone()),
+        Ok(UnitState::Absent | UnitState::Exited { .. }) if wanted == RunState::Stopped => {
+            Finding(Health::Suspended, "stopped", "stopped, as wanted".to_owned())
+        }
+        Ok(UnitState::Absent) => Finding(Health::Missing, "notRunning", "it does not run".to_owned()),
+        Ok(UnitState::Exited { cause, .. }) => Finding(Health::Missing, "exited", format!("it {cause}")),
+        Ok(UnitState::Running { .. }) if wanted == RunState::Paused => {
+            Finding(Health::Suspended, "paused", "paused, as wanted".to_owned())
+        }
+        Ok(UnitState::Running { .. }) => running_health(plan, inventory, ledger),
+    }
+}
+
+/// The system that is asked for, when it failed its probation.
+fn desired_quarantine<'a>(plan: &'a Plan, ledger: &'a AgentLedger) -> Option<(&'a String, &'a Quarantine)> {
+    let system = plan.desired_system.as_ref()?;
+    Some((system, ledger.quarantine.get(system)?))
+}
+
+fn running_health(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger) -> Finding<Health> {
+    if ledger.probation.is_some() {
+        return Finding(
+            Health::Progressing,
+            "probation",
+            "a new deployment is on probation".to_owned(),
+        );
+    }
+    let Some(harness) = &inventory.harness else {
+        return Finding(
+            Health::Progressing,
+            "noReport",
+            "its harness has not reported yet".to_owned(),
+        );
+    };
+    if let Some(error) = &harness.report.config_error {
+        return Finding(Health::Degraded, "configError", error.clone());
+    }
+    let failed = |(_, state): &(&shared::ServerName, &shared::status::McpServerState)| {
+        state.health == McpHealth::Failed
+    };
+    if let Some((name, state)) = harness.report.mcp.iter().find(failed) {
+        let error = state.error.as_deref().unwrap_or("no reason given");
+        return Finding(
+            Health::Degraded,
+            "mcpServerFailed",
+            format!("MCP server {name}: {error}"),
+        );
+    }
+    if harness.report.turn == TurnState::NeedsLogin {
+        return Finding(
+            Health::Degraded,
+            "needsLogin",
+            "its driver has no valid login".to_owned(),
+        );
+    }
+    if desired_quarantine(plan, ledger).is_some() {
+        return Finding(
+            Health::Degraded,
+            "reverted",
+            "it runs the last good system: a newer one failed".to_owned(),
+        );
+    }
+    Finding(
+        Health::Healthy,
+        "reporting",
+        harness.report.turn.as_str().to_owned(),
+    )
+}
+
+fn activity(schedule: &Schedule) -> Finding<Activity> {
+    if let Some(ready) = schedule.ready.first() {
+        return Finding(
+            Activity::Applying,
+            "step",
+            super::view::action(&ready.planned.step.action),
+        );
+    }
+    // The most telling wait first: what the operator can act on, then what passes by itself, then what is stuck.
+    let rank = |on: &WaitingOn| match on {
+        WaitingOn::Gate { .. } => 0,
+        WaitingOn::Terminal { .. } | WaitingOn::Breaker { .. } => 1,
+        WaitingOn::Backoff { .. } => 2,
+        WaitingOn::TurnBoundary { .. } => 3,
+        WaitingOn::Health { .. } => 4,
+        WaitingOn::StaleInventory { .. } | WaitingOn::Dependency { .. } => 5,
+        WaitingOn::Suspended { .. } => 6,
+    };
+    let Some(waiting) = schedule.waiting.iter().min_by_key(|w| rank(&w.on)) else {
+        return Finding(Activity::Idle, "converged", "nothing to do".to_owned());
+    };
+    let what = waiting.what.clone();
+    match &waiting.on {
+        WaitingOn::Gate { gate, class } => Finding(
+            Activity::AwaitingGate,
+            "gateOpen",
+            format!("gate {gate} ({class}): {what}"),
+        ),
+        WaitingOn::TurnBoundary { .. } => Finding(Activity::WaitingForTurn, "turnBoundary", what),
+        WaitingOn::Backoff { error, attempts, .. } => Finding(
+            Activity::BackingOff,
+            "backoff",
+            format!("{what}: {error} (try {attempts})"),
+        ),
+        WaitingOn::Terminal { error } => Finding(Activity::Stalled, "terminal", format!("{what}: {error}")),
+        WaitingOn::Breaker { why, .. } => Finding(Activity::Stalled, "breaker", format!("{what}: {why}")),
+        WaitingOn::Health { .. } => Finding(Activity::Applying, "health", what),
+        WaitingOn::StaleInventory { source, .. } => Finding(
+            Activity::Applying,
+            "staleInventory",
+            format!("{what}: waits for the {source}"),
+        ),
+        WaitingOn::Dependency { first } => Finding(
+            Activity::Applying,
+            "dependency",
+            format!("{what}: waits until {first}"),
+        ),
+        WaitingOn::Suspended { by, reason, .. } => Finding(
+            Activity::Idle,
+            "suspended",
+            format!("suspended by {by}{}", because(reason)),
+        ),
+    }
+}

@@ -1,0 +1,245 @@
+//! Decides what is in force after a look at the file. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use shared::spec::{HiveSpec, Spec};
+use shared::{AgentName, Digest};
+
+use super::{Fault, Parsed, VERSION, digest};
+
+/// What is in force, and what is wrong with the file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// The file.
+    pub path: Utf8PathBuf,
+    /// The spec in force. While nothing was ever accepted it declares no agents, which says nothing about which
+    /// agents are wanted: ask [`Accepted::in_force`].
+    pub spec: Arc<Spec>,
+    /// Its digest.
+    pub digest: Digest,
+    /// Rises by one whenever the digest changes; 0 while nothing was ever accepted.
+    pub generation: u64,
+    /// The faults of the document.
+    pub faults: Vec<Fault>,
+    /// Whether the file says something else that was refused.
+    pub stale: bool,
+    /// The agents whose declaration is faulty. One that is not in `spec` either is new, not removed.
+    pub agent_faults: BTreeMap<AgentName, Vec<Fault>>,
+}
+
+impl Accepted {
+    /// A spec that was accepted by an earlier run of the daemon.
+    pub fn restored(path: Utf8PathBuf, spec: Spec, generation: u64) -> Self {
+        Self {
+            path,
+            digest: digest(&spec),
+            spec: Arc::new(spec),
+            generation: generation.max(1),
+            faults: Vec::new(),
+            stale: false,
+            agent_faults: BTreeMap::new(),
+        }
+    }
+
+    /// The spec in force; `None` while nothing was ever accepted, and then nothing may be concluded from it.
+    pub fn in_force(&self) -> Option<&Arc<Spec>> {
+        (self.generation > 0).then_some(&self.spec)
+    }
+
+    /// Whether an agent is declared, be it faultily. Only one that is not was removed.
+    pub fn declares(&self, agent: &AgentName) -> bool {
+        self.spec.agents.contains_key(agent) || self.agent_faults.contains_key(agent)
+    }
+
+    fn nothing(path: Utf8PathBuf) -> Self {
+        let spec = empty();
+        Self {
+            generation: 0,
+            ..Self::restored(path, spec, 0)
+        }
+    }
+}
+
+fn empty() -> Spec {
+    Spec {
+        version: VERSION,
+        hive: HiveSpec { name: String::new() },
+        operator: Default::default(),
+        runtime: Default::default(),
+        builder: Default::default(),
+        policy: Default::default(),
+        web: Default::default(),
+        forge: None,
+        egress: Default::default(),
+        harness: None,
+        spawn_defaults: Default::default(),
+        max_agents: 0,
+        agents: BTreeMap::new(),
+    }
+}
+
+/// Decides what is in force: a refused document leaves all as it was, a faulty agent keeps what it had.
+pub fn accept(previous: Option<&Accepted>, parsed: Parsed, path: &Utf8Path) -> Accepted {
+    let Parsed {
+        spec,
+        faults,
+        bad_agents,
+    } = parsed;
+    let path = path.to_owned();
+    let Some(mut spec) = spec else {
+        let last = previous
+            .cloned()
+            .unwrap_or_else(|| Accepted::nothing(path.clone()));
+        return Accepted {
+            path,
+            faults,
+            stale: true,
+            agent_faults: still_faulty(&last, bad_agents),
+            ..last
+        };
+    };
+    let last = previous.filter(|last| last.generation > 0);
+    for name in bad_agents.keys() {
+        if let Some(kept) = last.and_then(|last| last.spec.agents.get(name)) {
+            spec.agents.insert(name.clone(), kept.clone());
+        }
+    }
+    let digest = digest(&spec);
+    let (spec, generation) = match last {
+        Some(last) if last.digest == digest => (Arc::clone(&last.spec), last.generation),
+        Some(last) => (Arc::new(spec), last.generation + 1),
+        None => (Arc::new(spec), 1),
+    };
+    Accepted {
+        path,
+        spec,
+        digest,
+        generation,
+        faults,
+        stale: false,
+        agent_faults: bad_agents,
+    }
+}
+
+/// A refused document shows everything that is wrong with it, but takes no agent away: one that was faulty before and
+/// never in force stays known.
+fn still_faulty(
+    last: &Accepted,
+    mut faults: BTreeMap<AgentName, Vec<Fault>>,
+) -> BTreeMap<AgentName, Vec<Fault>> {
+    for (name, earlier) in &last.agent_faults {
+        if !last.spec.agents.contains_key(name) {
+            faults.entry(name.clone()).or_insert_with(|| earlier.clone());
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::spec::parse;
+
+    fn look(previous: Option<&Accepted>, agents: Value) -> Accepted {
+        let document = json!({ "version": 1, "hive": { "name": "home" }, "agents": agents });
+        accept(
+            previous,
+            parse(document.to_string().as_bytes()),
+            Utf8Path::new("/etc/hyperhive/hive.json"),
+        )
+    }
+
+    fn refuse(previous: Option<&Accepted>) -> Accepted {
+        accept(previous, parse(b"{"), Utf8Path::new("/etc/hyperhive/hive.json"))
+    }
+
+    fn name(text: &str) -> AgentName {
+        text.parse().expect("a name")
+    }
+
+    #[test]
+    fn the_generation_rises_only_when_something_changed() {
+        let first = look(None, json!({ "a": {} }));
+        let same = look(Some(&first), json!({ "a": { "run": "running" } }));
+        let other = look(Some(&same), json!({ "a": { "run": "paused" } }));
+        let back = look(Some(&other), json!({ "a": {} }));
+        assert_eq!(
+            [&first, &same, &other, &back].map(|accepted| accepted.generation),
+            [1, 1, 2, 3]
+        );
+        assert_eq!(first.digest, back.digest);
+    }
+
+    #[test]
+    fn a_refused_document_leaves_the_last_good_one_in_force() {
+        let good = look(None, json!({ "a": {} }));
+        let stale = refuse(Some(&good));
+        assert_eq!(stale.spec, good.spec);
+        assert_eq!((stale.generation, stale.stale), (1, true));
+        assert_eq!(stale.faults.len(), 1);
+        let mended = look(Some(&stale), json!({ "a": {} }));
+        assert_eq!((mended.generation, mended.stale), (1, false));
+        assert_eq!(mended.faults, []);
+    }
+
+    #[test]
+    fn a_first_document_that_is_refused_puts_nothing_in_force() {
+        let stale = refuse(None);
+        assert_eq!((stale.generation, stale.stale), (0, true));
+        assert_eq!(stale.in_force(), None);
+        assert!(stale.spec.agents.is_empty());
+        // Nor does looking again.
+        assert_eq!(refuse(Some(&stale)).in_force(), None);
+        let first = look(Some(&stale), json!({}));
+        assert_eq!(first.generation, 1);
+        assert!(first.in_force().is_some());
+    }
+
+    #[test]
+    fn a_faulty_agent_keeps_what_it_had_while_the_others_move_on() {
+        let good = look(None, json!({ "a": { "prompt": "old" }, "b": {} }));
+        let bad = look(
+            Some(&good),
+            json!({ "a": { "prompt": 1 }, "b": { "prompt": "new" } }),
+        );
+        assert_eq!(bad.spec.agents["a"].prompt, "old");
+        assert_eq!(bad.spec.agents["b"].prompt, "new");
+        assert_eq!((bad.generation, bad.stale), (2, false));
+        assert_eq!(bad.agent_faults[&name("a")].len(), 1);
+        // And so it does the time after.
+        let still = look(
+            Some(&bad),
+            json!({ "a": { "prompt": 2 }, "b": { "prompt": "new" } }),
+        );
+        assert_eq!(still.spec.agents["a"].prompt, "old");
+        assert_eq!(still.generation, 2);
+        let mended = look(Some(&still), json!({ "a": { "prompt": "mended" }, "b": {} }));
+        assert_eq!(mended.spec.agents["a"].prompt, "mended");
+        assert!(mended.agent_faults.is_empty());
+    }
+
+    #[test]
+    fn a_new_agent_that_is_faulty_is_not_the_same_as_one_that_was_removed() {
+        let first = look(None, json!({ "gone": {} }));
+        let accepted = look(Some(&first), json!({ "new": { "run": 1 } }));
+        assert!(accepted.spec.agents.is_empty());
+        assert!(accepted.declares(&name("new")));
+        assert!(!accepted.declares(&name("gone")));
+        // A refused document takes back neither.
+        let stale = refuse(Some(&accepted));
+        assert!(stale.declares(&name("new")));
+        assert!(!stale.declares(&name("gone")));
+    }
+
+    #[test]
+    fn a_restored_spec_is_in_force_before_the_first_look() {
+        let good = look(None, json!({ "a": {} }));
+        let restored = Accepted::restored(good.path.clone(), Spec::clone(&good.spec), 7);
+        assert_eq!(refuse(Some(&restored)).spec, good.spec);
+        assert_eq!(look(Some(&restored), json!({ "a": {} })).generation, 7);
+    }
+}

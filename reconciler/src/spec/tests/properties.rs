@@ -1,0 +1,66 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::{faults, parse_value};
+use crate::spec::{digest, parse, testing, validate};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_valid_spec_parses_to_itself(spec in testing::spec()) {
+        prop_assert_eq!(validate(&spec), []);
+        let parsed = parse(&serde_json::to_vec(&spec).expect("a spec is JSON"));
+        prop_assert_eq!(faults(&parsed), [""; 0]);
+        let again = parsed.spec.expect("a spec");
+        prop_assert_eq!(digest(&again), digest(&spec));
+        prop_assert_eq!(again, spec);
+    }
+
+    #[test]
+    fn any_json_is_judged_without_panic(value in testing::json(), agent in testing::json(), field in testing::json()) {
+        for document in [
+            value.clone(),
+            json!({ "version": 1, "hive": { "name": "h" }, "agents": value }),
+            json!({ "version": 1, "hive": { "name": "h" }, "agents": { "a": agent, "b": { "mcpServers": field } } }),
+        ] {
+            let parsed = parse_value(&document);
+            prop_assert!(parsed.spec.is_some() || parsed.faults.iter().any(|fault| !fault.message.is_empty()));
+            for (name, faults) in &parsed.bad_agents {
+                prop_assert!(!faults.is_empty());
+                let place = format!("agents.{name}");
+                prop_assert!(faults.iter().all(|fault| fault.path.starts_with(&place)));
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_judged_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        parse(&bytes);
+    }
+
+    /// What the shape lets pass, serde takes; what is left of a damaged spec is a spec that validates.
+    #[test]
+    fn a_damaged_spec_is_either_accepted_or_blamed(
+        spec in testing::spec(),
+        damages in prop::collection::vec((any::<u64>(), prop::option::of(testing::json())), 1..6),
+    ) {
+        let mut document = serde_json::to_value(&spec).expect("a spec is JSON");
+        for (mut pick, with) in damages {
+            testing::damage(&mut document, &mut pick, with);
+        }
+        let parsed = parse_value(&document);
+        prop_assert!(parsed.spec.is_some() || !parsed.faults.is_empty());
+        for fault in parsed.all_faults() {
+            // serde's own words would mean that the shape overlooked something.
+            for word in ["invalid type", "invalid value", "missing field", "unknown variant", "invalid length"] {
+                prop_assert!(!fault.message.contains(word), "{fault}");
+            }
+        }
+        if let Some(spec) = parsed.spec
+            && parsed.bad_agents.is_empty()
+        {
+            prop_assert_eq!(validate(&spec), []);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The process runtime with real processes and a real sandbox.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+
+mod lifecycle;
+mod sandboxing;
+mod survival;
+mod world;

@@ -1,0 +1,99 @@
+//! The world simulation: the daemon's own loop, ledger and planner in a fake world, disturbed at every boundary.
+//!
+//! `cargo xtask sim` runs it. Each scenario is played once undisturbed; then again for every effect it has and every
+//! fault there is. The oracles are in `sim/oracle.rs`; a failure prints the script that replays it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may end at the first surprise, and says so"
+)]
+
+mod sim_support {
+    pub(crate) mod driver;
+    pub(crate) mod oracle;
+    pub(crate) mod scenarios;
+}
+
+use reconciler::host::fake::Fault;
+use sim_support::driver::{Disturbance, play};
+use sim_support::oracle;
+use sim_support::scenarios::all;
+
+const FAULTS: [Fault; 4] = [
+    Fault::CrashBefore,
+    Fault::CrashAfter,
+    Fault::ErrorBefore,
+    Fault::ErrorAfter,
+];
+const SOURCES: [&str; 4] = ["runtime", "repos", "folders", "systems"];
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+#[test]
+fn every_scenario_ends_as_it_should_and_then_is_quiet() {
+    for scenario in all() {
+        let end = block_on(play(&scenario, &Disturbance::None));
+        oracle::check_alone(&scenario, &end, "undisturbed");
+        (scenario.expect)(&end);
+    }
+}
+
+#[test]
+fn a_fault_at_any_effect_changes_neither_the_end_nor_what_was_done() {
+    let mut points = 0;
+    for scenario in all() {
+        let reference = block_on(play(&scenario, &Disturbance::None));
+        for number in 0..reference.begun {
+            for fault in FAULTS {
+                let disturbance = Disturbance::Effect(number, fault);
+                let end = block_on(play(&scenario, &disturbance));
+                let what = format!("{} with {fault:?} at effect {number}", scenario.name);
+                oracle::check_alone(&scenario, &end, &what);
+                oracle::check_same(&scenario, &reference, &end, &what);
+                points += 1;
+            }
+        }
+    }
+    println!("{points} distinct points tried");
+    assert!(
+        points > 100,
+        "only {points} points: the scenarios lost their effects"
+    );
+}
+
+#[test]
+fn a_source_that_cannot_be_observed_delays_and_never_destroys() {
+    let mut points = 0;
+    for scenario in all() {
+        let reference = block_on(play(&scenario, &Disturbance::None));
+        for at_move in 0..scenario.moves.len() {
+            for source in SOURCES {
+                let end = block_on(play(&scenario, &Disturbance::Blind(at_move, source)));
+                let what = format!("{} blind to {source} at move {at_move}", scenario.name);
+                oracle::check_alone(&scenario, &end, &what);
+                oracle::check_same(&scenario, &reference, &end, &what);
+                points += 1;
+            }
+        }
+    }
+    println!("{points} distinct points tried");
+}
+
+#[test]
+fn a_daemon_that_restarts_between_any_two_moves_ends_the_same() {
+    for scenario in all() {
+        let reference = block_on(play(&scenario, &Disturbance::None));
+        for at_move in 0..scenario.moves.len() {
+            let end = block_on(play(&scenario, &Disturbance::Restart(at_move)));
+            let what = format!("{} restarted after move {at_move}", scenario.name);
+            oracle::check_alone(&scenario, &end, &what);
+            oracle::check_same(&scenario, &reference, &end, &what);
+        }
+    }
+}

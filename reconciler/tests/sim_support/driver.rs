@@ -1,0 +1,392 @@
+//! Plays a scenario against the real loop in a fake world.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use reconciler::control::command::Because;
+use reconciler::control::reconciler::Settings;
+use reconciler::control::{Key, Reconciler};
+use reconciler::host::Imported;
+use reconciler::host::fake::{Behaviour, Effect, Fault, World};
+use reconciler::ledger::Ledger;
+use reconciler::queue::Queue;
+use shared::event::Event;
+use shared::gate::{Asker, Gate, GateState};
+use shared::plan::Waiting;
+use shared::status::AgentStatus;
+use shared::{AgentName, CommitOid, HiveId};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// A pass more than this for one move, and it does not converge.
+const MAX_PASSES: usize = 400;
+
+/// One thing that happens to the hive.
+#[derive(Debug, Clone)]
+pub(crate) enum Move {
+    /// The operator writes this spec.
+    Spec(String),
+    /// The spec file goes away.
+    SpecVanishes,
+    /// An agent offers a commit on top of `main`, holding this overlay.
+    Propose(&'static str, &'static str),
+    /// An agent offers a commit on top of what `main` was at first.
+    ProposeOnSeed(&'static str, &'static str),
+    /// The operator approves every open gate.
+    Approve,
+    /// The operator denies every open gate.
+    Deny,
+    /// An agent's process is killed.
+    Kill(&'static str),
+    /// Somebody moves `main` of an agent's repo to its seed.
+    TamperMain(&'static str),
+    /// The operator stops an agent.
+    Stop(&'static str),
+    /// The operator starts it again.
+    Start(&'static str),
+    /// An agent begins a turn.
+    TurnBegins(&'static str),
+    /// It ends its turn.
+    TurnEnds(&'static str),
+    /// Time passes.
+    Wait(i64),
+}
+
+/// A story, and what must be true at its end.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) behaviours: Vec<(&'static str, Behaviour)>,
+    pub(crate) unbuildable: Vec<&'static str>,
+    pub(crate) moves: Vec<Move>,
+    pub(crate) expect: fn(&End),
+}
+
+/// What goes wrong on the way.
+#[derive(Debug, Clone)]
+pub(crate) enum Disturbance {
+    None,
+    /// At this effect.
+    Effect(usize, Fault),
+    /// This source cannot be observed during this move.
+    Blind(usize, &'static str),
+    /// The daemon restarts after this move.
+    Restart(usize),
+}
+
+/// How it ended.
+pub(crate) struct End {
+    pub(crate) world: World,
+    pub(crate) fingerprint: String,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) begun: usize,
+    pub(crate) gates: Vec<Gate>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) statuses: Vec<AgentStatus>,
+    pub(crate) hive_waiting: Vec<Waiting>,
+    /// Effects, gates and events that came of looking at everything once more.
+    pub(crate) noise: usize,
+    /// Planned steps or keys without progress that named no reason.
+    pub(crate) unexplained: Vec<String>,
+}
+
+impl End {
+    pub(crate) fn status(&self, name: &str) -> &AgentStatus {
+        self.statuses.iter().find(|s| s.name.as_str() == name).unwrap()
+    }
+
+    pub(crate) fn count(&self, kind: &str) -> usize {
+        self.effects.iter().filter(|e| e.kind == kind).count()
+    }
+}
+
+struct Daemon {
+    world: World,
+    ledger: Ledger,
+    reconciler: Arc<Reconciler>,
+    nudged: UnboundedReceiver<Key>,
+    queue: Queue<Key>,
+}
+
+fn boot(world: &World, ledger: &Ledger) -> (Arc<Reconciler>, UnboundedReceiver<Key>) {
+    let settings = Settings {
+        harness: "/fake/hive-harness".into(),
+        max_transitions: 4,
+    };
+    Reconciler::new(world.host(), ledger.clone(), settings)
+}
+
+pub(crate) async fn play(scenario: &Scenario, disturbance: &Disturbance) -> End {
+    let world = World::new();
+    {
+        let mut state = world.lock();
+        state.behaviours = scenario
+            .behaviours
+            .iter()
+            .map(|(t, b)| ((*t).to_owned(), *b))
+            .collect();
+        state.unbuildable = scenario.unbuildable.iter().map(|&t| t.to_owned()).collect();
+        if let Disturbance::Effect(number, fault) = disturbance {
+            state.fault = Some((*number, *fault));
+        }
+    }
+    let now = world.lock().now;
+    let ledger = Ledger::open_in_memory(now, HiveId(uuid::Uuid::from_u128(7)))
+        .await
+        .unwrap();
+    let (reconciler, nudged) = boot(&world, &ledger);
+    let mut daemon = Daemon {
+        world,
+        ledger,
+        reconciler,
+        nudged,
+        queue: Queue::default(),
+    };
+    for (index, step) in scenario.moves.iter().enumerate() {
+        if let Disturbance::Blind(at, source) = disturbance {
+            if *at == index {
+                daemon.world.lock().blind = vec![source];
+            }
+        }
+        daemon.make(step).await;
+        daemon.rest(scenario.name).await;
+        if !daemon.world.lock().blind.is_empty() {
+            daemon.world.lock().blind.clear();
+            daemon.resync().await;
+            daemon.rest(scenario.name).await;
+        }
+        if matches!(disturbance, Disturbance::Restart(at) if *at == index) {
+            daemon.restart().await;
+            daemon.rest(scenario.name).await;
+        }
+    }
+    daemon.end(scenario.name).await
+}
+
+impl Daemon {
+    /// The daemon dies and starts again over the same ledger and the same world.
+    async fn restart(&mut self) {
+        self.world.restart_daemon();
+        let (reconciler, nudged) = boot(&self.world, &self.ledger);
+        self.reconciler = reconciler;
+        self.nudged = nudged;
+        self.queue = Queue::default();
+        self.resync().await;
+    }
+
+    async fn resync(&mut self) {
+        let now = self.world.lock().now;
+        self.queue.add(Key::Hive, now);
+        for record in self.ledger.agents().await.unwrap().complete().unwrap() {
+            self.queue.add(Key::Agent(record.name), now);
+        }
+    }
+
+    async fn main(&self, agent: &AgentName) -> CommitOid {
+        self.ledger
+            .agent(agent)
+            .await
+            .unwrap()
+            .unwrap()
+            .record
+            .main()
+            .unwrap()
+            .clone()
+    }
+
+    async fn propose(&mut self, agent: &AgentName, parent: &CommitOid, overlay: &str) {
+        let commit = self.world.commit(agent, parent, overlay);
+        let imported = Imported {
+            commit,
+            title: overlay.to_owned(),
+            reason: String::new(),
+        };
+        self.reconciler
+            .propose(agent, imported, Asker::Agent)
+            .await
+            .unwrap();
+    }
+
+    async fn decide(&mut self, approve: bool) {
+        for gate in self.ledger.gates(false).await.unwrap().complete().unwrap() {
+            if gate.state == GateState::Open {
+                let by = "unix:operator".to_owned();
+                let decided = self
+                    .reconciler
+                    .decide(gate.id, approve, gate.digest, by, "because".into())
+                    .await;
+                decided.unwrap();
+            }
+        }
+    }
+
+    async fn make(&mut self, step: &Move) {
+        let because = || Because {
+            by: "unix:operator".into(),
+            reason: String::new(),
+            until: None,
+        };
+        let name = |text: &str| -> AgentName { text.parse().unwrap() };
+        let now = self.world.lock().now;
+        match step {
+            Move::Spec(text) => {
+                self.world.lock().spec = Ok(text.clone().into_bytes());
+                self.queue.add(Key::Hive, now);
+            }
+            Move::SpecVanishes => {
+                self.world.lock().spec = Err("no such file".to_owned());
+                self.queue.add(Key::Hive, now);
+            }
+            Move::Propose(agent, overlay) => {
+                let agent = name(agent);
+                let parent = self.main(&agent).await;
+                self.propose(&agent, &parent, overlay).await;
+            }
+            Move::ProposeOnSeed(agent, overlay) => {
+                let agent = name(agent);
+                let parent = self
+                    .ledger
+                    .agent(&agent)
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .record
+                    .seed
+                    .unwrap();
+                self.propose(&agent, &parent, overlay).await;
+            }
+            Move::Approve => self.decide(true).await,
+            Move::Deny => self.decide(false).await,
+            Move::Kill(agent) => {
+                self.world.kill(&name(agent));
+                self.queue.add(Key::Agent(name(agent)), now);
+            }
+            Move::TamperMain(agent) => {
+                let agent = name(agent);
+                let seed = self.ledger.agent(&agent).await.unwrap().unwrap().record.seed;
+                self.world.tamper_main(&agent, seed);
+                self.queue.add(Key::Agent(agent), now);
+            }
+            Move::Stop(agent) => {
+                let run = shared::spec::RunState::Stopped;
+                self.reconciler
+                    .set_run(&name(agent), run, because())
+                    .await
+                    .unwrap();
+            }
+            Move::Start(agent) => {
+                let run = shared::spec::RunState::Running;
+                self.reconciler
+                    .set_run(&name(agent), run, because())
+                    .await
+                    .unwrap();
+            }
+            Move::TurnBegins(agent) => self.world.lock().busy.push(name(agent)),
+            Move::TurnEnds(agent) => {
+                let agent = name(agent);
+                self.world.lock().busy.retain(|busy| *busy != agent);
+                self.queue.add(Key::Agent(agent), now);
+            }
+            Move::Wait(secs) => {
+                self.world.advance(*secs);
+                self.resync().await;
+            }
+        }
+    }
+
+    /// Runs passes until nothing is due and no timer within the horizon is left.
+    async fn rest(&mut self, scenario: &str) {
+        let horizon = self
+            .world
+            .lock()
+            .now
+            .checked_add(jiff::SignedDuration::from_secs(900))
+            .unwrap();
+        for _ in 0..MAX_PASSES {
+            while let Ok(key) = self.nudged.try_recv() {
+                let now = self.world.lock().now;
+                self.queue.add(key, now);
+            }
+            let now = self.world.lock().now;
+            let Some(popped) = self.queue.pop(now) else {
+                match self.queue.next_at() {
+                    Some(next) if next <= horizon => {
+                        self.skip_to(next);
+                        continue;
+                    }
+                    _ => return,
+                }
+            };
+            let outcome = self.reconciler.reconcile(&popped.key).await;
+            if self.world.lock().crashed {
+                self.restart().await;
+                continue;
+            }
+            let now = self.world.lock().now;
+            match outcome {
+                Ok(requeue) => {
+                    self.queue.done(&popped.key, requeue.at);
+                    for other in requeue.others {
+                        self.queue.add(other, now);
+                    }
+                }
+                Err(error) => {
+                    // A pass that failed is run again, as the daemon's shell does.
+                    let again = now.checked_add(jiff::SignedDuration::from_secs(5)).unwrap();
+                    assert!(
+                        !matches!(error, reconciler::control::PassError::Invariant(_)),
+                        "{scenario}: {error}"
+                    );
+                    self.queue.done(&popped.key, Some(again));
+                }
+            }
+        }
+        panic!("{scenario}: does not converge within {MAX_PASSES} passes");
+    }
+
+    fn skip_to(&self, time: Timestamp) {
+        let mut state = self.world.lock();
+        state.now = state.now.max(time);
+    }
+
+    async fn traces(&self) -> (usize, u64, usize) {
+        let effects = self.world.lock().begun;
+        let seq = self.ledger.last_seq().await.unwrap();
+        let gates = self.ledger.gates(true).await.unwrap().complete().unwrap().len();
+        (effects, seq, gates)
+    }
+
+    async fn end(mut self, scenario: &str) -> End {
+        self.resync().await;
+        self.rest(scenario).await;
+        let before = self.traces().await;
+        self.resync().await;
+        self.rest(scenario).await;
+        let after = self.traces().await;
+        let noise =
+            (after.0 - before.0) + usize::try_from(after.1 - before.1).unwrap() + (after.2 - before.2);
+        let views = self.reconciler.views();
+        let mut unexplained = Vec::new();
+        for view in views.agents.values() {
+            if !view.plan.steps.is_empty() && view.status.waiting.is_empty() {
+                unexplained.push(format!("{}: {}", view.status.name, view.plan.summary));
+            }
+        }
+        let statuses = views.agents.values().map(|view| view.status.clone()).collect();
+        let hive_waiting = views.hive_waiting.clone();
+        drop(views);
+        let state = self.world.lock();
+        let (effects, begun) = (state.effects.clone(), state.begun);
+        drop(state);
+        End {
+            fingerprint: self.world.fingerprint(),
+            effects,
+            begun,
+            gates: self.ledger.gates(true).await.unwrap().complete().unwrap(),
+            events: self.ledger.events(0, 10_000).await.unwrap(),
+            statuses,
+            hive_waiting,
+            noise,
+            unexplained,
+            world: self.world,
+        }
+    }
+}
