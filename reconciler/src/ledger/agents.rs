@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use rusqlite::{Connection, Row};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use shared::agent_api::ProposalPhase;
 use shared::{AgentName, AgentUid, ProposalNumber};
 
@@ -109,12 +110,18 @@ pub(super) fn load(db: &Connection, uid: Option<AgentUid>) -> Result<Listing<Age
              FROM proposals WHERE {which})
          WHERE rank <= 20 OR phase NOT IN ('deployed', 'failed', 'denied')
          ORDER BY uid, number",
-        |row, agent| Ok(agent.proposals.push(row.json("doc")?)),
+        |row, agent| {
+            agent.proposals.push(row.json("doc")?);
+            Ok(())
+        },
     )?;
     loading.add(
         gates::GATES,
         &format!("{} AND {{which}} ORDER BY g.id", gates::LIVE),
-        |row, agent| Ok(agent.gates.push(gates::record(row)?)),
+        |row, agent| {
+            agent.gates.push(gates::record(row)?);
+            Ok(())
+        },
     )?;
     loading.add(
         ("builds", &["uid", "key"]),
@@ -129,7 +136,7 @@ pub(super) fn load(db: &Connection, uid: Option<AgentUid>) -> Result<Listing<Age
     loading.add(
         ("probations", &["uid"]),
         "SELECT uid, doc FROM probations WHERE {which}",
-        |row, agent| Ok(agent.probation = Some(row.json("doc")?)),
+        |row, agent| set(&mut agent.probation, row),
     )?;
     loading.add(
         ("quarantine", &["uid", "system"]),
@@ -139,26 +146,34 @@ pub(super) fn load(db: &Connection, uid: Option<AgentUid>) -> Result<Listing<Age
     loading.add(
         ("overrides", &["uid"]),
         "SELECT uid, doc FROM overrides WHERE {which}",
-        |row, agent| Ok(agent.overrides = row.json("doc")?),
+        |row, agent| set(&mut agent.overrides, row),
     )?;
     loading.add(
         ("failures", &["uid"]),
         "SELECT uid, doc FROM failures WHERE {which}",
-        |row, agent| Ok(agent.failures = row.json("doc")?),
+        |row, agent| set(&mut agent.failures, row),
     )?;
     loading.add(
         ("messages", &["uid"]),
         "SELECT a.uid, (SELECT count(*) FROM messages m WHERE m.to_addr = a.name AND m.state = 'queued') AS inbox
          FROM agents a WHERE {which}",
-        |row, agent| Ok(agent.inbox = row.number("inbox")?),
+        |row, agent| {
+            agent.inbox = row.number("inbox")?;
+            Ok(())
+        },
     )?;
     Ok(loading.finish())
+}
+
+fn set<T: DeserializeOwned>(slot: &mut T, row: &Row<'_>) -> Result<(), Fault> {
+    *slot = row.json("doc")?;
+    Ok(())
 }
 
 fn insert<K, V>(map: &mut BTreeMap<K, V>, row: &Row<'_>, key: &str) -> Result<(), Fault>
 where
     K: Ord + FromStr<Err: std::error::Error + Send + Sync + 'static>,
-    V: serde::de::DeserializeOwned,
+    V: DeserializeOwned,
 {
     map.insert(row.parsed(key)?, row.json("doc")?);
     Ok(())

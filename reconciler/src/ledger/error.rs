@@ -49,7 +49,7 @@ impl<T> Listing<T> {
     /// When there is such a row.
     pub fn complete(self) -> Result<Vec<T>, LedgerError> {
         match self.undecodable.into_iter().next() {
-            Some(row) => Err(LedgerError::Undecodable(row)),
+            Some(row) => Err(LedgerError::Undecodable(Box::new(row))),
             None => Ok(self.items),
         }
     }
@@ -73,7 +73,7 @@ pub enum LedgerError {
     Sqlite(#[from] rusqlite::Error),
     /// A row cannot be read.
     #[error(transparent)]
-    Undecodable(#[from] Undecodable),
+    Undecodable(Box<Undecodable>),
     /// A value cannot be stored.
     #[error("{what} cannot be written to the ledger")]
     Unencodable {

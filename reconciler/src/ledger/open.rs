@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 use shared::HiveId;
@@ -196,10 +195,8 @@ fn make_file(path: &Utf8Path) -> Result<(), OpenError> {
 
 /// The version of the ledger, read without changing a byte; 0 for an empty file.
 fn version(path: &Utf8Path) -> Result<i64, OpenError> {
+    // A connection that can write would move what is in the log into the file when it is closed.
     let db = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(at(path))?;
-    // Else closing would move what is in the log into the file.
-    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-        .map_err(at(path))?;
     let number = |sql: &str| {
         db.query_row(sql, [], |row| row.get::<_, i64>(0))
             .map_err(at(path))
@@ -357,13 +354,13 @@ fn read_meta(db: &Connection) -> Result<Meta, LedgerError> {
 }
 
 fn unreadable_meta(key: &str, source: Fault) -> LedgerError {
-    LedgerError::Undecodable(Undecodable {
+    LedgerError::Undecodable(Box::new(Undecodable {
         table: "meta",
         key: key.to_owned(),
         uid: None,
         agent: None,
         source,
-    })
+    }))
 }
 
 fn folder(path: &Utf8Path) -> &Utf8Path {

@@ -49,7 +49,7 @@ CREATE TABLE gates (
     doc           TEXT NOT NULL,
     step          TEXT NOT NULL
 ) STRICT;
-CREATE INDEX gates_by_agent ON gates (uid, state);
+CREATE INDEX gates_by_agent ON gates (uid, state, digest);
 -- The same effect is never asked for twice at a time.
 CREATE UNIQUE INDEX gates_pending ON gates (coalesce(uid, ''), digest) WHERE state IN ('open', 'approved');
 
@@ -163,5 +163,4 @@ CREATE TABLE messages (
     leased_at  INTEGER,
     UNIQUE (from_addr, dedupe)
 ) STRICT;
-CREATE INDEX messages_undelivered ON messages (to_addr, state, id) WHERE state IN ('queued', 'leased');
-CREATE INDEX messages_done ON messages (at) WHERE state IN ('acked', 'dead');
+CREATE INDEX messages_by_recipient ON messages (to_addr, state, id);
