@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
+use shared::TurnId;
 use shared::agent_api::{PollResponse, Report};
 use shared::config::{AgentConfig, ConfigFile};
 use shared::spec::ScriptRule;
@@ -26,7 +27,7 @@ use crate::host_client::HostClient;
 use crate::lock::{self, LockError};
 use crate::mcp_probe::{Probed, Probes};
 use crate::repo::ConfigRepo;
-use crate::turn::{Action, Event, InForce, Interruption, State, Timer, decide};
+use crate::turn::{Action, Event, InForce, Interruption, Phase, State, Timer, decide};
 use turn_task::TurnTask;
 
 /// The longest error text in a report.
@@ -147,6 +148,8 @@ struct Loop {
     config: Option<Arc<AgentConfig>>,
     /// Cuts the running turn short.
     turn: watch::Sender<Option<Interruption>>,
+    /// The latest turn.
+    lease: Option<TurnId>,
 }
 
 impl Loop {
@@ -163,6 +166,8 @@ impl Loop {
         let report = Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             run_id: crate::ids::run_id(),
+            seq: 0,
+            lease: None,
             config: None,
             config_error: None,
             turn: state.turn_state(),
@@ -180,6 +185,7 @@ impl Loop {
             probes,
             config: None,
             turn: watch::Sender::new(None),
+            lease: None,
         }
     }
 
@@ -271,7 +277,10 @@ impl Loop {
         };
         let (turn, interrupted) = watch::channel(None);
         self.turn = turn;
+        let id = crate::ids::turn_id();
+        self.lease = Some(id);
         let task = TurnTask {
+            id,
             client: Arc::clone(&self.client),
             driver: Arc::clone(&self.driver),
             config,
@@ -286,17 +295,27 @@ impl Loop {
         let (turn, mcp) = (self.state.turn_state(), self.probes.states());
         let config = self.state.config.as_ref().map(|config| config.digest.clone());
         let config_error = self.state.config_error().map(str::to_owned);
+        let in_turn = matches!(
+            self.state.phase,
+            Phase::Leasing | Phase::InTurn { .. } | Phase::Settling
+        );
+        let lease = self.lease.filter(|_| in_turn);
         self.reports.send_if_modified(|report| {
             let new = Report {
                 version: report.version.clone(),
                 run_id: report.run_id.clone(),
+                seq: report.seq,
+                lease,
                 config,
                 config_error,
                 turn,
                 mcp,
             };
             let modified = *report != new;
-            *report = new;
+            *report = Report {
+                seq: report.seq + u64::from(modified),
+                ..new
+            };
             modified
         });
     }

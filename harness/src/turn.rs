@@ -7,4 +7,4 @@ pub mod decide;
 pub mod state;
 
 pub use decide::decide;
-pub use state::{Action, Event, InForce, Interruption, Outcome, State, Timer};
+pub use state::{Action, Event, InForce, Interruption, Outcome, Phase, State, Timer};

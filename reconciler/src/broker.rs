@@ -136,6 +136,10 @@ impl Broker {
                     at,
                 };
                 let id = messages::insert(tx, &new)?;
+                if *to == Address::Operator {
+                    // The event stream is how the operator reads until there is an inbox for people.
+                    messages::deliver_to_operator(tx, id, &new)?;
+                }
                 Ok(SendResponse { id, duplicate: false })
             })
             .await
@@ -186,6 +190,14 @@ impl Broker {
     pub async fn queued(&self, agent: &AgentName) -> Result<u64, LedgerError> {
         let address = Address::Agent(agent.clone());
         self.ledger.read(move |db| messages::queued(db, &address)).await
+    }
+
+    /// Who asked the question that this agent received under this number.
+    pub async fn asked_by(&self, agent: &AgentName, question: u64) -> Result<Option<Address>, LedgerError> {
+        let agent = agent.clone();
+        self.ledger
+            .read(move |db| messages::asker(db, &agent, question))
+            .await
     }
 
     /// Changes whenever there may be something new for this agent. Subscribe first, then look, then wait: what

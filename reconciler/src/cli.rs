@@ -20,6 +20,7 @@ use crate::host::process::launch::{self, LaunchArgs};
 mod agent;
 mod client;
 mod daemon;
+mod demo;
 mod diff;
 mod error;
 mod events;
@@ -174,7 +175,9 @@ impl Cli {
     /// Gives the command line back when the verb is another.
     #[expect(clippy::print_stderr, reason = "the daemon reads the reason from stderr")]
     pub fn launch(self) -> Result<ExitCode, Self> {
-        let Command::LaunchProcess(args) = &self.command else { return Err(self) };
+        let Command::LaunchProcess(args) = &self.command else {
+            return Err(self);
+        };
         match launch::run(args) {
             Ok(never) => match never {},
             Err(error) => {
@@ -211,8 +214,10 @@ async fn run_with(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Exit {
 async fn dispatch(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Result<Exit, CliError> {
     match cli.command {
         Command::Serve(args) => daemon::serve(args).await,
-        Command::Demo(args) => daemon::demo(args).await,
-        Command::LaunchProcess(_) => Err(CliError::Daemon("launch-process is for the daemon alone".to_owned())),
+        Command::Demo(args) => demo::run(ui, args).await,
+        Command::LaunchProcess(_) => Err(CliError::Daemon(
+            "launch-process is for the daemon alone".to_owned(),
+        )),
         Command::Spec(command) => spec::run(ui, command).await,
         Command::Ask(request) => {
             let session = &mut Session::new(ui, clock, &cli.global.socket)?;

@@ -368,6 +368,13 @@ pub struct HarnessState {
     pub at: Timestamp,
 }
 
+impl HarnessState {
+    /// Whether an interruption now would cut a turn short.
+    pub fn is_busy(&self) -> bool {
+        self.report.turn.is_busy() || self.report.lease.is_some()
+    }
+}
+
 /// What harnesses report over their sockets. Memory only: after a restart of the daemon it is unknown until they call.
 pub trait HarnessLink: Send + Sync {
     /// The last report of this agent's current run; `None`: unknown.

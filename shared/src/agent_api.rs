@@ -39,6 +39,12 @@ pub struct Report {
     pub version: String,
     /// Made anew at each start of the harness.
     pub run_id: String,
+    /// Rises with every new report of a run. A report that was overtaken is not believed.
+    #[serde(default)]
+    pub seq: u64,
+    /// The turn that holds, or may hold, leases. When a run is first heard of, all others are given back.
+    #[serde(default)]
+    pub lease: Option<TurnId>,
     /// The digest of the config that is loaded; absent when none could be.
     #[serde(default)]
     pub config: Option<Digest>,

@@ -11,7 +11,6 @@ use super::Note;
 use crate::driver::{Driver, RunningTurn, TurnEnd, TurnEvent, TurnProgress, TurnSpec};
 use crate::host_client::HostClient;
 use crate::host_client::retry::until_answered;
-use crate::ids;
 use crate::turn::{Event, Interruption, Outcome};
 
 /// How long a driver may take to end once it was asked to.
@@ -19,6 +18,7 @@ const INTERRUPT_TIME: Duration = Duration::from_secs(2);
 
 /// What a turn needs.
 pub(super) struct TurnTask {
+    pub(super) id: TurnId,
     pub(super) client: Arc<HostClient>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) config: Arc<AgentConfig>,
@@ -30,7 +30,7 @@ pub(super) struct TurnTask {
 impl TurnTask {
     /// Runs the turn and tells the loop how it goes.
     pub(super) async fn run(mut self) {
-        let turn = ids::turn_id();
+        let turn = self.id;
         let outcome = self.turn(turn).await;
         match &outcome {
             Outcome::Nothing => tracing::debug!(%turn, "no messages"),

@@ -60,7 +60,8 @@ struct OfAgent {
 
 /// Path parameters are refused in our own words.
 fn parsed<T: std::str::FromStr>(text: &str, what: &str) -> ApiResult<T> {
-    text.parse().map_err(|_| ApiError::new(ErrorCode::BadRequest, format!("{text:?} is not {what}")))
+    text.parse()
+        .map_err(|_| ApiError::new(ErrorCode::BadRequest, format!("{text:?} is not {what}")))
 }
 
 fn no_agent(name: &AgentName) -> ApiError {
@@ -68,7 +69,12 @@ fn no_agent(name: &AgentName) -> ApiError {
 }
 
 async fn by(peer: Peer) -> ApiResult<String> {
-    let unknown = || ApiError::new(ErrorCode::Forbidden, "the kernel does not say who you are on this socket");
+    let unknown = || {
+        ApiError::new(
+            ErrorCode::Forbidden,
+            "the kernel does not say who you are on this socket",
+        )
+    };
     peer.identity().await.ok_or_else(unknown)
 }
 
@@ -97,9 +103,14 @@ async fn status(State(context): State<Context>) -> ApiResult<Json<HiveStatus>> {
             .collect(),
         stale: accepted.stale,
     });
-    let open = gates.iter().filter(|gate| gate.state == shared::gate::GateState::Open);
-    let mut notices: Vec<String> =
-        views.failures.iter().map(|(key, error)| format!("the pass over {key} failed: {error}")).collect();
+    let open = gates
+        .iter()
+        .filter(|gate| gate.state == shared::gate::GateState::Open);
+    let mut notices: Vec<String> = views
+        .failures
+        .iter()
+        .map(|(key, error)| format!("the pass over {key} failed: {error}"))
+        .collect();
     if let Some(why) = reconciler.host().runtime.unsandboxed() {
         notices.push(format!("agents run without a sandbox: {why}"));
     }
@@ -125,7 +136,12 @@ async fn status(State(context): State<Context>) -> ApiResult<Json<HiveStatus>> {
 
 async fn agent(State(context): State<Context>, Path(name): Path<String>) -> ApiResult<Json<AgentStatus>> {
     let name: AgentName = parsed(&name, "an agent's name")?;
-    let status = context.reconciler.views().agents.get(&name).map(|view| view.status.clone());
+    let status = context
+        .reconciler
+        .views()
+        .agents
+        .get(&name)
+        .map(|view| view.status.clone());
     status.map(Json).ok_or_else(|| no_agent(&name))
 }
 
@@ -136,7 +152,10 @@ async fn plan(State(context): State<Context>, Query(of): Query<OfAgent>) -> ApiR
         return Ok(Json(vec![view.plan.clone()]));
     }
     let hive = views.hive_plan.iter().cloned();
-    Ok(Json(hive.chain(views.agents.values().map(|view| view.plan.clone())).collect()))
+    Ok(Json(
+        hive.chain(views.agents.values().map(|view| view.plan.clone()))
+            .collect(),
+    ))
 }
 
 async fn diff(State(context): State<Context>, Query(of): Query<OfAgent>) -> ApiResult<Json<Vec<DiffEntry>>> {
@@ -145,10 +164,15 @@ async fn diff(State(context): State<Context>, Query(of): Query<OfAgent>) -> ApiR
         let view = views.agents.get(name).ok_or_else(|| no_agent(name))?;
         return Ok(Json(view.diff.clone()));
     }
-    Ok(Json(views.agents.values().flat_map(|view| view.diff.clone()).collect()))
+    Ok(Json(
+        views.agents.values().flat_map(|view| view.diff.clone()).collect(),
+    ))
 }
 
-async fn explained(State(context): State<Context>, Path(object): Path<String>) -> ApiResult<Json<Explanation>> {
+async fn explained(
+    State(context): State<Context>,
+    Path(object): Path<String>,
+) -> ApiResult<Json<Explanation>> {
     explain::explain(&context, &object).await.map(Json)
 }
 
@@ -160,7 +184,8 @@ async fn gates(State(context): State<Context>, Query(of): Query<OfAgent>) -> Api
 async fn gate(State(context): State<Context>, Path(id): Path<String>) -> ApiResult<Json<Gate>> {
     let id: GateId = parsed(&id, "a gate's number")?;
     let record = context.reconciler.ledger().gate(id).await?;
-    let missing = || ApiError::new(ErrorCode::NotFound, format!("there is no gate {id}")).hint("hive gate list");
+    let missing =
+        || ApiError::new(ErrorCode::NotFound, format!("there is no gate {id}")).hint("hive gate list");
     record.map(|record| Json(record.gate)).ok_or_else(missing)
 }
 
@@ -172,8 +197,14 @@ async fn decide(
 ) -> ApiResult<Json<Gate>> {
     let id: GateId = parsed(&id, "a gate's number")?;
     let by = by(peer).await?;
-    let DecisionRequest { approve, digest, reason } = request;
-    Ok(Json(context.reconciler.decide(id, approve, digest, by, reason).await?))
+    let DecisionRequest {
+        approve,
+        digest,
+        reason,
+    } = request;
+    Ok(Json(
+        context.reconciler.decide(id, approve, digest, by, reason).await?,
+    ))
 }
 
 async fn history(
@@ -209,7 +240,11 @@ async fn verb(
     Json(request): Json<OverrideRequest>,
 ) -> ApiResult<Json<Acknowledged>> {
     let name: AgentName = parsed(&name, "an agent's name")?;
-    let because = Because { by: by(peer).await?, reason: request.reason, until: request.until };
+    let because = Because {
+        by: by(peer).await?,
+        reason: request.reason,
+        until: request.until,
+    };
     let reconciler = &context.reconciler;
     let (changed, done, already) = match verb.as_str() {
         "start" => {
@@ -218,12 +253,32 @@ async fn verb(
         }
         "stop" => {
             let changed = reconciler.set_run(&name, RunState::Stopped, because).await?;
-            (changed, "is to stop, and to stay stopped until it is started", "is stopped already")
+            (
+                changed,
+                "is to stop, and to stay stopped until it is started",
+                "is stopped already",
+            )
         }
-        "restart" => (reconciler.restart(&name, because).await?, "is to restart at its next turn boundary", ""),
-        "suspend" => (reconciler.suspend(&name, because).await?, "is suspended: nothing is changed about it", ""),
-        "resume" => (reconciler.resume(&name, because).await?, "is resumed", "was not suspended"),
-        "retry" => (reconciler.retry(&name, because).await?, "is tried again, whatever failed before", ""),
+        "restart" => (
+            reconciler.restart(&name, because).await?,
+            "is to restart at its next turn boundary",
+            "",
+        ),
+        "suspend" => (
+            reconciler.suspend(&name, because).await?,
+            "is suspended: nothing is changed about it",
+            "",
+        ),
+        "resume" => (
+            reconciler.resume(&name, because).await?,
+            "is resumed",
+            "was not suspended",
+        ),
+        "retry" => (
+            reconciler.retry(&name, because).await?,
+            "is tried again, whatever failed before",
+            "",
+        ),
         other => {
             let message = format!("{other:?} is not something that can be done to an agent");
             return Err(ApiError::new(ErrorCode::NotFound, message).hint("hive --help"));

@@ -17,7 +17,6 @@ use shared::agent_api::{
     AckRequest, MAX_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_WAIT_SECS, MessageKind, PollRequest, PollResponse,
     ProposalInfo, RecvRequest, RecvResponse, SendRequest, SendResponse,
 };
-use shared::event::Level;
 use shared::gate::Asker;
 use shared::spec::Role;
 use shared::status::TurnState;
@@ -32,8 +31,7 @@ use super::error::{ApiError, ApiResult};
 use crate::broker::Outgoing;
 use crate::control::Key;
 use crate::host::HostError;
-use crate::host::harness_link::Announcement;
-use crate::model::change::Change;
+use crate::host::harness_link::{Announcement, Heard};
 
 /// The largest request besides a bundle; a message of the largest size fits however it is escaped.
 const MAX_REQUEST: usize = MAX_BODY_BYTES * 6 + 4096;
@@ -72,15 +70,23 @@ async fn nothing() -> ApiError {
 
 /// Both sides name their version; a harness too old or too new is told so.
 async fn versions(request: Request, next: Next) -> Response {
-    let theirs = request.headers().get(AGENT_API_HEADER).and_then(|v| v.to_str().ok()?.parse().ok());
+    let theirs = request
+        .headers()
+        .get(AGENT_API_HEADER)
+        .and_then(|v| v.to_str().ok()?.parse().ok());
     let mut response = match theirs {
         Some(version) if !agent_api_accepts(version) => {
             let message = format!("this daemon speaks version {AGENT_API} of the agent API, not {version}");
-            ApiError::new(ErrorCode::BadRequest, message).hint("restart the agent with this daemon's harness").into_response()
+            ApiError::new(ErrorCode::BadRequest, message)
+                .hint("restart the agent with this daemon's harness")
+                .into_response()
         }
         _ => next.run(request).await,
     };
-    response.headers_mut().insert(HeaderName::from_static(AGENT_API_HEADER), HeaderValue::from(AGENT_API));
+    response.headers_mut().insert(
+        HeaderName::from_static(AGENT_API_HEADER),
+        HeaderValue::from(AGENT_API),
+    );
     response
 }
 
@@ -88,10 +94,19 @@ fn wait_until(secs: u32) -> Instant {
     Instant::now() + Duration::from_secs(u64::from(secs.min(MAX_WAIT_SECS)))
 }
 
-async fn poll(State(door): State<AgentContext>, Json(request): Json<PollRequest>) -> ApiResult<Json<PollResponse>> {
+async fn poll(
+    State(door): State<AgentContext>,
+    Json(request): Json<PollRequest>,
+) -> ApiResult<Json<PollResponse>> {
     let AgentContext { mut context, agent } = door;
     let report = request.report;
-    if context.link.report(&agent, report.clone()) {
+    let heard = context.link.report(&agent, report.clone());
+    if heard == Heard::NewRun {
+        // The run before it is over: what its turns held is delivered again.
+        let now = context.reconciler.host().clock.now();
+        context.broker.release_all_but(&agent, report.lease, now).await?;
+    }
+    if heard != Heard::Nothing {
         context.reconciler.nudge(Key::Agent(agent.clone()));
     }
     let mut told = context.link.listen(&agent);
@@ -104,14 +119,26 @@ async fn poll(State(door): State<AgentContext>, Json(request): Json<PollRequest>
         inbox.borrow_and_update();
         let queued = context.broker.queued(&agent).await?;
         let Announcement { config, paused } = announcement;
-        let can_work = report.turn == TurnState::Idle && report.config_error.is_none() && !paused;
-        let differs = config.is_some() && config != report.config || paused != (report.turn == TurnState::Paused);
+        let can_work = report.turn == TurnState::Idle
+            && report.lease.is_none()
+            && report.config_error.is_none()
+            && !paused;
+        let differs =
+            config.is_some() && config != report.config || paused != (report.turn == TurnState::Paused);
         let now = Instant::now();
         if queued > 0 && can_work || differs && grace || now >= until || *context.shutdown.borrow() {
             context.link.told(&agent, &report.run_id);
-            return Ok(Json(PollResponse { inbox: queued, config, paused }));
+            return Ok(Json(PollResponse {
+                inbox: queued,
+                config,
+                paused,
+            }));
         }
-        let again = if differs { until.min(now + TELL_AGAIN) } else { until };
+        let again = if differs {
+            until.min(now + TELL_AGAIN)
+        } else {
+            until
+        };
         tokio::select! {
             changed = told.changed() => grace = changed.is_ok(),
             _ = inbox.changed() => {}
@@ -121,14 +148,20 @@ async fn poll(State(door): State<AgentContext>, Json(request): Json<PollRequest>
     }
 }
 
-async fn recv(State(door): State<AgentContext>, Json(request): Json<RecvRequest>) -> ApiResult<Json<RecvResponse>> {
+async fn recv(
+    State(door): State<AgentContext>,
+    Json(request): Json<RecvRequest>,
+) -> ApiResult<Json<RecvResponse>> {
     let AgentContext { mut context, agent } = door;
     let mut inbox = context.broker.subscribe(&agent);
     let until = wait_until(request.wait_secs);
     loop {
         inbox.borrow_and_update();
         let now = context.reconciler.host().clock.now();
-        let messages = context.broker.recv(&agent, request.turn, request.max, now).await?;
+        let messages = context
+            .broker
+            .recv(&agent, request.turn, request.max, now)
+            .await?;
         if !messages.is_empty() || Instant::now() >= until || *context.shutdown.borrow() {
             return Ok(Json(RecvResponse { messages }));
         }
@@ -151,38 +184,70 @@ async fn ack(State(door): State<AgentContext>, Json(request): Json<AckRequest>) 
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn send(State(door): State<AgentContext>, Json(request): Json<SendRequest>) -> ApiResult<Json<SendResponse>> {
+async fn send(
+    State(door): State<AgentContext>,
+    Json(request): Json<SendRequest>,
+) -> ApiResult<Json<SendResponse>> {
     let AgentContext { context, agent } = door;
-    let SendRequest { to, kind, body, reply_to, dedupe } = request;
-    if !matches!(kind, MessageKind::Message | MessageKind::Question | MessageKind::Answer) {
+    let SendRequest {
+        to,
+        kind,
+        body,
+        reply_to,
+        dedupe,
+    } = request;
+    if !matches!(
+        kind,
+        MessageKind::Message | MessageKind::Question | MessageKind::Answer
+    ) {
         let message = "send messages of kind message, question or answer";
         return Err(ApiError::new(ErrorCode::BadRequest, message));
     }
     if !may_write(&context, &agent, &to, reply_to).await? {
         let message = format!("{agent} may not write to {to}");
-        return Err(ApiError::new(ErrorCode::Forbidden, message).hint("its `recipients` name whom it may write to"));
+        return Err(
+            ApiError::new(ErrorCode::Forbidden, message).hint("its `recipients` name whom it may write to")
+        );
     }
     let now = context.reconciler.host().clock.now();
     let from = Address::Agent(agent.clone());
-    let shown = (to == Address::Operator).then(|| body.chars().take(400).collect::<String>());
-    let sent = context.broker.send(Outgoing { from, to, kind, body, reply_to, dedupe }, now).await?;
-    if let Some(body) = shown.filter(|_| !sent.duplicate) {
-        let level = if kind == MessageKind::Question { Level::Alert } else { Level::Info };
-        let verb = if kind == MessageKind::Question { "asks" } else { "says" };
-        let message = format!("{agent} {verb}: {body}");
-        let event = crate::execute::event(&agent, level, "messageToOperator", message, now);
-        context.reconciler.ledger().apply(vec![event]).await?;
-    }
+    let sent = context
+        .broker
+        .send(
+            Outgoing {
+                from,
+                to,
+                kind,
+                body,
+                reply_to,
+                dedupe,
+            },
+            now,
+        )
+        .await?;
     Ok(Json(sent))
 }
 
 /// The allow-list, a manager, or whoever asked: those an agent may write to.
-async fn may_write(context: &Context, agent: &AgentName, to: &Address, reply_to: Option<u64>) -> ApiResult<bool> {
+async fn may_write(
+    context: &Context,
+    agent: &AgentName,
+    to: &Address,
+    reply_to: Option<u64>,
+) -> ApiResult<bool> {
     let (listed, managers) = {
         let views = context.reconciler.views();
-        let config = views.agents.get(agent).and_then(|view| view.status.config.clone());
+        let config = views
+            .agents
+            .get(agent)
+            .and_then(|view| view.status.config.clone());
         let listed = config.and_then(|config| config.recipients);
-        let is_manager = |name: &AgentName| views.agents.get(name).is_some_and(|v| v.status.role == Role::Manager);
+        let is_manager = |name: &AgentName| {
+            views
+                .agents
+                .get(name)
+                .is_some_and(|v| v.status.role == Role::Manager)
+        };
         let manager = matches!(to, Address::Agent(name) if is_manager(name));
         (listed, manager)
     };
@@ -217,9 +282,15 @@ async fn proposals(State(door): State<AgentContext>) -> ApiResult<Json<Vec<Propo
     Ok(Json(door.context.reconciler.proposals(&door.agent).await?))
 }
 
-async fn propose(State(door): State<AgentContext>, headers: HeaderMap, body: Body) -> ApiResult<Json<ProposalInfo>> {
+async fn propose(
+    State(door): State<AgentContext>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Json<ProposalInfo>> {
     let AgentContext { context, agent } = door;
-    let length: Option<u64> = headers.get("content-length").and_then(|v| v.to_str().ok()?.parse().ok());
+    let length: Option<u64> = headers
+        .get("content-length")
+        .and_then(|v| v.to_str().ok()?.parse().ok());
     if length.is_some_and(|length| length > MAX_BUNDLE_BYTES) {
         return Err(too_large());
     }
@@ -231,8 +302,15 @@ async fn propose(State(door): State<AgentContext>, headers: HeaderMap, body: Bod
     };
     let file = incoming(&context, &agent, "in").await?;
     receive(&file.0, body).await?;
-    let imported = context.reconciler.host().repos.import(&agent, &file.0, &main).await?;
-    Ok(Json(context.reconciler.propose(&agent, imported, Asker::Agent).await?))
+    let imported = context
+        .reconciler
+        .host()
+        .repos
+        .import(&agent, &file.0, &main)
+        .await?;
+    Ok(Json(
+        context.reconciler.propose(&agent, imported, Asker::Agent).await?,
+    ))
 }
 
 fn too_large() -> ApiError {
@@ -257,7 +335,8 @@ async fn incoming(context: &Context, agent: &AgentName, kind: &str) -> ApiResult
     let made = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&folder).map_err(HostError::io("make", folder.as_str()))
     });
-    made.await.unwrap_or_else(|error| Err(HostError::failed("incoming", error.to_string())))?;
+    made.await
+        .unwrap_or_else(|error| Err(HostError::failed("incoming", error.to_string())))?;
     Ok(Transfer(path))
 }
 

@@ -40,7 +40,9 @@ pub enum DoorError {
 /// When it is too long.
 pub fn check_path(path: &Utf8Path) -> Result<(), DoorError> {
     if path.as_str().len() > MAX_SOCKET_PATH {
-        return Err(DoorError::TooLong { path: path.to_owned() });
+        return Err(DoorError::TooLong {
+            path: path.to_owned(),
+        });
     }
     Ok(())
 }
@@ -50,7 +52,10 @@ pub fn check_path(path: &Utf8Path) -> Result<(), DoorError> {
 fn bind(path: &Utf8Path, mode: u32) -> Result<UnixListener, DoorError> {
     use std::os::unix::fs::PermissionsExt as _;
     check_path(path)?;
-    let io = |source| DoorError::Io { path: path.to_owned(), source };
+    let io = |source| DoorError::Io {
+        path: path.to_owned(),
+        source,
+    };
     // Bound under a name nobody connects to, given its mode, then moved into place: at no time can others connect.
     let draft = Utf8PathBuf::from(format!("{path}~"));
     check_path(&draft)?;
@@ -91,7 +96,10 @@ pub struct AgentDoors {
 impl AgentDoors {
     /// No door is open yet.
     pub fn new(context: Context) -> Self {
-        Self { context, open: BTreeMap::new() }
+        Self {
+            context,
+            open: BTreeMap::new(),
+        }
     }
 
     /// Opens an agent's door unless it is open. Its folder must be there.
@@ -99,13 +107,17 @@ impl AgentDoors {
     /// # Errors
     /// When the socket cannot be bound.
     pub fn open(&mut self, agent: &AgentName) -> Result<(), DoorError> {
-        if self.open.get(agent).is_some_and(|task| !task.is_finished()) {
+        if self.is_open(agent) {
             return Ok(());
         }
         // In its folder the socket is the agent's alone; the mode lets any user of the container connect.
         let listener = bind(&self.context.layout.agent_socket(agent), 0o666)?;
-        let context = AgentContext { context: self.context.clone(), agent: agent.clone() };
-        self.open.insert(agent.clone(), serve(listener, agent::router(context)));
+        let context = AgentContext {
+            context: self.context.clone(),
+            agent: agent.clone(),
+        };
+        self.open
+            .insert(agent.clone(), serve(listener, agent::router(context)));
         Ok(())
     }
 
@@ -116,9 +128,9 @@ impl AgentDoors {
         }
     }
 
-    /// The agents whose doors are open.
-    pub fn names(&self) -> Vec<AgentName> {
-        self.open.keys().cloned().collect()
+    /// Whether an agent's door is open.
+    pub fn is_open(&self, agent: &AgentName) -> bool {
+        self.open.get(agent).is_some_and(|task| !task.is_finished())
     }
 }
 

@@ -3,11 +3,11 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use futures_util::stream::{self, Stream};
 use serde::Deserialize;
 use shared::admin_api::{EPOCH_HEADER, EventPage};
@@ -38,18 +38,29 @@ pub async fn events(
 ) -> ApiResult<Response> {
     let ledger = context.reconciler.ledger();
     let epoch = ledger.meta().epoch.clone();
-    let last_seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let last_seen = headers
+        .get("last-event-id")
+        .and_then(|id| id.to_str().ok()?.parse().ok());
     let after = last_seen.unwrap_or(query.after);
     let mut response = if query.follow {
-        Sse::new(follow(context.clone(), after)).keep_alive(KeepAlive::new().interval(Duration::from_secs(20))).into_response()
+        Sse::new(follow(context.clone(), after))
+            .keep_alive(KeepAlive::new().interval(Duration::from_secs(20)))
+            .into_response()
     } else {
         let limit = query.limit.unwrap_or(MAX_PAGE).min(MAX_PAGE);
         let last = ledger.last_seq().await?;
         let events = ledger.events(after, limit).await?;
-        Json(EventPage { epoch: epoch.clone(), last, events }).into_response()
+        Json(EventPage {
+            epoch: epoch.clone(),
+            last,
+            events,
+        })
+        .into_response()
     };
     if let Ok(value) = HeaderValue::from_str(&epoch) {
-        response.headers_mut().insert(HeaderName::from_static(EPOCH_HEADER), value);
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static(EPOCH_HEADER), value);
     }
     Ok(response)
 }
@@ -64,7 +75,12 @@ struct Follower {
 /// Every event after `after`, then each new one, until the daemon ends.
 fn follow(context: Context, after: u64) -> impl Stream<Item = Result<SseEvent, Infallible>> {
     let news = context.reconciler.ledger().subscribe();
-    let follower = Follower { context, news, after, page: Vec::new().into_iter() };
+    let follower = Follower {
+        context,
+        news,
+        after,
+        page: Vec::new().into_iter(),
+    };
     stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
         let data = serde_json::to_string(&event).unwrap_or_default();
@@ -82,7 +98,13 @@ impl Follower {
             }
             // Marked as seen before reading: what comes in between wakes the wait below.
             self.news.borrow_and_update();
-            let page = self.context.reconciler.ledger().events(self.after, MAX_PAGE).await.ok()?;
+            let page = self
+                .context
+                .reconciler
+                .ledger()
+                .events(self.after, MAX_PAGE)
+                .await
+                .ok()?;
             if !page.is_empty() {
                 self.page = page.into_iter();
                 continue;

@@ -17,9 +17,12 @@ const RECENT: u32 = 8;
 pub async fn explain(context: &Context, object: &str) -> ApiResult<Explanation> {
     match object.split_once('/') {
         Some(("gate", number)) => {
-            let id: GateId = number
-                .parse()
-                .map_err(|_| ApiError::new(ErrorCode::BadRequest, format!("{number:?} is not a gate's number")))?;
+            let id: GateId = number.parse().map_err(|_| {
+                ApiError::new(
+                    ErrorCode::BadRequest,
+                    format!("{number:?} is not a gate's number"),
+                )
+            })?;
             gate(context, id).await
         }
         None if object == "hive" => Ok(hive(context)),
@@ -38,11 +41,18 @@ fn sentence(waiting: &Waiting) -> String {
         WaitingOn::Gate { gate, class } => format!("the operator's decision about gate {gate} ({class})"),
         WaitingOn::TurnBoundary { deadline } => format!("the end of its turn, at the latest {deadline}"),
         WaitingOn::StaleInventory { source, error: None } => format!("news from the {source}"),
-        WaitingOn::StaleInventory { source, error: Some(error) } => {
+        WaitingOn::StaleInventory {
+            source,
+            error: Some(error),
+        } => {
             format!("the {source}, which cannot be observed: {error}")
         }
         WaitingOn::Dependency { first } => format!("this first: {first}"),
-        WaitingOn::Backoff { until, attempts, error } => {
+        WaitingOn::Backoff {
+            until,
+            attempts,
+            error,
+        } => {
             format!("the next try at {until}, after {attempts} that failed: {error}")
         }
         WaitingOn::Health { until } => format!("its health report, at the latest {until}"),
@@ -60,7 +70,12 @@ fn next_commands(waiting: &[Waiting]) -> Vec<String> {
 }
 
 async fn agent(context: &Context, name: &AgentName) -> ApiResult<Explanation> {
-    let status = context.reconciler.views().agents.get(name).map(|view| view.status.clone());
+    let status = context
+        .reconciler
+        .views()
+        .agents
+        .get(name)
+        .map(|view| view.status.clone());
     let Some(status) = status else {
         let message = format!("there is no agent {name}");
         return Err(ApiError::new(ErrorCode::NotFound, message).hint("hive status"));
@@ -76,20 +91,31 @@ async fn agent(context: &Context, name: &AgentName) -> ApiResult<Explanation> {
         if let WaitingOn::Gate { gate, .. } = waiting.on {
             if let Some(record) = ledger.gate(gate).await? {
                 let (id, opened) = (record.gate.id, record.gate.opened_at);
-                chain.push(format!("gate {id} is open since {opened}: {}", record.gate.view.summary));
+                chain.push(format!(
+                    "gate {id} is open since {opened}: {}",
+                    record.gate.view.summary
+                ));
             }
         }
     }
     let mut recent = ledger.events_about(name, RECENT).await?;
     recent.sort_by_key(|event| std::cmp::Reverse(event.seq));
     let next = next_commands(&status.waiting);
-    Ok(Explanation { object: name.to_string(), chain, waiting: status.waiting, recent, next })
+    Ok(Explanation {
+        object: name.to_string(),
+        chain,
+        waiting: status.waiting,
+        recent,
+        next,
+    })
 }
 
 async fn gate(context: &Context, id: GateId) -> ApiResult<Explanation> {
     let ledger = context.reconciler.ledger();
     let Some(record) = ledger.gate(id).await? else {
-        return Err(ApiError::new(ErrorCode::NotFound, format!("there is no gate {id}")).hint("hive gate list"));
+        return Err(
+            ApiError::new(ErrorCode::NotFound, format!("there is no gate {id}")).hint("hive gate list"),
+        );
     };
     let gate = record.gate;
     let mut chain = vec![
@@ -98,7 +124,11 @@ async fn gate(context: &Context, id: GateId) -> ApiResult<Explanation> {
     ];
     if let Some(decision) = &gate.decision {
         let verb = if decision.approve { "approved" } else { "denied" };
-        let why = if decision.reason.is_empty() { String::new() } else { format!(": {}", decision.reason) };
+        let why = if decision.reason.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", decision.reason)
+        };
         chain.push(format!("{} {verb} it{why}", decision.by));
     }
     chain.extend(gate.ended_because.clone());
@@ -108,17 +138,29 @@ async fn gate(context: &Context, id: GateId) -> ApiResult<Explanation> {
             format!("hive gate approve {id}"),
             format!("hive gate deny {id} --reason '…'"),
         ],
-        _ => gate.agent.iter().map(|agent| format!("hive explain {agent}")).collect(),
+        _ => gate
+            .agent
+            .iter()
+            .map(|agent| format!("hive explain {agent}"))
+            .collect(),
     };
     let recent = match &gate.agent {
         Some(agent) => ledger.events_about(agent, RECENT).await?,
         None => Vec::new(),
     };
-    Ok(Explanation { object: format!("gate/{id}"), chain, waiting: Vec::new(), recent, next })
+    Ok(Explanation {
+        object: format!("gate/{id}"),
+        chain,
+        waiting: Vec::new(),
+        recent,
+        next,
+    })
 }
 
 fn since(gate: &shared::gate::Gate) -> Timestamp {
-    gate.consumed_at.or(gate.decision.as_ref().map(|d| d.at)).unwrap_or(gate.opened_at)
+    gate.consumed_at
+        .or(gate.decision.as_ref().map(|d| d.at))
+        .unwrap_or(gate.opened_at)
 }
 
 fn hive(context: &Context) -> Explanation {
@@ -128,8 +170,17 @@ fn hive(context: &Context) -> Explanation {
     if chain.is_empty() {
         chain.push("the hive itself waits on nothing; ask about an agent".to_owned());
     }
-    let failures = views.failures.iter().map(|(key, error)| format!("the pass over {key} failed: {error}"));
+    let failures = views
+        .failures
+        .iter()
+        .map(|(key, error)| format!("the pass over {key} failed: {error}"));
     chain.extend(failures);
     let next = next_commands(&waiting);
-    Explanation { object: "hive".to_owned(), chain, waiting, recent: Vec::new(), next }
+    Explanation {
+        object: "hive".to_owned(),
+        chain,
+        waiting,
+        recent: Vec::new(),
+        next,
+    }
 }

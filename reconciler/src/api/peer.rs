@@ -16,7 +16,9 @@ pub struct Peer {
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self { uid: stream.io().peer_cred().ok().map(|cred| cred.uid()) }
+        Self {
+            uid: stream.io().peer_cred().ok().map(|cred| cred.uid()),
+        }
     }
 }
 
@@ -24,7 +26,10 @@ impl Peer {
     /// Who decides, as it is recorded: `unix:<user>`.
     pub async fn identity(self) -> Option<String> {
         let uid = self.uid?;
-        let name = tokio::task::spawn_blocking(move || user_name(uid)).await.ok().flatten();
+        let name = tokio::task::spawn_blocking(move || user_name(uid))
+            .await
+            .ok()
+            .flatten();
         Some(name.map_or_else(|| format!("unix:uid {uid}"), |name| format!("unix:{name}")))
     }
 }

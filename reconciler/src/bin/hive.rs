@@ -15,6 +15,10 @@ fn main() -> anyhow::Result<ExitCode> {
         Ok(exit) => return Ok(exit),
         Err(cli) => cli,
     };
-    let mut runtime = if cli.is_daemon() { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    let mut runtime = if cli.is_daemon() {
+        Builder::new_multi_thread()
+    } else {
+        Builder::new_current_thread()
+    };
     Ok(runtime.enable_all().build()?.block_on(cli::run(cli)))
 }

@@ -89,14 +89,8 @@ fn demo_dir() -> Utf8PathBuf {
 pub(super) async fn serve(args: ServeArgs) -> Result<Exit, CliError> {
     args.logging.init();
     let daemon = |error: &dyn std::error::Error| CliError::Daemon(crate::error_chain(error));
-    crate::control::serve::serve(args).await.map_err(|error| daemon(&error))?;
-    Ok(Exit::Done)
-}
-
-/// Runs a small hive that needs nothing but this program.
-pub(super) async fn demo(args: DemoArgs) -> Result<Exit, CliError> {
-    args.logging.init();
-    let daemon = |error: &dyn std::error::Error| CliError::Daemon(crate::error_chain(error));
-    crate::control::demo::demo(args).await.map_err(|error| daemon(&error))?;
+    crate::control::serve::serve(args)
+        .await
+        .map_err(|error| daemon(&error))?;
     Ok(Exit::Done)
 }

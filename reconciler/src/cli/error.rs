@@ -84,6 +84,9 @@ pub(crate) enum CliError {
         #[source]
         source: io::Error,
     },
+    /// A spec could not be read.
+    #[error(transparent)]
+    Spec(#[from] crate::spec::ReadError),
     /// A spec with faults. They have been shown.
     #[error("{path} is not a valid spec: {faults}")]
     BadSpec {
@@ -161,7 +164,9 @@ impl CliError {
             Self::NotAdmitted(_) => ErrorCode::Forbidden,
             Self::Refused(error) => error.code,
             Self::GateMoved { .. } | Self::NotOpen { .. } => ErrorCode::Conflict,
-            Self::BadMessage(_) | Self::BadSpec { .. } | Self::Unreadable { .. } => ErrorCode::BadRequest,
+            Self::BadMessage(_) | Self::BadSpec { .. } | Self::Spec(_) | Self::Unreadable { .. } => {
+                ErrorCode::BadRequest
+            }
             Self::NotUnderstood { .. }
             | Self::Unexplained { .. }
             | Self::BadEvent(_)
@@ -204,6 +209,7 @@ impl CliError {
             Self::Refused(_)
             | Self::BadMessage(_)
             | Self::Unreadable { .. }
+            | Self::Spec(_)
             | Self::Daemon(_)
             | Self::OutputClosed
             | Self::Output(_)

@@ -1,20 +1,14 @@
 //! `hive spec`: the format of the spec, and whether a file keeps it. Needs no daemon.
 
-use std::fs::File;
-use std::io::{self, Read as _};
-
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::error::CliError;
 use super::exit::Exit;
 use super::page::{Page, Tone};
 use super::text::count;
 use super::ui::Ui;
-
-/// The largest file that is taken for a spec.
-const MAX_BYTES: u64 = 64 * 1024 * 1024;
+use crate::spec;
 
 /// Verbs of `hive spec`.
 #[derive(Debug, clap::Subcommand)]
@@ -42,8 +36,7 @@ struct Report {
 pub(super) async fn run(ui: &mut Ui, command: SpecCommand) -> Result<Exit, CliError> {
     match command {
         SpecCommand::Schema => {
-            let schema = schema();
-            ui.raw_json(&schema)?;
+            ui.raw_json(&spec::schema())?;
             Ok(Exit::Done)
         }
         SpecCommand::Check { file } => check(ui, &file).await,
@@ -51,17 +44,19 @@ pub(super) async fn run(ui: &mut Ui, command: SpecCommand) -> Result<Exit, CliEr
 }
 
 async fn check(ui: &mut Ui, file: &Utf8Path) -> Result<Exit, CliError> {
-    let unreadable = |source| CliError::Unreadable {
-        path: file.to_string(),
-        source,
-    };
     let path = file.to_owned();
-    let bytes = tokio::task::spawn_blocking(move || read(&path))
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
-        .map_err(unreadable)?;
-    let report = report(&bytes);
-    ui.show(&report, || render(file, &report))?;
+    let read = tokio::task::spawn_blocking(move || spec::read(&path)).await;
+    let bytes = match read {
+        Ok(read) => read?,
+        Err(ended) => return Err(CliError::Daemon(ended.to_string())),
+    };
+    let parsed = spec::parse(&bytes);
+    let faults: Vec<String> = parsed.all_faults().map(ToString::to_string).collect();
+    let agents = parsed.spec.as_ref().map_or(0, |spec| spec.agents.len());
+    let report = Report { agents, faults };
+    ui.show(&report, || {
+        render(&spec::report(file, &parsed), report.faults.is_empty())
+    })?;
     if report.faults.is_empty() {
         return Ok(Exit::Done);
     }
@@ -71,48 +66,17 @@ async fn check(ui: &mut Ui, file: &Utf8Path) -> Result<Exit, CliError> {
     })
 }
 
-fn read(path: &Utf8Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!("it is longer than {MAX_BYTES} bytes")));
-    }
-    Ok(bytes)
-}
-
-fn render(file: &Utf8Path, report: &Report) -> Page {
+fn render(report: &str, valid: bool) -> Page {
     let mut page = Page::default();
-    for fault in &report.faults {
-        page.line([Tone::Bad.of("✗ "), fault.as_str().into()]);
-    }
-    if report.faults.is_empty() {
-        let agents = count(report.agents, "agent");
-        page.line([
-            Tone::Good.of("✓ "),
-            format!("{file} is a valid spec with {agents}").into(),
-        ]);
+    let mark = if valid {
+        Tone::Good.of("✓ ")
+    } else {
+        Tone::Bad.of("✗ ")
+    };
+    for line in report.lines() {
+        page.line([mark.clone(), line.into()]);
     }
     page
-}
-
-/// The JSON Schema of the spec.
-fn schema() -> Value {
-    schemars::schema_for!(shared::spec::Spec).to_value()
-}
-
-/// Every fault in a document.
-fn report(bytes: &[u8]) -> Report {
-    let parser = &mut serde_json::Deserializer::from_slice(bytes);
-    match serde_path_to_error::deserialize::<_, shared::spec::Spec>(parser) {
-        Ok(spec) => Report {
-            agents: spec.agents.len(),
-            faults: Vec::new(),
-        },
-        Err(error) => Report {
-            agents: 0,
-            faults: vec![format!("{}: {}", error.path(), error.inner())],
-        },
-    }
 }
 
 #[cfg(test)]
@@ -120,24 +84,23 @@ mod tests {
     use super::*;
     use crate::cli::fixtures;
 
+    fn rendered(document: &str) -> String {
+        let parsed = spec::parse(document.as_bytes());
+        let report = spec::report(Utf8Path::new("hive.json"), &parsed);
+        fixtures::plain(&render(&report, parsed.all_faults().next().is_none()))
+    }
+
     #[test]
     fn a_fault_names_the_path_of_the_field() {
-        let report = report(br#"{"version":1,"hive":{"name":"h"},"agents":{"alice":{"run":"maybe"}}}"#);
-        assert_eq!(report.faults.len(), 1);
-        assert!(report.faults[0].starts_with("agents.alice.run: "), "{report:?}");
+        let page = rendered(r#"{"version":1,"hive":{"name":"h"},"agents":{"alice":{"run":"maybe"}}}"#);
+        assert!(page.contains("agents.alice.run: "), "{page}");
     }
 
     #[test]
     fn a_good_file_says_what_is_in_it() {
-        let report = report(br#"{"version":1,"hive":{"name":"h"},"agents":{"alice":{}}}"#);
         assert_eq!(
-            fixtures::plain(&render(Utf8Path::new("hive.json"), &report)),
-            "✓ hive.json is a valid spec with 1 agent\n"
+            rendered(r#"{"version":1,"hive":{"name":"h"},"agents":{"alice":{}}}"#),
+            "✓ hive.json: no faults; 1 agent declared\n"
         );
-    }
-
-    #[test]
-    fn the_schema_describes_the_agents() {
-        assert!(schema().pointer("/properties/agents").is_some());
     }
 }

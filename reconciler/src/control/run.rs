@@ -29,7 +29,13 @@ pub async fn run(
     mut shutdown: watch::Receiver<bool>,
     on_pass: impl Fn(&Key) + Send,
 ) {
-    let mut shell = Shell { queue: Queue::default(), passes: JoinSet::new(), failures: BTreeMap::new(), resync_at: None, reconciler };
+    let mut shell = Shell {
+        queue: Queue::default(),
+        passes: JoinSet::new(),
+        failures: BTreeMap::new(),
+        resync_at: None,
+        reconciler,
+    };
     shell.resync().await;
     loop {
         shell.start_passes();
@@ -64,7 +70,10 @@ pub async fn run(
             shell.resync().await;
         }
     }
-    tracing::info!(running = shell.passes.len(), "no new passes; waiting for those that run");
+    tracing::info!(
+        running = shell.passes.len(),
+        "no new passes; waiting for those that run"
+    );
     while shell.passes.join_next().await.is_some() {}
 }
 
@@ -107,7 +116,8 @@ impl Shell {
                 agent: None,
                 level: Level::Warning,
                 kind: "hotObject",
-                message: "the hive is looked at unusually often: something keeps changing underneath it".to_owned(),
+                message: "the hive is looked at unusually often: something keeps changing underneath it"
+                    .to_owned(),
                 data: serde_json::json!({}),
                 at: now,
             },
@@ -115,7 +125,10 @@ impl Shell {
         let ledger = self.reconciler.ledger().clone();
         tokio::spawn(async move {
             if let Err(error) = ledger.apply(vec![change]).await {
-                tracing::warn!(error = crate::error_chain(&error), "the alarm could not be recorded");
+                tracing::warn!(
+                    error = crate::error_chain(&error),
+                    "the alarm could not be recorded"
+                );
             }
         });
     }
@@ -142,7 +155,12 @@ impl Shell {
                 let count = self.failures.entry(key.clone()).or_default();
                 *count = count.saturating_add(1);
                 let message = crate::error_chain(&error);
-                tracing::error!(key = label, error = message, tries = *count, "a pass could not be finished");
+                tracing::error!(
+                    key = label,
+                    error = message,
+                    tries = *count,
+                    "a pass could not be finished"
+                );
                 let again = backoff(*count, self.reconciler.host().ids.jitter(), now);
                 self.reconciler.views().failures.insert(label, message);
                 Some(again)
@@ -154,7 +172,9 @@ impl Shell {
     /// How long nothing is due.
     fn until_next(&self) -> Duration {
         let next = [self.queue.next_at(), self.resync_at].into_iter().flatten().min();
-        let wait = next.map_or(SignedDuration::from_secs(RESYNC_SECS), |next| next.duration_since(self.now()));
+        let wait = next.map_or(SignedDuration::from_secs(RESYNC_SECS), |next| {
+            next.duration_since(self.now())
+        });
         Duration::try_from(wait).unwrap_or(Duration::ZERO)
     }
 
@@ -177,8 +197,13 @@ impl Shell {
             }
             Err(error) => tracing::error!(error = crate::error_chain(&error), "the agents cannot be listed"),
         }
-        #[expect(clippy::cast_possible_truncation, reason = "below a quarter of the resync interval")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "below a quarter of the resync interval"
+        )]
         let spread = (self.reconciler.host().ids.jitter() * 0.25 * 300.0) as i64;
-        self.resync_at = now.checked_add(SignedDuration::from_secs(RESYNC_SECS + spread)).ok();
+        self.resync_at = now
+            .checked_add(SignedDuration::from_secs(RESYNC_SECS + spread))
+            .ok();
     }
 }

@@ -1,1 +1,407 @@
-//! (being written)
+//! The daemon from start to end: folders, lock, ledger, doors, loop, shutdown.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use rustix::fs::{FlockOperation, flock};
+use shared::AgentName;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::reconciler::Settings;
+use super::{Key, Reconciler, run};
+use crate::api::Context;
+use crate::api::doors::{AgentDoors, DoorError, check_path, open_admin};
+use crate::broker::Broker;
+use crate::cli::ServeArgs;
+use crate::host::clock::{RandomIds, SystemClock};
+use crate::host::folders::AgentFolders;
+use crate::host::git::GitRepos;
+use crate::host::harness_link::Link;
+use crate::host::layout::Layout;
+use crate::host::plain::PlainBuilder;
+use crate::host::process::{DEFAULT_GRACE, ProcessOptions, ProcessRuntime, Sandbox};
+use crate::host::spec_file::SpecAt;
+use crate::host::{Clock, Host, HostError, Ids, Repos, Runtime, SpecFile};
+use crate::ledger::{Ledger, LedgerError, OpenError};
+use crate::model::records::AgentLife;
+use crate::spec;
+
+/// How often what is too old is deleted from the ledger.
+const PRUNE_EVERY: Duration = Duration::from_secs(6 * 3600);
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Another daemon has this state folder.
+    #[error("another daemon{} uses the state folder {state}: stop it first, or give this one another --state", pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    Taken {
+        /// The folder.
+        state: Utf8PathBuf,
+        /// The other's process id, when it could be read.
+        pid: Option<String>,
+    },
+    /// A folder or file could not be made.
+    #[error("cannot {op} {path}")]
+    Io {
+        /// The operation.
+        op: &'static str,
+        /// On what.
+        path: Utf8PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A program that is needed is not there.
+    #[error("cannot find {0}: install it, or put it on the PATH of the daemon")]
+    NoProgram(&'static str),
+    /// The ledger cannot be opened.
+    #[error(transparent)]
+    Open(#[from] Box<OpenError>),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A socket cannot be opened.
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    /// A door to the outside failed.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The spec cannot be watched.
+    #[error(transparent)]
+    Watch(#[from] spec::WatchError),
+}
+
+/// What becomes of the agents when the daemon ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtEnd {
+    /// They go on; the next daemon adopts them.
+    LeaveAgents,
+    /// They are stopped: nobody will come back for them.
+    StopAgents,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
+    let (tell, shutdown) = watch::channel(false);
+    tokio::spawn(async move {
+        wait_for_signal().await;
+        // The receiver only goes away when the daemon ends.
+        let _ended = tell.send(true);
+    });
+    serve_until(args, shutdown, AtEnd::LeaveAgents).await
+}
+
+/// Returns when the process is told to end.
+pub async fn wait_for_signal() {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be caught; only SIGKILL ends this daemon");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+/// Runs the daemon until `shutdown` turns true.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn serve_until(
+    args: ServeArgs,
+    shutdown: watch::Receiver<bool>,
+    at_end: AtEnd,
+) -> Result<(), ServeError> {
+    let layout = prepare(&args)?;
+    let _lock = take_lock(&layout)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let ids = Arc::new(RandomIds);
+    let ledger = Ledger::open(&layout.ledger(), clock.now(), ids.hive_id())
+        .await
+        .map_err(Box::new)?;
+    let link = Arc::new(Link::new(Arc::clone(&clock)));
+    let (early, mut early_nudges) = mpsc::unbounded_channel::<AgentName>();
+    let host = host(&args, &layout, clock, ids, &link, early).await?;
+    let settings = Settings {
+        harness: harness_program(&args)?,
+        max_transitions: 4,
+    };
+    let (reconciler, nudged) = Reconciler::new(host.clone(), ledger.clone(), settings);
+    let context = Context {
+        reconciler: Arc::clone(&reconciler),
+        broker: Broker::new(ledger.clone()),
+        link,
+        layout: layout.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let ended = reconciler.nudger();
+    tokio::spawn(async move {
+        while let Some(agent) = early_nudges.recv().await {
+            if ended.send(Key::Agent(agent)).is_err() {
+                break;
+            }
+        }
+    });
+    let mut doors = AgentDoors::new(context.clone());
+    for record in ledger.agents().await?.items {
+        keep_door(&host, &mut doors, &record.name, &record.life).await;
+    }
+    let _admin = open_admin(context, &layout.admin_socket())?;
+    let spec_nudger = reconciler.nudger();
+    let _watcher = spec::watch(args.spec.clone(), move || {
+        // The receiver only goes away when the daemon ends.
+        let _ended = spec_nudger.send(Key::Hive);
+    })?;
+    let (passes, passed) = mpsc::unbounded_channel();
+    let keeper = tokio::spawn(keep_doors(host.clone(), ledger.clone(), doors, passed));
+    let pruner = tokio::spawn(prune(ledger.clone(), host.clock.clone()));
+    let heart = tokio::spawn(heartbeat(Arc::clone(&reconciler)));
+    tracing::info!(
+        socket = layout.admin_socket().as_str(),
+        state = layout.state().as_str(),
+        "daemon is up"
+    );
+    systemd(&[sd_notify::NotifyState::Ready]);
+    run::run(Arc::clone(&reconciler), nudged, shutdown, move |key| {
+        systemd(&[sd_notify::NotifyState::Watchdog]);
+        // The keeper only goes away when the daemon ends.
+        let _ended = passes.send(key.clone());
+    })
+    .await;
+    systemd(&[sd_notify::NotifyState::Stopping]);
+    for task in [pruner, heart] {
+        task.abort();
+    }
+    keeper.abort();
+    if at_end == AtEnd::StopAgents {
+        for record in ledger.agents().await?.items {
+            host.runtime.stop(&record.name).await?;
+        }
+    }
+    remove_socket(&layout.admin_socket());
+    tracing::info!("daemon has ended");
+    Ok(())
+}
+
+fn systemd(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(error = error.to_string(), "systemd was not told");
+    }
+}
+
+/// Passes feed the watchdog, so there must be one often enough.
+async fn heartbeat(reconciler: Arc<Reconciler>) {
+    let Some(interval) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    let mut ticks = tokio::time::interval(interval / 2);
+    loop {
+        ticks.tick().await;
+        reconciler.nudge(Key::Hive);
+    }
+}
+
+async fn prune(ledger: Ledger, clock: Arc<dyn Clock>) {
+    let mut ticks = tokio::time::interval(PRUNE_EVERY);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = ledger.prune(clock.now()).await {
+            tracing::warn!(
+                error = crate::error_chain(&error),
+                "old rows could not be deleted"
+            );
+        }
+    }
+}
+
+/// Opens the doors of agents that have folders, and closes those of agents that are gone.
+async fn keep_doors(
+    host: Host,
+    ledger: Ledger,
+    mut doors: AgentDoors,
+    mut passed: mpsc::UnboundedReceiver<Key>,
+) {
+    while let Some(key) = passed.recv().await {
+        let Key::Agent(name) = key else { continue };
+        match ledger.agent(&name).await {
+            Ok(Some(agent)) => keep_door(&host, &mut doors, &name, &agent.record.life).await,
+            Ok(None) => doors.close(&name),
+            Err(error) => {
+                tracing::warn!(agent = %name, error = crate::error_chain(&error), "door not looked at")
+            }
+        }
+    }
+}
+
+async fn keep_door(host: &Host, doors: &mut AgentDoors, name: &AgentName, life: &AgentLife) {
+    if !matches!(life, AgentLife::Active) {
+        doors.close(name);
+        return;
+    }
+    if doors.is_open(name) {
+        return;
+    }
+    // After a reboot the run folder is empty.
+    if let Err(error) = host.folders.prepare(name).await {
+        tracing::error!(agent = %name, error = error.chain(), "the agent's folders cannot be made");
+        return;
+    }
+    if let Err(error) = doors.open(name) {
+        tracing::error!(agent = %name, error = crate::error_chain(&error), "the agent's socket cannot be opened");
+    }
+}
+
+fn io_error(op: &'static str, path: &Utf8Path) -> impl FnOnce(io::Error) -> ServeError {
+    let path = path.to_owned();
+    move |source| ServeError::Io { op, path, source }
+}
+
+fn absolute(path: &Utf8Path) -> Result<Utf8PathBuf, ServeError> {
+    camino::absolute_utf8(path).map_err(io_error("find", path))
+}
+
+/// Checks what can be checked before anything is touched, then makes the folders.
+fn prepare(args: &ServeArgs) -> Result<Layout, ServeError> {
+    let layout = Layout::new(absolute(&args.state)?, absolute(&args.run)?);
+    check_path(&layout.admin_socket())?;
+    let private = [
+        layout.state().to_owned(),
+        layout.repos(),
+        layout.systems(),
+        layout.incoming(),
+        layout.agents(),
+    ];
+    for (folder, mode) in private
+        .iter()
+        .map(|folder| (folder.as_path(), 0o700))
+        .chain([(layout.run(), 0o750)])
+    {
+        let made = std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(folder);
+        made.map_err(io_error("make the folder", folder))?;
+    }
+    Ok(layout)
+}
+
+/// Held as long as the daemon runs; the kernel lets go when it dies.
+fn take_lock(layout: &Layout) -> Result<std::fs::File, ServeError> {
+    let path = layout.lock();
+    let mut file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(io_error("open", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let pid = io::read_to_string(&file).ok().map(|text| text.trim().to_owned());
+            let pid = pid.filter(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()));
+            return Err(ServeError::Taken {
+                state: layout.state().to_owned(),
+                pid,
+            });
+        }
+        Err(errno) => return Err(io_error("lock", &path)(errno.into())),
+    }
+    file.set_len(0).map_err(io_error("write", &path))?;
+    writeln!(file, "{}", std::process::id()).map_err(io_error("write", &path))?;
+    Ok(file)
+}
+
+fn remove_socket(path: &Utf8Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::debug!(error = error.to_string(), "the admin socket was not removed");
+    }
+}
+
+/// The folders in which programs are looked for, as a shell would.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "PATH is how a system says where its programs are"
+)]
+fn search_path() -> OsString {
+    std::env::var_os("PATH")
+        .unwrap_or_else(|| "/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin".into())
+}
+
+fn own_program() -> Result<Utf8PathBuf, ServeError> {
+    let path = std::env::current_exe().map_err(io_error("find", Utf8Path::new("this program")))?;
+    Utf8PathBuf::from_path_buf(path)
+        .map_err(|_| ServeError::NoProgram("this program at a path that is UTF-8"))
+}
+
+fn harness_program(args: &ServeArgs) -> Result<Utf8PathBuf, ServeError> {
+    if let Some(harness) = &args.harness {
+        return absolute(harness);
+    }
+    let beside = own_program()?.with_file_name("hive-harness");
+    if beside.is_file() {
+        Ok(beside)
+    } else {
+        Err(ServeError::NoProgram("hive-harness beside the hive program"))
+    }
+}
+
+/// Whether the spec, as it is now, allows agents without a sandbox.
+async fn allows_no_sandbox(file: &SpecAt) -> bool {
+    let text = file.read().await.unwrap_or_default();
+    spec::parse(&text)
+        .spec
+        .is_some_and(|spec| spec.runtime.unsafe_no_sandbox)
+}
+
+async fn host(
+    args: &ServeArgs,
+    layout: &Layout,
+    clock: Arc<dyn Clock>,
+    ids: Arc<RandomIds>,
+    link: &Arc<Link>,
+    ended: mpsc::UnboundedSender<AgentName>,
+) -> Result<Host, ServeError> {
+    let path = search_path();
+    let git = GitRepos::find_git(&path).ok_or(ServeError::NoProgram("git"))?;
+    let repos: Arc<dyn Repos> = Arc::new(GitRepos::new(layout.clone(), git));
+    let spec = Arc::new(SpecAt(absolute(&args.spec)?));
+    let sandbox = Sandbox::probe(&path).await;
+    if let Sandbox::None { why } = &sandbox {
+        tracing::warn!(
+            why,
+            "no sandbox works here: only the scripted driver runs, unless unsafeNoSandbox is set"
+        );
+    }
+    let runtime: Arc<dyn Runtime> = Arc::new(ProcessRuntime::new(ProcessOptions {
+        layout: layout.clone(),
+        sandbox,
+        launcher: vec![own_program()?.into_string(), "launch-process".to_owned()],
+        grace: DEFAULT_GRACE,
+        unsafe_no_sandbox: allows_no_sandbox(&spec).await,
+        clock: Arc::clone(&clock),
+        notify: Arc::new(move |agent| {
+            // The receiver only goes away when the daemon ends.
+            let _ended = ended.send(agent);
+        }),
+    })?);
+    Ok(Host {
+        clock,
+        ids,
+        runtime,
+        builder: Arc::new(PlainBuilder::new(layout.clone(), Arc::clone(&repos))),
+        repos,
+        folders: Arc::new(AgentFolders::new(layout.clone())),
+        harness: Arc::clone(link) as _,
+        spec,
+    })
+}

@@ -678,6 +678,8 @@ impl HarnessLink for World {
         let report = Report {
             version: "fake".to_owned(),
             run_id: "fake".to_owned(),
+            seq: 0,
+            lease: None,
             config: Some(config.digest.clone()),
             config_error: None,
             turn,

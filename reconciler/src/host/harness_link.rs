@@ -18,11 +18,24 @@ pub struct Announcement {
     pub paused: bool,
 }
 
+/// What a report says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing new, or nothing that is believed.
+    Nothing,
+    /// Something new of a run that is known.
+    News,
+    /// A run that this daemon had not heard of.
+    NewRun,
+}
+
 #[derive(Default)]
 struct Agent {
     state: Option<HarnessState>,
     /// A run that was told to end: what it still says is not believed.
     forgotten_run: Option<String>,
+    /// The run and the announcement that were last told, so that a harness that cannot follow does not spin.
+    told: Option<(String, Announcement)>,
     announcement: watch::Sender<Announcement>,
 }
 
@@ -35,31 +48,74 @@ pub struct Link {
 impl Link {
     /// A link over which nothing was said yet.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, agents: Mutex::default() }
+        Self {
+            clock,
+            agents: Mutex::default(),
+        }
     }
 
     fn agents(&self) -> MutexGuard<'_, BTreeMap<AgentName, Agent>> {
         self.agents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a report. Returns whether it says something new.
-    pub fn report(&self, name: &AgentName, report: Report) -> bool {
+    /// Takes in a report.
+    pub fn report(&self, name: &AgentName, report: Report) -> Heard {
         let at = self.clock.now();
         let mut agents = self.agents();
         let agent = agents.entry(name.clone()).or_default();
         if agent.forgotten_run.as_ref() == Some(&report.run_id) {
-            return false;
+            return Heard::Nothing;
         }
-        let new = agent.state.as_ref().is_none_or(|state| state.report != report);
-        if new {
+        let heard = match agent.state.as_ref().map(|state| &state.report) {
+            Some(last) if last.run_id != report.run_id => Heard::NewRun,
+            None => Heard::NewRun,
+            Some(last) if report.seq < last.seq => return Heard::Nothing,
+            Some(last)
+                if Report {
+                    seq: last.seq,
+                    ..report.clone()
+                } == *last =>
+            {
+                Heard::Nothing
+            }
+            Some(_) => Heard::News,
+        };
+        if heard == Heard::Nothing {
+            // Only its position in the stream is new.
+            if let Some(state) = &mut agent.state {
+                state.report.seq = report.seq;
+            }
+        } else {
             agent.state = Some(HarnessState { report, at });
         }
-        new
+        heard
+    }
+
+    /// Whether this run was not told yet what is announced now.
+    pub fn is_news(&self, name: &AgentName, run_id: &str) -> bool {
+        let agents = self.agents();
+        let Some(agent) = agents.get(name) else {
+            return true;
+        };
+        let announced = agent.announcement.borrow();
+        !matches!(&agent.told, Some((run, told)) if run == run_id && *told == *announced)
+    }
+
+    /// Notes that this run was told what is announced now.
+    pub fn told(&self, name: &AgentName, run_id: &str) {
+        if let Some(agent) = self.agents().get_mut(name) {
+            let announced = agent.announcement.borrow().clone();
+            agent.told = Some((run_id.to_owned(), announced));
+        }
     }
 
     /// What this agent's harness is told, and every change of it.
     pub fn listen(&self, name: &AgentName) -> watch::Receiver<Announcement> {
-        self.agents().entry(name.clone()).or_default().announcement.subscribe()
+        self.agents()
+            .entry(name.clone())
+            .or_default()
+            .announcement
+            .subscribe()
     }
 }
 
@@ -77,7 +133,10 @@ impl HarnessLink for Link {
     }
 
     fn announce(&self, name: &AgentName, config: &Digest, paused: bool) {
-        let announcement = Announcement { config: Some(config.clone()), paused };
+        let announcement = Announcement {
+            config: Some(config.clone()),
+            paused,
+        };
         let mut agents = self.agents();
         let agent = agents.entry(name.clone()).or_default();
         agent.announcement.send_if_modified(|told| {
@@ -101,6 +160,8 @@ mod tests {
         Report {
             version: "1".into(),
             run_id: run.into(),
+            seq: 0,
+            lease: None,
             config: None,
             config_error: None,
             turn: TurnState::Idle,
@@ -112,12 +173,39 @@ mod tests {
     fn a_run_that_was_told_to_end_is_not_believed_any_more() {
         let link = Link::new(Arc::new(SystemClock));
         let alice: AgentName = "alice".parse().unwrap();
-        assert!(link.report(&alice, report("one")));
-        assert!(!link.report(&alice, report("one")), "the same report twice is nothing new");
+        assert_eq!(link.report(&alice, report("one")), Heard::NewRun);
+        assert_eq!(
+            link.report(&alice, report("one")),
+            Heard::Nothing,
+            "the same report twice is nothing new"
+        );
         link.forget(&alice);
-        assert!(!link.report(&alice, report("one")));
+        assert_eq!(link.report(&alice, report("one")), Heard::Nothing);
         assert_eq!(link.state(&alice), None);
-        assert!(link.report(&alice, report("two")));
+        assert_eq!(link.report(&alice, report("two")), Heard::NewRun);
+    }
+
+    #[test]
+    fn a_report_that_was_overtaken_is_not_believed() {
+        let link = Link::new(Arc::new(SystemClock));
+        let alice: AgentName = "alice".parse().unwrap();
+        let thinking = Report {
+            seq: 2,
+            turn: TurnState::Thinking,
+            ..report("one")
+        };
+        link.report(&alice, thinking.clone());
+        assert_eq!(
+            link.report(
+                &alice,
+                Report {
+                    seq: 1,
+                    ..report("one")
+                }
+            ),
+            Heard::Nothing
+        );
+        assert_eq!(link.state(&alice).unwrap().report, thinking);
     }
 
     #[test]

@@ -35,7 +35,10 @@ impl PlainBuilder {
     }
 
     async fn overlay(&self, request: &BuildRequest) -> Result<Overlay, HostError> {
-        let bytes = self.repos.read_file(&request.agent, &request.commit, OVERLAY_FILE, MAX_OVERLAY).await?;
+        let bytes = self
+            .repos
+            .read_file(&request.agent, &request.commit, OVERLAY_FILE, MAX_OVERLAY)
+            .await?;
         match bytes {
             None => Ok(Overlay::default()),
             Some(bytes) => parse_overlay(&bytes),
@@ -51,7 +54,9 @@ impl PlainBuilder {
             .map_err(|error| HostError::failed("system.json", error.to_string()))?;
         let draft = self.layout.systems().join(format!(".{}.draft", request.agent));
         remake(&draft).await?;
-        self.repos.write_tree(&request.agent, &request.commit, &draft.join("tree")).await?;
+        self.repos
+            .write_tree(&request.agent, &request.commit, &draft.join("tree"))
+            .await?;
         blocking(output.system.clone(), move || {
             write_atomic(&draft.join("system.json"), &json, 0o644)?;
             match std::fs::rename(&draft, &target) {
@@ -71,7 +76,11 @@ impl PlainBuilder {
 pub fn parse_overlay(bytes: &[u8]) -> Result<Overlay, HostError> {
     let parser = &mut serde_json::Deserializer::from_slice(bytes);
     let refused = |path: &str, error: &serde_json::Error| {
-        let place = if path == "." { OVERLAY_FILE.to_owned() } else { format!("{OVERLAY_FILE}: {path}") };
+        let place = if path == "." {
+            OVERLAY_FILE.to_owned()
+        } else {
+            format!("{OVERLAY_FILE}: {path}")
+        };
         HostError::refused(place, error.to_string())
     };
     let overlay: Overlay = serde_path_to_error::deserialize(&mut *parser)
@@ -90,7 +99,9 @@ pub fn parse_overlay(bytes: &[u8]) -> Result<Overlay, HostError> {
 async fn exists(system: &Utf8Path) -> Result<bool, HostError> {
     let marker = system.join("system.json");
     blocking(system.to_string(), move || {
-        marker.try_exists().map_err(HostError::io("look at", marker.as_str()))
+        marker
+            .try_exists()
+            .map_err(HostError::io("look at", marker.as_str()))
     })
     .await
 }
@@ -124,8 +135,10 @@ impl Builder for PlainBuilder {
     async fn build(&self, request: &BuildRequest) -> Result<BuildOutput, HostError> {
         let overlay = self.overlay(request).await?;
         let systems = self.layout.systems();
-        let output = assemble(request, &overlay, |digest| systems.join(digest.as_str()).into_string())
-            .map_err(|error| HostError::refused(OVERLAY_FILE, error.to_string()))?;
+        let output = assemble(request, &overlay, |digest| {
+            systems.join(digest.as_str()).into_string()
+        })
+        .map_err(|error| HostError::refused(OVERLAY_FILE, error.to_string()))?;
         self.write(request, &output).await?;
         Ok(output)
     }
@@ -135,7 +148,9 @@ impl Builder for PlainBuilder {
         blocking("systems".to_owned(), move || {
             let look = |system: String| {
                 let marker = Utf8PathBuf::from(&system).join("system.json");
-                let present = marker.try_exists().map_err(HostError::io("look at", marker.as_str()))?;
+                let present = marker
+                    .try_exists()
+                    .map_err(HostError::io("look at", marker.as_str()))?;
                 Ok((system, present))
             };
             systems.into_iter().map(look).collect()
@@ -155,7 +170,10 @@ mod tests {
         assert!(error.chain().contains("mcpServers.wiki"), "{}", error.chain());
         assert!(parse_overlay(b"{").is_err());
         assert!(parse_overlay(b"{} trailing").is_err());
-        assert!(parse_overlay(br#"{ "budget": {} }"#).is_err(), "the budget is the operator's");
+        assert!(
+            parse_overlay(br#"{ "budget": {} }"#).is_err(),
+            "the budget is the operator's"
+        );
         assert!(parse_overlay(br#"{ "mcpServers": { "wiki": {} } }"#).is_err());
     }
 

@@ -92,6 +92,50 @@ pub(crate) fn insert(tx: &mut Tx<'_>, message: &NewMessage<'_>) -> Result<u64, L
     Ok(id)
 }
 
+/// Notes a message to the operator as an event, in the same transaction: that is its delivery.
+pub(crate) fn deliver_to_operator(
+    tx: &mut Tx<'_>,
+    id: u64,
+    message: &NewMessage<'_>,
+) -> Result<(), LedgerError> {
+    execute(tx, "UPDATE messages SET state = 'acked' WHERE id = ?1", [int(id)])?;
+    let (verb, level) = match message.kind {
+        MessageKind::Question => ("asks", Level::Alert),
+        _ => ("says", Level::Info),
+    };
+    let agent = match message.from {
+        Address::Agent(name) => Some(name),
+        Address::Operator | Address::System => None,
+    };
+    let body = bounded(message.body, MAX_NOTICE_BYTES);
+    events::append(
+        tx,
+        NewEvent {
+            agent,
+            level,
+            kind: "messageToOperator",
+            message: &format!("{} {verb}: {body}", message.from),
+            data: serde_json::json!({ "message": id, "replyTo": message.reply_to }),
+            at: message.at,
+        },
+    )
+}
+
+/// Who asked the question that this agent received under this number.
+pub(crate) fn asker(
+    db: &Connection,
+    agent: &AgentName,
+    question: u64,
+) -> Result<Option<Address>, LedgerError> {
+    let from: Option<String> = db
+        .prepare_cached(
+            "SELECT from_addr FROM messages WHERE id = ?1 AND to_addr = ?2 AND kind = 'question'",
+        )?
+        .query_row((int(question), agent.as_str()), |row| row.get(0))
+        .optional()?;
+    Ok(from.and_then(|from| from.parse().ok()))
+}
+
 /// A message from the daemon, once for each dedupe id and agent. No bound on the inbox holds it back, and when the
 /// agent is gone that is an event rather than an error: what the daemon did stays done.
 pub(super) fn notify(

@@ -266,7 +266,7 @@ impl Planner<'_> {
             .inventory
             .harness
             .as_ref()
-            .is_some_and(|h| h.report.turn.is_busy());
+            .is_some_and(|h| h.is_busy());
         if !busy || spec.drain == Drain::Immediate {
             return false;
         }

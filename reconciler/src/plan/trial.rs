@@ -127,7 +127,7 @@ impl Planner<'_> {
         let harness = self.inputs.inventory.harness.as_ref();
         let takes_up = harness.is_none_or(|harness| {
             let loaded = harness.report.config.as_ref() == Some(&deployed.output.config_digest);
-            loaded || !harness.report.turn.is_busy()
+            loaded || !harness.is_busy()
         });
         runs && takes_up && self.files_are_written(deployed) && self.wanted_run(spec) == RunState::Running
     }
