@@ -254,7 +254,8 @@ impl World {
         for (agent, config) in &state.loaded {
             line(format!("loaded {agent}: {}", config.digest));
         }
-        for (agent, _) in &state.archived {
+        let archived: std::collections::BTreeSet<_> = state.archived.iter().map(|(agent, _)| agent).collect();
+        for agent in archived {
             line(format!("archived {agent}"));
         }
         text

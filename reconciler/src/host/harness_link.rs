@@ -149,8 +149,6 @@ impl HarnessLink for Link {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use shared::status::TurnState;
 
     use super::super::clock::SystemClock;

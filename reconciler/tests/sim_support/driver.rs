@@ -354,6 +354,18 @@ impl Daemon {
         (effects, seq, gates)
     }
 
+    async fn events(&self) -> Vec<Event> {
+        let mut events: Vec<Event> = Vec::new();
+        loop {
+            let after = events.last().map_or(0, |event| event.seq);
+            let page = self.ledger.events(after, 1_000).await.unwrap();
+            if page.is_empty() {
+                return events;
+            }
+            events.extend(page);
+        }
+    }
+
     async fn end(mut self, scenario: &str) -> End {
         self.resync().await;
         self.rest(scenario).await;
@@ -381,7 +393,7 @@ impl Daemon {
             effects,
             begun,
             gates: self.ledger.gates(true).await.unwrap().complete().unwrap(),
-            events: self.ledger.events(0, 10_000).await.unwrap(),
+            events: self.events().await,
             statuses,
             hive_waiting,
             noise,
