@@ -44,27 +44,44 @@ fn every_scenario_ends_as_it_should_and_then_is_quiet() {
     }
 }
 
-#[test]
-fn a_fault_at_any_effect_changes_neither_the_end_nor_what_was_done() {
+/// Plays every scenario with this fault at each of its effects. One test a fault, so that they share the cores.
+fn disturb_every_effect(fault: Fault) {
     let mut points = 0;
     for scenario in all() {
         let reference = block_on(play(&scenario, &Disturbance::None));
         for number in 0..reference.begun {
-            for fault in FAULTS {
-                let disturbance = Disturbance::Effect(number, fault);
-                let end = block_on(play(&scenario, &disturbance));
-                let what = format!("{} with {fault:?} at effect {number}", scenario.name);
-                oracle::check_alone(&scenario, &end, &what);
-                oracle::check_same(&scenario, &reference, &end, &what);
-                points += 1;
-            }
+            let end = block_on(play(&scenario, &Disturbance::Effect(number, fault)));
+            let what = format!("{} with {fault:?} at effect {number}", scenario.name);
+            oracle::check_alone(&scenario, &end, &what);
+            oracle::check_same(&scenario, &reference, &end, &what);
+            points += 1;
         }
     }
-    println!("{points} distinct points tried");
+    println!("{fault:?}: {points} distinct points tried");
     assert!(
         points > 100,
         "only {points} points: the scenarios lost their effects"
     );
+}
+
+#[test]
+fn a_crash_before_any_effect_changes_neither_the_end_nor_what_was_done() {
+    disturb_every_effect(Fault::CrashBefore);
+}
+
+#[test]
+fn a_crash_after_any_effect_changes_neither_the_end_nor_what_was_done() {
+    disturb_every_effect(Fault::CrashAfter);
+}
+
+#[test]
+fn an_effect_that_fails_changes_neither_the_end_nor_what_was_done() {
+    disturb_every_effect(Fault::ErrorBefore);
+}
+
+#[test]
+fn an_effect_whose_answer_is_lost_changes_neither_the_end_nor_what_was_done() {
+    disturb_every_effect(Fault::ErrorAfter);
 }
 
 #[test]
