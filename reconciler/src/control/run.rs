@@ -105,7 +105,7 @@ impl Shell {
                 (key, outcome)
             });
         }
-        let depth = u64::try_from(self.queue.len()).unwrap_or(u64::MAX);
+        let depth = u64::try_from(self.queue.waiting()).unwrap_or(u64::MAX);
         self.reconciler.views().queue_depth = depth;
     }
 
