@@ -34,6 +34,11 @@ use crate::spec;
 /// How often what is too old is deleted from the ledger.
 const PRUNE_EVERY: Duration = Duration::from_secs(6 * 3600);
 
+/// How often the lock of the one daemon is asked for.
+const LOCK_TRIES: u32 = 10;
+/// How long between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -122,7 +127,7 @@ pub async fn serve_until(
     at_end: AtEnd,
 ) -> Result<(), ServeError> {
     let layout = prepare(&args)?;
-    let _lock = take_lock(&layout)?;
+    let _lock = take_lock(&layout).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids = Arc::new(RandomIds);
     let ledger = Ledger::open(&layout.ledger(), clock.now(), ids.hive_id())
@@ -295,7 +300,9 @@ fn prepare(args: &ServeArgs) -> Result<Layout, ServeError> {
 }
 
 /// Held as long as the daemon runs; the kernel lets go when it dies.
-fn take_lock(layout: &Layout) -> Result<std::fs::File, ServeError> {
+///
+/// One that was killed a moment ago may still be ending, so it is asked for more than once before it is refused.
+async fn take_lock(layout: &Layout) -> Result<std::fs::File, ServeError> {
     let path = layout.lock();
     let mut file = std::fs::OpenOptions::new()
         .read(true)
@@ -304,17 +311,24 @@ fn take_lock(layout: &Layout) -> Result<std::fs::File, ServeError> {
         .truncate(false)
         .open(&path)
         .map_err(io_error("open", &path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let pid = io::read_to_string(&file).ok().map(|text| text.trim().to_owned());
-            let pid = pid.filter(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()));
-            return Err(ServeError::Taken {
-                state: layout.state().to_owned(),
-                pid,
-            });
+    let mut tries = 0;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::WOULDBLOCK) if tries < LOCK_TRIES => {
+                tries += 1;
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let pid = io::read_to_string(&file).ok().map(|text| text.trim().to_owned());
+                let pid = pid.filter(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()));
+                return Err(ServeError::Taken {
+                    state: layout.state().to_owned(),
+                    pid,
+                });
+            }
+            Err(errno) => return Err(io_error("lock", &path)(errno.into())),
         }
-        Err(errno) => return Err(io_error("lock", &path)(errno.into())),
     }
     file.set_len(0).map_err(io_error("write", &path))?;
     writeln!(file, "{}", std::process::id()).map_err(io_error("write", &path))?;
