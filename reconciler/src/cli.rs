@@ -169,20 +169,18 @@ impl Cli {
         })
     }
 
-    /// Becomes an agent's sandbox, when that is the verb. Then it returns only when it could not.
+    /// Becomes an agent's sandbox, when that is the verb; then it returns an exit code only when it could not.
     ///
-    /// # Errors
-    /// Gives the command line back when the verb is another.
     #[expect(clippy::print_stderr, reason = "the daemon reads the reason from stderr")]
-    pub fn launch(self) -> Result<ExitCode, Self> {
+    pub fn launch(&self) -> Option<ExitCode> {
         let Command::LaunchProcess(args) = &self.command else {
-            return Err(self);
+            return None;
         };
         match launch::run(args) {
             Ok(never) => match never {},
             Err(error) => {
                 eprintln!("{}", crate::error_chain(&error));
-                Ok(ExitCode::from(error.exit_code()))
+                Some(ExitCode::from(error.exit_code()))
             }
         }
     }

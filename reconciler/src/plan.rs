@@ -9,6 +9,7 @@ pub mod refs;
 pub mod run;
 pub mod schedule;
 pub mod status;
+pub mod support;
 pub mod trial;
 pub mod view;
 

@@ -136,18 +136,13 @@ impl<K: Ord + Clone> Queue<K> {
     }
 
     /// Keys that wait.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.due.len()
     }
 
     /// Whether nothing waits and nothing runs.
     pub fn is_idle(&self) -> bool {
         self.due.is_empty() && self.running.is_empty()
-    }
-
-    /// Keys that run.
-    pub fn running(&self) -> usize {
-        self.running.len()
     }
 }
 

@@ -4,6 +4,7 @@
 //! fault there is. The oracles are in `sim/oracle.rs`; a failure prints the script that replays it.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::print_stdout,
     reason = "a test may end at the first surprise, and says so"
 )]
@@ -19,12 +20,6 @@ use sim_support::driver::{Disturbance, play};
 use sim_support::oracle;
 use sim_support::scenarios::all;
 
-const FAULTS: [Fault; 4] = [
-    Fault::CrashBefore,
-    Fault::CrashAfter,
-    Fault::ErrorBefore,
-    Fault::ErrorAfter,
-];
 const SOURCES: [&str; 4] = ["runtime", "repos", "folders", "systems"];
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

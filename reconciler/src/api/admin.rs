@@ -20,6 +20,7 @@ use super::peer::Peer;
 use super::{Context, events, explain};
 use crate::broker::Outgoing;
 use crate::control::command::Because;
+use crate::plan::support;
 
 /// The largest request; a message of the largest size fits however it is escaped.
 const MAX_REQUEST: usize = MAX_BODY_BYTES * 6 + 4096;
@@ -111,6 +112,8 @@ async fn status(State(context): State<Context>) -> ApiResult<Json<HiveStatus>> {
         .iter()
         .map(|(key, error)| format!("the pass over {key} failed: {error}"))
         .collect();
+    let in_force = accepted.as_ref().and_then(|accepted| accepted.in_force());
+    notices.extend(in_force.map(|spec| support::of_hive(spec)).unwrap_or_default());
     if let Some(why) = reconciler.host().runtime.unsandboxed() {
         notices.push(format!("agents run without a sandbox: {why}"));
     }

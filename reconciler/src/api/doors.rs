@@ -123,8 +123,13 @@ impl AgentDoors {
 
     /// Closes the door of an agent that is gone.
     pub fn close(&mut self, agent: &AgentName) {
-        if let Some(task) = self.open.remove(agent) {
-            task.abort();
+        let Some(task) = self.open.remove(agent) else {
+            return;
+        };
+        task.abort();
+        let socket = self.context.layout.agent_socket(agent);
+        if let Err(error) = std::fs::remove_file(&socket) {
+            tracing::debug!(agent = %agent, error = error.to_string(), "the socket was not removed");
         }
     }
 

@@ -88,14 +88,14 @@ async fn agent(context: &Context, name: &AgentName) -> ApiResult<Explanation> {
     chain.extend(status.waiting.iter().map(sentence));
     let ledger = context.reconciler.ledger();
     for waiting in &status.waiting {
-        if let WaitingOn::Gate { gate, .. } = waiting.on {
-            if let Some(record) = ledger.gate(gate).await? {
-                let (id, opened) = (record.gate.id, record.gate.opened_at);
-                chain.push(format!(
-                    "gate {id} is open since {opened}: {}",
-                    record.gate.view.summary
-                ));
-            }
+        if let WaitingOn::Gate { gate, .. } = waiting.on
+            && let Some(record) = ledger.gate(gate).await?
+        {
+            let (id, opened) = (record.gate.id, record.gate.opened_at);
+            chain.push(format!(
+                "gate {id} is open since {opened}: {}",
+                record.gate.view.summary
+            ));
         }
     }
     let mut recent = ledger.events_about(name, RECENT).await?;

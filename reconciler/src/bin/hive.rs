@@ -11,10 +11,9 @@ fn main() -> anyhow::Result<ExitCode> {
         Err(exit) => return Ok(exit),
     };
     // Becoming an agent's sandbox replaces this process, so it must come before there are threads.
-    let cli = match cli.launch() {
-        Ok(exit) => return Ok(exit),
-        Err(cli) => cli,
-    };
+    if let Some(exit) = cli.launch() {
+        return Ok(exit);
+    }
     let mut runtime = if cli.is_daemon() {
         Builder::new_multi_thread()
     } else {

@@ -21,7 +21,7 @@ use crate::model::step::Action;
 use crate::observe;
 use crate::plan::agent::Inputs;
 use crate::plan::schedule::{Schedule, schedule};
-use crate::plan::{Plan, agent as planner, refs, status, view};
+use crate::plan::{Plan, agent as planner, refs, status, support, view};
 use crate::spec::Accepted;
 
 /// A pass that carries out more steps than this is going round in circles.
@@ -221,12 +221,9 @@ impl Reconciler {
         if let Some(why) = self.host.runtime.unsandboxed() {
             status.notices.push(format!("it runs without a sandbox: {why}"));
         }
-        let limits = &inputs.spec.map(|spec| spec.limits.clone()).unwrap_or_default();
-        if *limits != shared::spec::LimitsSpec::default() {
-            status
-                .notices
-                .push("its limits are not enforced: the process runtime has no cgroups".to_owned());
-        }
+        status
+            .notices
+            .extend(inputs.spec.map(support::of_agent).unwrap_or_default());
         let plan_view = plan.view(scheduled.waiting.clone())?;
         let diff = diff(inputs, plan);
         views.agents.insert(

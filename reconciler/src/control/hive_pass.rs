@@ -91,6 +91,9 @@ impl Reconciler {
         let unchanged = previous.as_deref().is_some_and(|previous| *previous == *accepted);
         if !unchanged || first {
             self.note_spec(previous.as_deref(), &accepted).await?;
+            if let Some(spec) = accepted.in_force() {
+                self.limit_builds(spec.builder.max_builds);
+            }
             *lock(&self.accepted) = Some(Arc::clone(&accepted));
         }
         Ok(accepted)

@@ -26,7 +26,7 @@ use crate::host::layout::Layout;
 use crate::host::plain::PlainBuilder;
 use crate::host::process::{DEFAULT_GRACE, ProcessOptions, ProcessRuntime, Sandbox};
 use crate::host::spec_file::SpecAt;
-use crate::host::{Clock, Host, HostError, Ids, Repos, Runtime, SpecFile};
+use crate::host::{Clock, Host, HostError, Ids as _, Repos, Runtime, SpecFile as _};
 use crate::ledger::{Ledger, LedgerError, OpenError};
 use crate::model::records::AgentLife;
 use crate::spec;
@@ -236,7 +236,7 @@ async fn keep_doors(
             Ok(Some(agent)) => keep_door(&host, &mut doors, &name, &agent.record.life).await,
             Ok(None) => doors.close(&name),
             Err(error) => {
-                tracing::warn!(agent = %name, error = crate::error_chain(&error), "door not looked at")
+                tracing::warn!(agent = %name, error = crate::error_chain(&error), "door not looked at");
             }
         }
     }

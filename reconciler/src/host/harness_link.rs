@@ -125,10 +125,10 @@ impl HarnessLink for Link {
     }
 
     fn forget(&self, name: &AgentName) {
-        if let Some(agent) = self.agents().get_mut(name) {
-            if let Some(state) = agent.state.take() {
-                agent.forgotten_run = Some(state.report.run_id);
-            }
+        if let Some(agent) = self.agents().get_mut(name)
+            && let Some(state) = agent.state.take()
+        {
+            agent.forgotten_run = Some(state.report.run_id);
         }
     }
 

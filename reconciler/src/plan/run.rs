@@ -127,7 +127,7 @@ impl Planner<'_> {
             (Ok(UnitState::Foreign { what }), _) => self.foreign(what),
             (Ok(UnitState::Running { run, .. }), None) => self.stop(spec, run)?,
             (Ok(UnitState::Running { run, .. }), Some(_)) if wanted == RunState::Stopped => {
-                self.stop(spec, run)?
+                self.stop(spec, run)?;
             }
             (Ok(UnitState::Running { toplevel, since, run }), Some(deployed)) => {
                 self.running(spec, deployed, toplevel == &deployed.output.toplevel, *since, run)?;

@@ -141,10 +141,10 @@ pub(crate) async fn play(scenario: &Scenario, disturbance: &Disturbance) -> End 
         queue: Queue::default(),
     };
     for (index, step) in scenario.moves.iter().enumerate() {
-        if let Disturbance::Blind(at, source) = disturbance {
-            if *at == index {
-                daemon.world.lock().blind = vec![source];
-            }
+        if let Disturbance::Blind(at, source) = disturbance
+            && *at == index
+        {
+            daemon.world.lock().blind = vec![source];
         }
         daemon.make(step).await;
         daemon.rest(scenario.name).await;
@@ -354,6 +354,20 @@ impl Daemon {
         (effects, seq, gates)
     }
 
+    /// What the APIs would show, and agents that make no progress and give no reason.
+    fn shown(&self) -> (Vec<AgentStatus>, Vec<Waiting>, Vec<String>) {
+        let views = self.reconciler.views();
+        let stuck = views
+            .agents
+            .values()
+            .filter(|v| !v.plan.steps.is_empty() && v.status.waiting.is_empty());
+        let unexplained = stuck
+            .map(|v| format!("{}: {}", v.status.name, v.plan.summary))
+            .collect();
+        let statuses = views.agents.values().map(|view| view.status.clone()).collect();
+        (statuses, views.hive_waiting.clone(), unexplained)
+    }
+
     async fn events(&self) -> Vec<Event> {
         let mut events: Vec<Event> = Vec::new();
         loop {
@@ -375,19 +389,11 @@ impl Daemon {
         let after = self.traces().await;
         let noise =
             (after.0 - before.0) + usize::try_from(after.1 - before.1).unwrap() + (after.2 - before.2);
-        let views = self.reconciler.views();
-        let mut unexplained = Vec::new();
-        for view in views.agents.values() {
-            if !view.plan.steps.is_empty() && view.status.waiting.is_empty() {
-                unexplained.push(format!("{}: {}", view.status.name, view.plan.summary));
-            }
-        }
-        let statuses = views.agents.values().map(|view| view.status.clone()).collect();
-        let hive_waiting = views.hive_waiting.clone();
-        drop(views);
-        let state = self.world.lock();
-        let (effects, begun) = (state.effects.clone(), state.begun);
-        drop(state);
+        let (statuses, hive_waiting, unexplained) = self.shown();
+        let (effects, begun) = {
+            let state = self.world.lock();
+            (state.effects.clone(), state.begun)
+        };
         End {
             fingerprint: self.world.fingerprint(),
             effects,
