@@ -1,6 +1,7 @@
 //! An agent's door. See [`shared::agent_api`] for the table of routes. Everything that comes in here is untrusted;
 //! who it comes from is the name this door was opened for.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -17,7 +18,6 @@ use shared::agent_api::{
     AckRequest, MAX_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_WAIT_SECS, MessageKind, PollRequest, PollResponse,
     ProposalInfo, RecvRequest, RecvResponse, SendRequest, SendResponse,
 };
-use shared::config::AgentConfig;
 use shared::gate::Asker;
 use shared::spec::Role;
 use shared::status::TurnState;
@@ -106,6 +106,7 @@ async fn poll(
         // The run before it is over: what its turns held is delivered again.
         let now = context.reconciler.host().clock.now();
         context.broker.release_all_but(&agent, report.lease, now).await?;
+        context.link.settled(&agent, &report.run_id);
     }
     if heard != Heard::Nothing {
         context.reconciler.nudge(Key::Agent(agent.clone()));
@@ -119,7 +120,7 @@ async fn poll(
         let announcement = told.borrow_and_update().clone();
         inbox.borrow_and_update();
         let queued = context.broker.queued(&agent).await?;
-        let Announcement { config, paused } = announcement;
+        let Announcement { config, paused } = announcement.clone();
         let can_work = report.turn == TurnState::Idle
             && report.lease.is_none()
             && report.config_error.is_none()
@@ -128,7 +129,7 @@ async fn poll(
             config.is_some() && config != report.config || paused != (report.turn == TurnState::Paused);
         let now = Instant::now();
         if queued > 0 && can_work || differs && grace || now >= until || *context.shutdown.borrow() {
-            context.link.told(&agent, &report.run_id);
+            context.link.told(&agent, &report.run_id, announcement);
             return Ok(Json(PollResponse {
                 inbox: queued,
                 config,
@@ -229,26 +230,21 @@ async fn send(
     Ok(Json(sent))
 }
 
-/// The allow-list, a manager, or whoever asked: those an agent may write to.
+/// The allow-list, a manager, or whoever asked: those an agent may write to. What is deployed decides, as the ledger
+/// has it: what the last pass saw may be older, and a daemon that has just started has seen nothing.
 async fn may_write(
     context: &Context,
     agent: &AgentName,
     to: &Address,
     reply_to: Option<u64>,
 ) -> ApiResult<bool> {
-    // An agent of which no config is known has no allow-list, which is not the same as one that admits everybody.
-    if let Some(config) = config_of(context, agent).await? {
-        if config.recipients.is_none_or(|listed| listed.contains(to)) {
-            return Ok(true);
-        }
-    }
-    if let Address::Agent(name) = to {
-        if config_of(context, name)
-            .await?
-            .is_some_and(|config| config.role == Role::Manager)
-        {
-            return Ok(true);
-        }
+    let ledger = context.reconciler.ledger();
+    let deployed = ledger.record(agent).await?.and_then(|record| record.deployed);
+    // Without a deployment nobody has allowed anything yet.
+    let listed = deployed.map_or_else(|| Some(BTreeSet::new()), |d| d.output.config.recipients);
+    let Some(listed) = listed else { return Ok(true) };
+    if listed.contains(to) || is_manager(context, to).await? {
+        return Ok(true);
     }
     match reply_to {
         Some(id) => Ok(context.broker.asked_by(agent, id).await?.as_ref() == Some(to)),
@@ -256,19 +252,15 @@ async fn may_write(
     }
 }
 
-/// The config that is deployed. Views have it at hand, but not before an agent's first pass.
-async fn config_of(context: &Context, agent: &AgentName) -> ApiResult<Option<AgentConfig>> {
-    let viewed = {
-        let views = context.reconciler.views();
-        views.agents.get(agent).map(|view| view.status.config.clone())
+async fn is_manager(context: &Context, to: &Address) -> ApiResult<bool> {
+    let Address::Agent(name) = to else {
+        return Ok(false);
     };
-    if let Some(config) = viewed {
-        return Ok(config);
-    }
-    let ledger = context.reconciler.ledger().agent(agent).await?;
-    Ok(ledger
-        .and_then(|ledger| ledger.record.deployed)
-        .map(|deployed| deployed.output.config))
+    let record = context.reconciler.ledger().record(name).await?;
+    let role = record
+        .and_then(|record| record.deployed)
+        .map(|d| d.output.config.role);
+    Ok(role == Some(Role::Manager))
 }
 
 async fn bundle(State(door): State<AgentContext>) -> ApiResult<Response> {

@@ -81,6 +81,15 @@ pub(super) fn changes(
                     now,
                 ),
             ];
+            // Less and less often: an agent that keeps ending must not keep its managers busy.
+            if count.is_power_of_two() {
+                changes.push(Change::NotifyManagers {
+                    about: name.clone(),
+                    body: format!("{name} {what} (time {count} in a row); it is started again by itself"),
+                    dedupe: format!("{uid}:ended:{at}"),
+                    at: now,
+                });
+            }
             if let Some(trial) = &agent.probation {
                 let mut stopped = clocked(trial, false, watched_since, now);
                 stopped.failed_starts = stopped.failed_starts.saturating_add(1);

@@ -9,7 +9,7 @@ use shared::agent_api::ProposalPhase;
 use shared::event::Level;
 use shared::{GateId, ProposalNumber};
 
-use super::{Effect, event};
+use super::{Effect, event, told};
 use crate::host::{Host, HostError};
 use crate::model::build::BuildOutput;
 use crate::model::change::Change;
@@ -184,13 +184,8 @@ pub(super) fn revert(agent: &AgentLedger, failed: &str, reason: &str, now: Times
             quarantine,
         },
         event(name, Level::Alert, "reverted", message.clone(), now),
-        Change::Notify {
-            agent: name.clone(),
-            body: message,
-            dedupe: format!("{uid}:reverted:{failed}"),
-            at: now,
-        },
     ];
+    changes.extend(told(agent, &message, &format!("reverted:{failed}"), now));
     if let Some(number) = agent.probation.as_ref().and_then(|trial| trial.proposal) {
         let mark = super::plain_mark(now, &format!("failed its probation: {reason}"));
         changes.push(Change::Phase {

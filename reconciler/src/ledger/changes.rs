@@ -139,6 +139,12 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
                 data,
             },
         ),
+        Change::NotifyManagers {
+            about,
+            body,
+            dedupe,
+            at,
+        } => messages::notify_managers(tx, &about, &body, &dedupe, at),
         Change::Notify {
             agent,
             body,

@@ -179,6 +179,22 @@ pub(super) fn notify(
     Ok(())
 }
 
+/// The same message to every manager but the agent it is about.
+pub(super) fn notify_managers(
+    tx: &mut Tx<'_>,
+    about: &AgentName,
+    body: &str,
+    dedupe: &str,
+    at: Timestamp,
+) -> Result<(), LedgerError> {
+    for manager in agents::managers(tx)? {
+        if manager != *about {
+            notify(tx, &manager, body, dedupe, at)?;
+        }
+    }
+    Ok(())
+}
+
 fn kind_word(kind: MessageKind) -> &'static str {
     match kind {
         MessageKind::Message => "message",

@@ -138,6 +138,17 @@ pub enum Change {
         /// When.
         at: Timestamp,
     },
+    /// A message from the daemon to every manager but the agent it is about.
+    NotifyManagers {
+        /// About whom.
+        about: AgentName,
+        /// One line.
+        body: String,
+        /// Sent once for the same id.
+        dedupe: String,
+        /// When.
+        at: Timestamp,
+    },
     /// A message from the daemon to an agent.
     Notify {
         /// To whom.

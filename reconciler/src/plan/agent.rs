@@ -130,7 +130,10 @@ impl<'a> Planner<'a> {
             return None;
         }
         if self.inputs.spec.is_none() {
-            let first = format!("agents.{} is declared without faults, or its removal is approved", self.name());
+            let first = format!(
+                "agents.{} is declared without faults, or its removal is approved",
+                self.name()
+            );
             let hint = Some("hive explain hive".to_owned());
             self.plan
                 .wait("everything", WaitingOn::Dependency { first }, hint);

@@ -76,7 +76,7 @@ pub fn derive(
         mcp: harness.map(|h| h.report.mcp.clone()).unwrap_or_default(),
         inbox: ledger.inbox,
         faults,
-        notices: notices(plan, ledger, now),
+        notices: notices(plan, inventory, ledger, now),
         config: deployed.map(|d| d.output.config.clone()),
         origins: origins(ledger),
     }
@@ -103,8 +103,22 @@ fn open_gates(waiting: &[Waiting]) -> Vec<shared::GateId> {
     waiting.iter().filter_map(gate).collect()
 }
 
-fn notices(plan: &Plan, ledger: &AgentLedger, now: Timestamp) -> Vec<String> {
+fn notices(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger, now: Timestamp) -> Vec<String> {
     let mut notices = plan.notices.clone();
+    let reported = inventory.harness.iter().flat_map(|harness| &harness.report.mcp);
+    for (name, state) in reported {
+        match state.health {
+            McpHealth::Healthy | McpHealth::Failed => {}
+            McpHealth::Unprobed => {
+                notices.push(format!("MCP server {name} cannot be probed by this harness yet"));
+            }
+            McpHealth::Unknown => {
+                notices.push(format!(
+                    "MCP server {name} is in a state that this daemon does not know"
+                ));
+            }
+        }
+    }
     if let Some(run) = ledger.overrides.run.as_ref().filter(|o| o.holds(now)) {
         let word = match run.value {
             RunState::Running => "running",
