@@ -123,7 +123,7 @@ impl Plan {
             [] => "nothing to do".to_owned(),
             steps => steps
                 .iter()
-                .map(|step| view::summary(&step.step))
+                .map(|step| view::action(&step.step.action))
                 .collect::<Vec<_>>()
                 .join("; "),
         }

@@ -7,21 +7,35 @@ use serde_json::json;
 use shared::admin_api::{EventPage, OperatorMessage};
 use shared::agent_api::SendResponse;
 use shared::event::Event;
+use shared::gate::{Gate, GateState};
 use tokio::sync::watch;
 
 use super::client::Client;
 use super::daemon::{DemoArgs, LogArgs, ServeArgs};
 use super::error::CliError;
 use super::exit::Exit;
+use super::look::Look;
 use super::page::{Page, Tone};
 use super::ui::Ui;
 use crate::control::serve::{AtEnd, serve_until, wait_for_signal};
+use crate::host::Clock as _;
+use crate::host::clock::SystemClock;
 use crate::host::folders::write_atomic;
 
 /// How long the daemon may take to come up.
 const UP_WITHIN: Duration = Duration::from_secs(15);
 /// How often news is asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What happens all the time; `hive events` has it.
+const QUIET: [&str; 6] = [
+    "specAccepted",
+    "gateAutoApproved",
+    "built",
+    "spawned",
+    "started",
+    "passedProbation",
+];
 
 /// Runs the demo until Ctrl-C.
 pub(super) async fn run(ui: &mut Ui, args: DemoArgs) -> Result<Exit, CliError> {
@@ -155,7 +169,12 @@ async fn story(
     let Some(mut after) = up(&client, daemon).await? else {
         return Ok(());
     };
-    ui.page(&intro(socket, dir))?;
+    let look = Look {
+        now: SystemClock.now(),
+        socket: Some(socket.to_string()),
+    };
+    ui.page(&intro(&look, dir))?;
+    remind(ui, &client, &look).await?;
     let message = OperatorMessage {
         body: "begin".to_owned(),
         dedupe: Some("demo-begin".to_owned()),
@@ -168,7 +187,7 @@ async fn story(
             .view;
         for event in page.events {
             after = event.seq;
-            let page = told(&event, socket);
+            let page = told(&event, &look);
             if !page.as_ansi().is_empty() {
                 ui.page(&page)?;
             }
@@ -208,29 +227,49 @@ async fn begin(client: &Client, message: &OperatorMessage, daemon: &DaemonTask) 
     }
 }
 
-fn intro(socket: &Utf8Path, dir: &Utf8Path) -> Page {
+/// Says what an earlier run of the demo left to decide.
+async fn remind(ui: &mut Ui, client: &Client, look: &Look) -> Result<(), CliError> {
+    let gates = client.get::<Vec<Gate>>("/v1/gates").await?.view;
+    for gate in gates.iter().filter(|gate| gate.state == GateState::Open) {
+        let mut page = Page::default();
+        let what = format!("gate {} ({}) still waits for you:", gate.id, gate.view.summary);
+        page.line([Tone::Warn.of("◆ "), Tone::Strong.of(what)]);
+        for verb in ["show", "approve", "deny"] {
+            let command = format!("hive gate {verb} {}", gate.id);
+            page.line(["    ".into(), look.command(&command)]);
+        }
+        ui.page(&page)?;
+    }
+    Ok(())
+}
+
+fn intro(look: &Look, dir: &Utf8Path) -> Page {
     let mut page = Page::default();
     page.line([Tone::Strong.of("A hive of three scripted agents: queen (the manager), alice and bob.")]);
     page.line([format!("Everything is in {dir}; no model is called, nothing leaves this machine.").into()]);
-    page.line([format!("In another terminal: hive --socket {socket} status").into()]);
+    page.line(["In another terminal: ".into(), look.command("hive status")]);
     page.line(["Ctrl-C ends it. Now queen asks alice to take over the garden.".into()]);
     page.line(["".into()]);
     page
 }
 
 /// What an event is to somebody who watches.
-fn told(event: &Event, socket: &Utf8Path) -> Page {
+fn told(event: &Event, look: &Look) -> Page {
     let mut page = Page::default();
     let tone = match event.level {
         shared::event::Level::Info => Tone::Plain,
         shared::event::Level::Warning => Tone::Warn,
         shared::event::Level::Alert => Tone::Strong,
     };
-    let quiet = ["gateAutoApproved", "built", "spawned", "gateApproved"];
-    if quiet.contains(&event.kind.as_str()) {
+    if QUIET.contains(&event.kind.as_str()) {
         return page;
     }
-    page.line([Tone::Good.of("• "), tone.of(&event.message)]);
+    let mark = match event.kind.as_str() {
+        "gateOpened" => Tone::Warn.of("◆ "),
+        "messageToOperator" => Tone::Info.of("» "),
+        _ => Tone::Good.of("• "),
+    };
+    page.line([mark, tone.of(&event.message)]);
     if event.kind == "gateOpened" {
         let gate = event
             .data
@@ -239,8 +278,9 @@ fn told(event: &Event, socket: &Utf8Path) -> Page {
             .unwrap_or_default();
         page.line(["".into()]);
         page.line([Tone::Strong.of("  It is your turn. Look at what would happen, then decide:")]);
-        page.line([format!("    hive --socket {socket} gate show {gate}").into()]);
-        page.line([format!("    hive --socket {socket} gate approve {gate}").into()]);
+        for verb in ["show", "approve", "deny"] {
+            page.line(["    ".into(), look.command(&format!("hive gate {verb} {gate}"))]);
+        }
         page.line(["".into()]);
     }
     page

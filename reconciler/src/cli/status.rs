@@ -152,7 +152,8 @@ fn trouble(page: &mut Page, agents: &[AgentStatus]) {
     {
         return;
     }
-    page.heading("Trouble");
+    let broken = agents.iter().any(|agent| !agent.faults.is_empty());
+    page.heading(if broken { "Trouble" } else { "Notices" });
     for agent in agents {
         let faults = agent.faults.iter().map(|text| Tone::Bad.of(text));
         let notices = agent.notices.iter().map(|text| Tone::Warn.of(text));

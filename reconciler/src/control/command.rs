@@ -91,16 +91,13 @@ impl Reconciler {
             .and_then(|accepted| accepted.spec.agents.get(name).map(|spec| spec.run));
         let now = self.host.clock.now();
         let before = ledger.overrides.run.as_ref().filter(|o| o.holds(now));
-        let effective = before.map(|o| o.value).or(declared);
-        if effective == Some(run) && because.until.is_none() {
+        // What the spec says anyway needs no override.
+        let value = (declared != Some(run)).then(|| overriding(run, &because, now));
+        // The same until another time is a change: what ends by itself is not what stays.
+        let lasts = |o: &Override<RunState>| (o.value, o.until);
+        if before.map(lasts) == value.as_ref().map(lasts) {
             return Ok(false);
         }
-        // What the spec says anyway needs no override.
-        let value = if declared == Some(run) {
-            None
-        } else {
-            Some(overriding(run, &because, now))
-        };
         let word = match run {
             RunState::Running => "started",
             RunState::Paused => "paused",
