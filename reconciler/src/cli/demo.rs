@@ -17,10 +17,12 @@ use super::exit::Exit;
 use super::look::Look;
 use super::page::{Page, Tone};
 use super::ui::Ui;
-use crate::control::serve::{AtEnd, serve_until, wait_for_signal};
+
+use crate::control::serve::{AtEnd, ServeError, check_free, clear, serve_until, wait_for_signal};
 use crate::host::Clock as _;
 use crate::host::clock::SystemClock;
 use crate::host::folders::write_atomic;
+use crate::host::layout::MAX_SOCKET_PATH;
 
 /// How long the daemon may take to come up.
 const UP_WITHIN: Duration = Duration::from_secs(15);
@@ -50,7 +52,6 @@ pub(super) async fn run(ui: &mut Ui, args: DemoArgs) -> Result<Exit, CliError> {
     }
     .init();
     let dir = camino::absolute_utf8(&args.dir).map_err(|source| unusable(&args.dir, &source))?;
-    prepare(&dir, args.fresh)?;
     let serve = ServeArgs {
         spec: dir.join("hive.json"),
         state: dir.join("state"),
@@ -58,6 +59,7 @@ pub(super) async fn run(ui: &mut Ui, args: DemoArgs) -> Result<Exit, CliError> {
         harness: None,
         logging: args.logging,
     };
+    prepare(&dir, &serve, args.fresh).await?;
     let socket = serve.run.join("admin.sock");
     let (tell, shutdown) = watch::channel(false);
     let daemon = tokio::spawn(serve_until(serve, shutdown, AtEnd::StopAgents));
@@ -84,36 +86,55 @@ fn unusable(dir: &Utf8Path, error: &dyn std::fmt::Display) -> CliError {
     ))
 }
 
-fn prepare(dir: &Utf8Path, fresh: bool) -> Result<(), CliError> {
+/// Makes the folder ready. Nothing in it is touched while another demo runs there.
+async fn prepare(dir: &Utf8Path, serve: &ServeArgs, fresh: bool) -> Result<(), CliError> {
     use std::os::unix::fs::DirBuilderExt as _;
     let failed = |error: std::io::Error| unusable(dir, &error);
-    let spec = dir.join("hive.json");
-    if fresh && dir.exists() {
+    let socket = serve.run.join("agents/queen/sock/hive.sock~");
+    if socket.as_str().len() > MAX_SOCKET_PATH {
+        let why = format!(
+            "a socket in it would have a path of {} bytes, and {MAX_SOCKET_PATH} are possible",
+            socket.as_str().len()
+        );
+        return Err(unusable(dir, &why));
+    }
+    if fresh && dir.exists() && !serve.spec.exists() {
         // Only what an earlier demo made is removed.
-        if !spec.exists() {
-            return Err(unusable(
-                dir,
-                &"it holds no earlier demo, so nothing in it is removed",
-            ));
-        }
-        for folder in ["state", "run"] {
-            match std::fs::remove_dir_all(dir.join(folder)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
-            }
-        }
-        std::fs::remove_file(&spec).map_err(failed)?;
+        return Err(unusable(
+            dir,
+            &"it holds no earlier demo, so nothing in it is removed",
+        ));
     }
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)
         .map_err(failed)?;
-    if !spec.exists() {
+    let free = if fresh {
+        clear(serve).await
+    } else {
+        check_free(serve)
+    };
+    free.map_err(|error| taken(dir, serve, &error))?;
+    if fresh || !serve.spec.exists() {
         let text = format!("{:#}\n", demo_spec());
-        write_atomic(&spec, text.as_bytes(), 0o644).map_err(|error| unusable(dir, &error.chain()))?;
+        write_atomic(&serve.spec, text.as_bytes(), 0o644).map_err(|error| unusable(dir, &error.chain()))?;
     }
     Ok(())
+}
+
+fn taken(dir: &Utf8Path, serve: &ServeArgs, error: &ServeError) -> CliError {
+    let ServeError::Taken { pid, .. } = error else {
+        return unusable(dir, &crate::error_chain(error));
+    };
+    let pid = pid
+        .as_ref()
+        .map_or_else(String::new, |pid| format!(" (process {pid})"));
+    let socket = super::text::shell_word(serve.run.join("admin.sock").as_str());
+    CliError::Daemon(format!(
+        "a demo runs in {dir} already{pid}: look at it with `hive --socket {socket} status`, \
+         end it with Ctrl-C there, or give this one another folder with --dir"
+    ))
 }
 
 /// The spec of the demo, as a user would write one.
@@ -157,7 +178,7 @@ pub(super) fn demo_spec() -> serde_json::Value {
     })
 }
 
-type DaemonTask = tokio::task::JoinHandle<Result<(), crate::control::serve::ServeError>>;
+type DaemonTask = tokio::task::JoinHandle<Result<(), ServeError>>;
 
 async fn story(
     ui: &mut Ui,
@@ -173,13 +194,13 @@ async fn story(
         now: SystemClock.now(),
         socket: Some(socket.to_string()),
     };
-    ui.page(&intro(&look, dir))?;
-    remind(ui, &client, &look).await?;
     let message = OperatorMessage {
         body: "begin".to_owned(),
         dedupe: Some("demo-begin".to_owned()),
     };
-    begin(&client, &message, daemon).await?;
+    let again = begin(&client, &message, daemon).await?;
+    ui.page(&intro(&look, dir, again))?;
+    remind(ui, &client, &look).await?;
     while !daemon.is_finished() {
         let page = client
             .get::<EventPage>(&format!("/v1/events?after={after}"))
@@ -212,15 +233,15 @@ async fn up(client: &Client, daemon: &DaemonTask) -> Result<Option<u64>, CliErro
     }
 }
 
-/// The first message can only be sent once its recipient is registered.
-async fn begin(client: &Client, message: &OperatorMessage, daemon: &DaemonTask) -> Result<(), CliError> {
+/// Sends the first message, as soon as its recipient is registered. Says whether an earlier run has sent it.
+async fn begin(client: &Client, message: &OperatorMessage, daemon: &DaemonTask) -> Result<bool, CliError> {
     let began = tokio::time::Instant::now();
     loop {
         match client
             .post::<SendResponse>("/v1/agents/queen/messages", message)
             .await
         {
-            Ok(_) => return Ok(()),
+            Ok(reply) => return Ok(reply.view.duplicate),
             Err(error) if began.elapsed() > UP_WITHIN || daemon.is_finished() => return Err(error),
             Err(_) => tokio::time::sleep(LOOK_EVERY).await,
         }
@@ -243,12 +264,17 @@ async fn remind(ui: &mut Ui, client: &Client, look: &Look) -> Result<(), CliErro
     Ok(())
 }
 
-fn intro(look: &Look, dir: &Utf8Path) -> Page {
+fn intro(look: &Look, dir: &Utf8Path, again: bool) -> Page {
     let mut page = Page::default();
     page.line([Tone::Strong.of("A hive of three scripted agents: queen (the manager), alice and bob.")]);
     page.line([format!("Everything is in {dir}; no model is called, nothing leaves this machine.").into()]);
     page.line(["In another terminal: ".into(), look.command("hive status")]);
-    page.line(["Ctrl-C ends it. Now queen asks alice to take over the garden.".into()]);
+    page.line([if again {
+        "Ctrl-C ends it. It goes on where an earlier run ended; --fresh begins anew."
+    } else {
+        "Ctrl-C ends it. Now queen asks alice to take over the garden."
+    }
+    .into()]);
     page.line(["".into()]);
     page
 }
