@@ -135,16 +135,12 @@ mod tests {
         let page = render(&fixtures::explanation(), &fixtures::look());
         insta::assert_snapshot!(fixtures::plain(&page), @r"
         alice
-          alice is out of sync
-            because proposal 2 is not deployed
-              because gate 3 is open
-
-        Waiting
-          alice  deploy proposal 2 - waits on gate 3 (deployWidens)
-            → hive gate show 3
+          alice is out of sync: deploy proposal 2 (3 m ago)
+            because deploy proposal 2 waits on gate 3 (deployWidens)
+              because gate 3 is open: nobody has decided yet (3 m ago)
 
         Recent events
-            41  2026-01-02 11:57:00Z  ✗ alice  gateOpened  gate 41 is open
+            41  2026-01-02 11:57:00Z  ◆ alice  gate 41 is open
 
         Next
           hive gate show 3

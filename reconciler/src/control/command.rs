@@ -93,9 +93,7 @@ impl Reconciler {
         let before = ledger.overrides.run.as_ref().filter(|o| o.holds(now));
         // What the spec says anyway needs no override.
         let value = (declared != Some(run)).then(|| overriding(run, &because, now));
-        // The same until another time is a change: what ends by itself is not what stays.
-        let lasts = |o: &Override<RunState>| (o.value, o.until);
-        if before.map(lasts) == value.as_ref().map(lasts) {
+        if !differs(before, value.as_ref()) {
             return Ok(false);
         }
         let word = match run {
@@ -313,6 +311,13 @@ impl Reconciler {
     }
 }
 
+/// Whether one override has another effect than the other. The same until another time has: what ends by itself is
+/// not what stays.
+fn differs(before: Option<&Override<RunState>>, after: Option<&Override<RunState>>) -> bool {
+    let effect = |o: &Override<RunState>| (o.value, o.until);
+    before.map(effect) != after.map(effect)
+}
+
 fn overriding<T>(value: T, because: &Because, now: Timestamp) -> Override<T> {
     Override {
         value,
@@ -352,5 +357,29 @@ fn info(ledger: &AgentLedger, proposal: &Proposal) -> ProposalInfo {
             .marks
             .get(&ProposalPhase::Proposed)
             .map_or(Timestamp::UNIX_EPOCH, |mark| mark.at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stop(until: Option<Timestamp>) -> Override<RunState> {
+        let because = Because {
+            by: "unix:root".to_owned(),
+            reason: String::new(),
+            until,
+        };
+        overriding(RunState::Stopped, &because, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_stop_that_stays_replaces_one_that_ends_by_itself() {
+        let (nap, stays) = (stop(Some(Timestamp::MAX)), stop(None));
+        assert!(differs(Some(&nap), Some(&stays)));
+        assert!(differs(Some(&stays), Some(&nap)));
+        assert!(differs(Some(&stays), None), "a start takes the stop back");
+        assert!(!differs(Some(&stays), Some(&stays)));
+        assert!(!differs(None, None));
     }
 }

@@ -265,7 +265,7 @@ mod tests {
           wiki  ✓ healthy  2 tools: read, write
 
         Waiting
-          alice  deploy proposal 2 - waits on gate 3 (deployWidens)
+          deploy proposal 2 - waits on gate 3 (deployWidens)
             → hive gate show 3
 
         Next
