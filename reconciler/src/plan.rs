@@ -124,7 +124,7 @@ impl Plan {
             [] => "nothing to do".to_owned(),
             steps => steps
                 .iter()
-                .map(|step| view::summary(&step.step))
+                .map(|step| view::action(&step.step.action))
                 .collect::<Vec<_>>()
                 .join("; "),
         }

@@ -65,8 +65,32 @@ fn parsed<T: std::str::FromStr>(text: &str, what: &str) -> ApiResult<T> {
         .map_err(|_| ApiError::new(ErrorCode::BadRequest, format!("{text:?} is not {what}")))
 }
 
-fn no_agent(name: &AgentName) -> ApiError {
-    ApiError::new(ErrorCode::NotFound, format!("there is no agent {name}")).hint("hive status")
+/// An agent that is not there, with the one that was probably meant.
+pub(super) fn no_agent(context: &Context, name: &AgentName) -> ApiError {
+    let views = context.reconciler.views();
+    let likely = nearest(name.as_str(), views.agents.keys().map(AgentName::as_str));
+    let message = match likely {
+        Some(other) => format!("there is no agent {name}; did you mean {other}?"),
+        None => format!("there is no agent {name}"),
+    };
+    ApiError::new(ErrorCode::NotFound, message).hint("hive status")
+}
+
+/// The one of `known` that somebody who typed `typed` most likely meant.
+fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|name| (strsim::damerau_levenshtein(typed, name), name))
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Refuses a name that no agent has, before anything is done about it.
+async fn known(context: &Context, name: &AgentName) -> ApiResult<()> {
+    match context.reconciler.ledger().agent(name).await? {
+        Some(_) => Ok(()),
+        None => Err(no_agent(context, name)),
+    }
 }
 
 async fn by(peer: Peer) -> ApiResult<String> {
@@ -145,15 +169,22 @@ async fn agent(State(context): State<Context>, Path(name): Path<String>) -> ApiR
         .agents
         .get(&name)
         .map(|view| view.status.clone());
-    status.map(Json).ok_or_else(|| no_agent(&name))
+    status.map(Json).ok_or_else(|| no_agent(&context, &name))
 }
 
 async fn plan(State(context): State<Context>, Query(of): Query<OfAgent>) -> ApiResult<Json<Vec<PlanView>>> {
-    let views = context.reconciler.views();
     if let Some(name) = &of.agent {
-        let view = views.agents.get(name).ok_or_else(|| no_agent(name))?;
-        return Ok(Json(vec![view.plan.clone()]));
+        let plan = context
+            .reconciler
+            .views()
+            .agents
+            .get(name)
+            .map(|view| view.plan.clone());
+        return plan
+            .map(|plan| Json(vec![plan]))
+            .ok_or_else(|| no_agent(&context, name));
     }
+    let views = context.reconciler.views();
     let hive = views.hive_plan.iter().cloned();
     Ok(Json(
         hive.chain(views.agents.values().map(|view| view.plan.clone()))
@@ -162,11 +193,16 @@ async fn plan(State(context): State<Context>, Query(of): Query<OfAgent>) -> ApiR
 }
 
 async fn diff(State(context): State<Context>, Query(of): Query<OfAgent>) -> ApiResult<Json<Vec<DiffEntry>>> {
-    let views = context.reconciler.views();
     if let Some(name) = &of.agent {
-        let view = views.agents.get(name).ok_or_else(|| no_agent(name))?;
-        return Ok(Json(view.diff.clone()));
+        let diff = context
+            .reconciler
+            .views()
+            .agents
+            .get(name)
+            .map(|view| view.diff.clone());
+        return diff.map(Json).ok_or_else(|| no_agent(&context, name));
     }
+    let views = context.reconciler.views();
     Ok(Json(
         views.agents.values().flat_map(|view| view.diff.clone()).collect(),
     ))
@@ -215,7 +251,17 @@ async fn history(
     Query(of): Query<OfAgent>,
 ) -> ApiResult<Json<Vec<HistoryEntry>>> {
     let limit = of.limit.unwrap_or(100).min(MAX_HISTORY);
-    Ok(Json(context.reconciler.ledger().history(of.agent, limit).await?))
+    let history = context
+        .reconciler
+        .ledger()
+        .history(of.agent.clone(), limit)
+        .await?;
+    // An agent that is gone has a history; one that never was has none.
+    match &of.agent {
+        Some(name) if history.is_empty() => known(&context, name).await?,
+        Some(_) | None => {}
+    }
+    Ok(Json(history))
 }
 
 async fn message(
@@ -224,6 +270,7 @@ async fn message(
     Json(message): Json<OperatorMessage>,
 ) -> ApiResult<Json<SendResponse>> {
     let name: AgentName = parsed(&name, "an agent's name")?;
+    known(&context, &name).await?;
     let now = context.reconciler.host().clock.now();
     let outgoing = Outgoing {
         from: Address::Operator,
@@ -243,6 +290,11 @@ async fn verb(
     Json(request): Json<OverrideRequest>,
 ) -> ApiResult<Json<Acknowledged>> {
     let name: AgentName = parsed(&name, "an agent's name")?;
+    known(&context, &name).await?;
+    let until = request.until.map_or_else(
+        || "until it is started".to_owned(),
+        |at| format!("until {}", at.strftime("%Y-%m-%d %H:%M:%SZ")),
+    );
     let because = Because {
         by: by(peer).await?,
         reason: request.reason,
@@ -252,34 +304,37 @@ async fn verb(
     let (changed, done, already) = match verb.as_str() {
         "start" => {
             let changed = reconciler.set_run(&name, RunState::Running, because).await?;
-            (changed, "is to run", "is to run already")
+            (changed, "is to run".to_owned(), "is to run already")
         }
         "stop" => {
             let changed = reconciler.set_run(&name, RunState::Stopped, because).await?;
             (
                 changed,
-                "is to stop, and to stay stopped until it is started",
-                "is stopped already",
+                format!("is to stop, and to stay stopped {until}"),
+                "is to stay stopped already",
             )
         }
         "restart" => (
             reconciler.restart(&name, because).await?,
-            "is to restart at its next turn boundary",
+            "is to restart at its next turn boundary".to_owned(),
             "",
         ),
         "suspend" => (
             reconciler.suspend(&name, because).await?,
-            "is suspended: nothing is changed about it",
+            request.until.map_or_else(
+                || "is suspended: nothing is changed about it".to_owned(),
+                |_| format!("is suspended {until}: nothing is changed about it"),
+            ),
             "",
         ),
         "resume" => (
             reconciler.resume(&name, because).await?,
-            "is resumed",
+            "is resumed".to_owned(),
             "was not suspended",
         ),
         "retry" => (
             reconciler.retry(&name, because).await?,
-            "is tried again, whatever failed before",
+            "is tried again, whatever failed before".to_owned(),
             "",
         ),
         other => {
@@ -287,6 +342,21 @@ async fn verb(
             return Err(ApiError::new(ErrorCode::NotFound, message).hint("hive --help"));
         }
     };
-    let message = format!("{name} {}", if changed { done } else { already });
+    let message = format!("{name} {}", if changed { done.as_str() } else { already });
     Ok(Json(Acknowledged { message, changed }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_recognised_and_another_word_is_not() {
+        let known = ["alice", "bob", "queen"];
+        let meant = |typed: &str| nearest(typed, known.into_iter());
+        assert_eq!(meant("alcie"), Some("alice"));
+        assert_eq!(meant("bb"), Some("bob"));
+        assert_eq!(meant("quen"), Some("queen"));
+        assert_eq!(meant("gardener"), None);
+    }
 }

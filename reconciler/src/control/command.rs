@@ -91,16 +91,11 @@ impl Reconciler {
             .and_then(|accepted| accepted.spec.agents.get(name).map(|spec| spec.run));
         let now = self.host.clock.now();
         let before = ledger.overrides.run.as_ref().filter(|o| o.holds(now));
-        let effective = before.map(|o| o.value).or(declared);
-        if effective == Some(run) && because.until.is_none() {
+        // What the spec says anyway needs no override.
+        let value = (declared != Some(run)).then(|| overriding(run, &because, now));
+        if !differs(before, value.as_ref()) {
             return Ok(false);
         }
-        // What the spec says anyway needs no override.
-        let value = if declared == Some(run) {
-            None
-        } else {
-            Some(overriding(run, &because, now))
-        };
         let word = match run {
             RunState::Running => "started",
             RunState::Paused => "paused",
@@ -316,6 +311,13 @@ impl Reconciler {
     }
 }
 
+/// Whether one override has another effect than the other. The same until another time has: what ends by itself is
+/// not what stays.
+fn differs(before: Option<&Override<RunState>>, after: Option<&Override<RunState>>) -> bool {
+    let effect = |o: &Override<RunState>| (o.value, o.until);
+    before.map(effect) != after.map(effect)
+}
+
 fn overriding<T>(value: T, because: &Because, now: Timestamp) -> Override<T> {
     Override {
         value,
@@ -355,5 +357,29 @@ fn info(ledger: &AgentLedger, proposal: &Proposal) -> ProposalInfo {
             .marks
             .get(&ProposalPhase::Proposed)
             .map_or(Timestamp::UNIX_EPOCH, |mark| mark.at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stop(until: Option<Timestamp>) -> Override<RunState> {
+        let because = Because {
+            by: "unix:root".to_owned(),
+            reason: String::new(),
+            until,
+        };
+        overriding(RunState::Stopped, &because, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_stop_that_stays_replaces_one_that_ends_by_itself() {
+        let (nap, stays) = (stop(Some(Timestamp::MAX)), stop(None));
+        assert!(differs(Some(&nap), Some(&stays)));
+        assert!(differs(Some(&stays), Some(&nap)));
+        assert!(differs(Some(&stays), None), "a start takes the stop back");
+        assert!(!differs(Some(&stays), Some(&stays)));
+        assert!(!differs(None, None));
     }
 }

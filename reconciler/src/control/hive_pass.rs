@@ -154,6 +154,8 @@ impl Reconciler {
         }
         if !faults.is_empty() && faults != faults_before {
             let first = faults.first().cloned().unwrap_or_default();
+            // A fault of the file as a whole names the file itself.
+            let first = first.trim_start_matches(&format!("{}: ", accepted.path));
             let more = faults.len() - 1;
             let more = if more == 0 {
                 String::new()
@@ -170,7 +172,7 @@ impl Reconciler {
             event(
                 Level::Info,
                 "specMended",
-                format!("{}: no faults any more", accepted.path),
+                format!("{}: the spec has no faults any more", accepted.path),
             );
         }
         if !changes.is_empty() {

@@ -299,6 +299,62 @@ fn prepare(args: &ServeArgs) -> Result<Layout, ServeError> {
     Ok(layout)
 }
 
+/// Makes sure that a daemon with these arguments would be the only one in its folders.
+///
+/// # Errors
+/// When another has them, or they cannot be used.
+pub fn check_free(args: &ServeArgs) -> Result<(), ServeError> {
+    take_lock(&prepare(args)?).map(drop)
+}
+
+/// Removes all that an earlier daemon with these arguments left: agents that still run, then its files.
+///
+/// # Errors
+/// When a daemon has the folders, or an agent cannot be stopped; then nothing is removed.
+pub async fn clear(args: &ServeArgs) -> Result<(), ServeError> {
+    let layout = prepare(args)?;
+    let _lock = take_lock(&layout)?;
+    // Stopping needs no sandbox.
+    let sandbox = Sandbox::None {
+        why: "nothing is started".to_owned(),
+    };
+    let runtime = ProcessRuntime::new(ProcessOptions {
+        layout: layout.clone(),
+        sandbox,
+        launcher: Vec::new(),
+        grace: DEFAULT_GRACE,
+        unsafe_no_sandbox: false,
+        clock: Arc::new(SystemClock),
+        notify: Arc::new(|_| {}),
+    })?;
+    for entry in entries(&layout.agents())? {
+        if let Some(agent) = entry.file_name().and_then(|name| name.parse::<AgentName>().ok()) {
+            runtime.stop(&agent).await?;
+        }
+    }
+    // The lock is held to the end, so its file stays.
+    let lock = layout.lock();
+    let left = entries(layout.state())?.into_iter().chain(entries(layout.run())?);
+    for path in left.filter(|path| *path != lock) {
+        let removed = if path.is_dir() && !path.is_symlink() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        removed.map_err(io_error("remove", &path))?;
+    }
+    Ok(())
+}
+
+fn entries(folder: &Utf8Path) -> Result<Vec<Utf8PathBuf>, ServeError> {
+    let listed = folder.read_dir_utf8().and_then(|entries| {
+        entries
+            .map(|entry| entry.map(|entry| entry.path().to_owned()))
+            .collect()
+    });
+    listed.map_err(io_error("list", folder))
+}
+
 /// Held as long as the daemon runs; the kernel lets go when it dies.
 ///
 /// One that was killed a moment ago may still be ending, so it is asked for more than once before it is refused.

@@ -444,7 +444,7 @@ impl<'a> Planner<'a> {
         let widening = changes.iter().filter(|change| change.widens).count();
         let source = match proposal {
             Some(proposal) => format!("proposal {} of {name}", proposal.number),
-            None => format!("the spec's {name}"),
+            None => format!("what the spec says for {name}"),
         };
         let power = match widening {
             0 => "within its capabilities".to_owned(),

@@ -125,7 +125,14 @@ fn notices(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger, now: T
             RunState::Paused => "paused",
             RunState::Stopped => "stopped",
         };
-        notices.push(format!("kept {word} by {}{}", run.by, because(&run.reason)));
+        let until = run.until.map_or_else(String::new, |at| {
+            format!(" until {}", at.strftime("%Y-%m-%d %H:%M:%SZ"))
+        });
+        notices.push(format!(
+            "kept {word}{until} by {}{}",
+            run.by,
+            because(&run.reason)
+        ));
     }
     if let Some((system, quarantine)) = desired_quarantine(plan, ledger) {
         let short = super::view::short_system(system);
