@@ -172,15 +172,15 @@ fn what_is_malformed_is_refused_in_the_one_shape_of_refusals() {
         let error = world.get(path).refused(400, ErrorCode::BadRequest);
         assert!(!error.message.contains("root:"), "{path}: {error}");
     }
-    let bodies: [(&str, &[u8]); 6] = [
-        ("application/json", b"{"),
-        ("application/json", b""),
-        ("application/json", b"[]"),
-        ("application/json", b"{\"body\": 7}"),
-        ("application/json", b"{\"body\": \"\xff\"}"),
-        ("text/plain", b"{\"body\": \"hello\"}"),
+    let bodies: [(u16, &str, &[u8]); 6] = [
+        (400, "application/json", b"{"),
+        (400, "application/json", b""),
+        (422, "application/json", b"[]"),
+        (422, "application/json", b"{\"body\": 7}"),
+        (400, "application/json", b"{\"body\": \"\xff\"}"),
+        (415, "text/plain", b"{\"body\": \"hello\"}"),
     ];
-    for (content_type, body) in bodies {
+    for (status, content_type, body) in bodies {
         let request = Request {
             method: "POST",
             path: "/v1/agents/alice/messages",
@@ -189,7 +189,7 @@ fn what_is_malformed_is_refused_in_the_one_shape_of_refusals() {
         };
         http::send(&world.socket(), &request)
             .unwrap()
-            .refused(400, ErrorCode::BadRequest);
+            .refused(status, ErrorCode::BadRequest);
     }
     for (method, path) in [
         ("DELETE", "/v1/status"),

@@ -24,8 +24,9 @@ fn one_agent() -> serde_json::Value {
 
 #[test]
 fn a_refused_document_leaves_the_last_good_one_in_force_and_is_explained() {
-    let world = World::serving(&one_agent());
-    world.until_stopped("alice");
+    let hive = spec(&json!({ "alice": scripted(&json!([])) }));
+    let world = World::serving(&hive);
+    world.until_healthy("alice");
     let good = world.status().spec;
     assert_eq!((good.generation, good.stale), (1, false));
     let refused = [
@@ -61,7 +62,7 @@ fn a_refused_document_leaves_the_last_good_one_in_force_and_is_explained() {
             "a spec that is not in force is a stall: {text}"
         );
     }
-    world.spec(&one_agent());
+    world.spec(&hive);
     world.until("the faults are gone", || {
         world.status().spec.faults.is_empty().then_some(())
     });

@@ -4,11 +4,11 @@ use std::fs;
 
 use camino::Utf8Path;
 use serde_json::{Value, json};
-use shared::agent_api::{ProposalInfo, ProposalPhase, RecvResponse};
+use shared::agent_api::{ProposalInfo, ProposalPhase};
 use shared::gate::Gate;
 
 use super::http::{self, Request};
-use super::world::{World, name, program, silent, spec};
+use super::world::{World, name, program, scripted, spec};
 
 /// Runs git; gives what it printed, trimmed.
 pub(crate) fn git(folder: &Utf8Path, args: &[&str]) -> String {
@@ -83,20 +83,16 @@ fn proposals(world: &World, agent: &str) -> Vec<ProposalInfo> {
 }
 
 fn alice() -> World {
-    let world = World::serving(&spec(&json!({ "alice": silent() })));
-    world.until_stopped("alice");
+    let world = World::serving(&spec(&json!({ "alice": scripted(&json!([])) })));
+    world.until_healthy("alice");
     world
 }
 
-/// What the daemon told an agent.
+/// What the daemon told an agent, whether its harness has taken it up yet or not.
 fn notices(world: &World, agent: &str) -> Vec<String> {
-    let request = json!({ "turn": "00000000-0000-4000-8000-000000000001", "max": 32 });
-    let received: RecvResponse = world.ask(agent, "/v1/recv", &request).ok();
-    received
-        .messages
-        .into_iter()
-        .map(|message| message.body)
-        .collect()
+    world.messages(&format!(
+        "SELECT body FROM messages WHERE from_addr = 'system' AND to_addr = '{agent}'"
+    ))
 }
 
 #[test]
@@ -118,7 +114,7 @@ fn a_proposal_that_cannot_be_built_never_reaches_the_operator_and_both_sides_are
         .iter()
         .filter(|gate| gate.proposal.is_some() && gate.class.as_str() != "build");
     assert_eq!(about_it.count(), 0, "{gates:?}");
-    world.until_stopped("alice");
+    world.until_healthy("alice");
     let tags = git(&world.layout.repo(&name("alice")), &["tag", "--list"]);
     assert_eq!(tags, "failed/1\nproposal/1");
     // Asking for it again does not bring back what is over, and the cure is a new proposal.

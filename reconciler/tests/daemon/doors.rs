@@ -145,7 +145,7 @@ fn a_message_that_cannot_be_delivered_is_refused_with_the_reason() {
     let unknown = send(&world, "bob", "nobody", &json!({})).refused(404, ErrorCode::NotFound);
     assert!(unknown.message.contains("nobody"), "{unknown}");
     send(&world, "bob", "system", &json!({})).refused(400, ErrorCode::BadRequest);
-    send(&world, "bob", "../admin", &json!({})).refused(400, ErrorCode::BadRequest);
+    send(&world, "bob", "../admin", &json!({})).refused(422, ErrorCode::BadRequest);
     send(&world, "bob", "alice", &json!({ "dedupe": "x".repeat(65) })).refused(400, ErrorCode::BadRequest);
     send(
         &world,
@@ -163,10 +163,10 @@ fn a_message_that_cannot_be_delivered_is_refused_with_the_reason() {
     .refused(413, ErrorCode::TooLarge);
     world
         .ask("bob", "/v1/send", &json!([]))
-        .refused(400, ErrorCode::BadRequest);
+        .refused(422, ErrorCode::BadRequest);
     world
         .ask("bob", "/v1/recv", &json!({ "turn": "x", "max": 1 }))
-        .refused(400, ErrorCode::BadRequest);
+        .refused(422, ErrorCode::BadRequest);
     assert_eq!(received(&world, "alice").len(), 0);
     let first: SendResponse = send(&world, "bob", "alice", &json!({ "dedupe": "once" })).ok();
     let again: SendResponse = send(

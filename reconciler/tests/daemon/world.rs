@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use shared::admin_api::EventPage;
 use shared::event::Event;
 use shared::gate::{Gate, GateState};
+use shared::plan::WaitingOn;
 use shared::status::{AgentStatus, Health, HiveStatus, Sync};
 use shared::{AgentName, GateId};
 
@@ -313,11 +314,17 @@ impl World {
         })
     }
 
-    /// Waits until an agent that is declared as stopped has all but a process.
+    /// Waits until an agent that should not run has all but a process. One that never ran is still on probation.
     pub(crate) fn until_stopped(&self, agent: &str) -> AgentStatus {
-        self.until_agent(agent, "stopped and in sync", |status| {
-            status.sync.value == Sync::InSync
-                && status.health.value == Health::Suspended
+        self.until_agent(agent, "stopped, with all it needs", |status| {
+            let generations = &status.generations;
+            status.health.reason == "stopped"
+                && generations.deployed.is_some()
+                && generations.deployed == generations.desired
+                && status
+                    .waiting
+                    .iter()
+                    .all(|waiting| matches!(waiting.on, WaitingOn::Dependency { .. }))
                 && self.door(agent).exists()
         })
     }
