@@ -341,6 +341,7 @@ async fn carry_out(
         | Action::ProbationClock { .. }
         | Action::MarkGood { .. }
         | Action::Revert { .. }
+        | Action::Halt { .. }
         | Action::NoteFailure { .. }
         | Action::ClearFailures => Ok(Effect::Gone("it changes nothing outside".to_owned())),
     }

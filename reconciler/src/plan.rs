@@ -39,6 +39,8 @@ pub struct HiveFacts {
     pub harness: Utf8PathBuf,
     /// Why agents of this spec cannot be run by this daemon at all.
     pub unsupported: Option<String>,
+    /// When this daemon took up the spec in force.
+    pub spec_since: Timestamp,
     /// When this daemon began to watch.
     pub watched_since: Timestamp,
 }
@@ -97,7 +99,6 @@ impl Plan {
         if let Some(at) = deadline(&on) {
             self.wake(at);
         }
-        self.partial |= matches!(on, WaitingOn::StaleInventory { .. } | WaitingOn::Suspended { .. });
         self.waiting.push(Waiting {
             what: what.into(),
             on,

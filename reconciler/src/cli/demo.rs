@@ -113,7 +113,7 @@ async fn prepare(dir: &Utf8Path, serve: &ServeArgs, fresh: bool) -> Result<(), C
     let free = if fresh {
         clear(serve).await
     } else {
-        check_free(serve)
+        check_free(serve).await
     };
     free.map_err(|error| taken(dir, serve, &error))?;
     if fresh || !serve.spec.exists() {

@@ -13,7 +13,7 @@ use crate::execute::{event, plain_mark};
 use crate::host::Imported;
 use crate::ledger::{DecideError, LedgerError};
 use crate::model::change::Change;
-use crate::model::records::{AgentLedger, AgentLife, Override, Overrides, Proposal};
+use crate::model::records::{AgentLedger, AgentLife, Override, Proposal};
 
 /// Proposals of one agent that may be open at once.
 const MAX_OPEN_PROPOSALS: usize = 8;
@@ -101,13 +101,13 @@ impl Reconciler {
             RunState::Paused => "paused",
             RunState::Stopped => "stopped",
         };
-        let overrides = Overrides {
+        let change = Change::RunOverride {
+            uid: ledger.record.uid,
             run: value,
-            ..ledger.overrides.clone()
         };
         self.command(
             &ledger,
-            overrides,
+            change,
             "runOverridden",
             format!("{name} is to be {word}"),
             &because,
@@ -123,12 +123,12 @@ impl Reconciler {
     pub async fn suspend(&self, name: &AgentName, because: Because) -> Result<bool, CommandError> {
         let ledger = self.command_on(name).await?;
         let suspended = Some(overriding((), &because, self.host.clock.now()));
-        let overrides = Overrides {
+        let change = Change::Suspension {
+            uid: ledger.record.uid,
             suspended,
-            ..ledger.overrides.clone()
         };
         let message = format!("{name} is suspended: nothing is changed about it");
-        self.command(&ledger, overrides, "suspended", message, &because)
+        self.command(&ledger, change, "suspended", message, &because)
             .await?;
         Ok(true)
     }
@@ -142,18 +142,12 @@ impl Reconciler {
         if ledger.overrides.suspended.is_none() {
             return Ok(false);
         }
-        let overrides = Overrides {
+        let change = Change::Suspension {
+            uid: ledger.record.uid,
             suspended: None,
-            ..ledger.overrides.clone()
         };
-        self.command(
-            &ledger,
-            overrides,
-            "resumed",
-            format!("{name} is resumed"),
-            &because,
-        )
-        .await?;
+        self.command(&ledger, change, "resumed", format!("{name} is resumed"), &because)
+            .await?;
         Ok(true)
     }
 
@@ -181,12 +175,15 @@ impl Reconciler {
         Ok(true)
     }
 
-    /// Forgets failures, quarantines and failed builds, so that everything is tried again.
+    /// Forgets failures, quarantines, failed builds and denials of what the spec asks for, so that everything is tried
+    /// again.
     ///
     /// # Errors
     /// When there is no such agent, or the ledger fails.
     pub async fn retry(&self, name: &AgentName, because: Because) -> Result<bool, CommandError> {
-        let ledger = self.command_on(name).await?;
+        // Archiving a removed agent can fail too.
+        let ledger = self.ledger.agent(name).await?;
+        let ledger = ledger.ok_or_else(|| CommandError::NoAgent(name.clone()))?;
         let now = self.host.clock.now();
         let note = by_whom(format!("{name}: everything that failed is tried again"), &because);
         let changes = vec![
@@ -284,7 +281,7 @@ impl Reconciler {
     async fn command(
         &self,
         ledger: &AgentLedger,
-        overrides: Overrides,
+        change: Change,
         kind: &'static str,
         message: String,
         because: &Because,
@@ -292,10 +289,7 @@ impl Reconciler {
         let now = self.host.clock.now();
         let name = &ledger.record.name;
         let changes = vec![
-            Change::Overrides {
-                uid: ledger.record.uid,
-                overrides,
-            },
+            change,
             Change::Event {
                 agent: Some(name.clone()),
                 level: Level::Info,

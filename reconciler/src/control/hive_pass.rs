@@ -1,6 +1,6 @@
 //! One pass over the hive: the spec file, the register of agents, removals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use camino::Utf8Path;
@@ -13,6 +13,7 @@ use shared::spec::Spec;
 use super::reconciler::{Key, PassError, Reconciler, Requeue, lock};
 use crate::execute;
 use crate::gate::revalidate;
+use crate::ledger::Listing;
 use crate::model::change::Change;
 use crate::model::records::{AgentLife, AgentOrigin, AgentRecord};
 use crate::plan::hive as planner;
@@ -32,7 +33,7 @@ impl Reconciler {
         };
         let mut others = self.register(&accepted).await?;
         for _ in 0..MAX_ROUNDS {
-            let records = self.ledger.agents().await?.complete()?;
+            let records = self.ledger.agents().await?.items;
             let declared = declared_names(&accepted);
             let plan = planner::plan(&facts, &records, &declared)?;
             let gates = self.ledger.hive_gates().await?;
@@ -59,6 +60,8 @@ impl Reconciler {
             let Some(ready) = scheduled.ready.first() else {
                 others.sort();
                 others.dedup();
+                // Only now are they sure to be looked at.
+                self.views().spec_seen = Some(accepted.digest.clone());
                 return Ok(Requeue {
                     at: scheduled.wake_at,
                     others,
@@ -91,6 +94,12 @@ impl Reconciler {
         let unchanged = previous.as_deref().is_some_and(|previous| *previous == *accepted);
         if !unchanged || first {
             self.note_spec(previous.as_deref(), &accepted).await?;
+            if previous
+                .as_deref()
+                .is_some_and(|previous| previous.digest != accepted.digest)
+            {
+                *lock(&self.spec_since) = self.host.clock.now();
+            }
             if let Some(spec) = accepted.in_force() {
                 self.limit_builds(spec.builder.max_builds);
             }
@@ -185,10 +194,20 @@ impl Reconciler {
     /// that should be looked at.
     async fn register(&self, accepted: &Accepted) -> Result<Vec<Key>, PassError> {
         let now = self.host.clock.now();
-        let records = self.ledger.agents().await?.complete()?;
+        let Listing {
+            items: records,
+            undecodable,
+        } = self.ledger.agents().await?;
+        // A row that cannot be read is an agent all the same: it is shown by its own pass and holds up nobody else.
+        let unreadable: BTreeSet<AgentName> = undecodable.into_iter().filter_map(|row| row.agent).collect();
         let by_name: BTreeMap<&AgentName, &AgentRecord> = records.iter().map(|r| (&r.name, r)).collect();
         let mut changes = Vec::new();
-        for name in accepted.spec.agents.keys() {
+        for name in accepted
+            .spec
+            .agents
+            .keys()
+            .filter(|name| !unreadable.contains(*name))
+        {
             match by_name.get(name) {
                 None => {
                     let uid = self.host.ids.agent_uid();
@@ -218,12 +237,7 @@ impl Reconciler {
         if !changes.is_empty() {
             self.ledger.apply(changes).await?;
         }
-        let changed = {
-            let mut views = self.views();
-            let changed = views.spec_seen.as_ref() != Some(&accepted.digest);
-            views.spec_seen = Some(accepted.digest.clone());
-            changed
-        };
+        let changed = self.views().spec_seen.as_ref() != Some(&accepted.digest);
         if !changed {
             return Ok(Vec::new());
         }

@@ -189,7 +189,9 @@ pub async fn serve_until(
     keeper.abort();
     if at_end == AtEnd::StopAgents {
         for record in ledger.agents().await?.items {
-            host.runtime.stop(&record.name).await?;
+            if let Err(error) = host.runtime.stop(&record.name).await {
+                tracing::error!(agent = %record.name, error = error.chain(), "the agent could not be stopped");
+            }
         }
     }
     remove_socket(&layout.admin_socket());
@@ -303,8 +305,8 @@ fn prepare(args: &ServeArgs) -> Result<Layout, ServeError> {
 ///
 /// # Errors
 /// When another has them, or they cannot be used.
-pub fn check_free(args: &ServeArgs) -> Result<(), ServeError> {
-    take_lock(&prepare(args)?).map(drop)
+pub async fn check_free(args: &ServeArgs) -> Result<(), ServeError> {
+    take_lock(&prepare(args)?).await.map(drop)
 }
 
 /// Removes all that an earlier daemon with these arguments left: agents that still run, then its files.
@@ -313,7 +315,7 @@ pub fn check_free(args: &ServeArgs) -> Result<(), ServeError> {
 /// When a daemon has the folders, or an agent cannot be stopped; then nothing is removed.
 pub async fn clear(args: &ServeArgs) -> Result<(), ServeError> {
     let layout = prepare(args)?;
-    let _lock = take_lock(&layout)?;
+    let _lock = take_lock(&layout).await?;
     // Stopping needs no sandbox.
     let sandbox = Sandbox::None {
         why: "nothing is started".to_owned(),

@@ -64,6 +64,7 @@ pub(super) fn changes(
             to: _,
             reason,
         } => deploy::revert(agent, failed, reason, now),
+        Action::Halt { failed, reason } => deploy::halt(agent, failed, reason, now),
         Action::NoteFailure { at, what } => {
             let count = agent.failures.count.saturating_add(1);
             let failures = Failures {

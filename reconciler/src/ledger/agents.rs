@@ -110,6 +110,15 @@ pub(super) fn uid_of(db: &Connection, name: &AgentName) -> Result<Option<AgentUi
     )
 }
 
+/// An agent's overrides; none when it has no row.
+pub(super) fn overrides(db: &Connection, uid: AgentUid) -> Result<Overrides, LedgerError> {
+    let sql = "SELECT uid, doc FROM overrides WHERE uid = ?1";
+    let found = one(db, ("overrides", &["uid"]), sql, [text(&uid)], |row| {
+        row.json("doc")
+    })?;
+    Ok(found.unwrap_or_default())
+}
+
 /// The active agents whose deployed role is manager.
 pub(super) fn managers(db: &Connection) -> Result<Vec<AgentName>, LedgerError> {
     let found = list(

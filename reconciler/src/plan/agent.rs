@@ -107,6 +107,7 @@ impl<'a> Planner<'a> {
             source: source.to_owned(),
             error: Some(error.to_owned()),
         };
+        self.plan.partial = true;
         self.plan.wait(what, on, None);
     }
 
@@ -181,6 +182,7 @@ impl<'a> Planner<'a> {
             };
             self.plan
                 .wait("everything", on, Some(format!("hive resume {}", self.name())));
+            self.plan.partial = true;
             // The running agent keeps running, with the config it was told of.
             self.announce();
             return Ok(());
@@ -386,11 +388,16 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// `reload*` when nothing but MCP servers changes and no restart is needed, else `deploy*`.
+    /// `reload*` when nothing but MCP servers changes and no restart is needed, else `deploy*`. Another commit can
+    /// bring other files along, so only a change of the spec is a mere reload.
     fn deploy_class(&self, output: &BuildOutput) -> GateClass {
         let changes = output.capability_diff(self.deployed_output());
         let widens = changes.iter().any(|change| change.widens);
-        let only_servers = !changes.is_empty()
+        let same_commit = self
+            .deployed_output()
+            .is_some_and(|now| now.commit == output.commit);
+        let only_servers = same_commit
+            && !changes.is_empty()
             && changes
                 .iter()
                 .all(|change| change.field.starts_with("mcpServers."))

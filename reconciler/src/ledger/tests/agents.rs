@@ -99,19 +99,13 @@ fn one_of_each() -> Vec<Change> {
             system: "/systems/b".into(),
             quarantine: quarantine(),
         },
-        Change::Overrides {
-            uid,
-            overrides: Overrides {
-                run: Some(Override {
+        Change::RunOverride { uid, run: Some(Override {
                     value: RunState::Stopped,
                     by: "unix:root".into(),
                     reason: String::new(),
                     since: now(),
                     until: None,
-                }),
-                suspended: None,
-            },
-        },
+                }) },
         Change::Failures {
             uid,
             failures: Failures {
@@ -177,10 +171,7 @@ async fn what_says_nothing_leaves_no_row() {
     let uid = uid(1);
     desk.apply(vec![
         Change::Probation { uid, probation: None },
-        Change::Overrides {
-            uid,
-            overrides: Overrides::default(),
-        },
+        Change::RunOverride { uid, run: None },
         Change::Failures {
             uid,
             failures: Failures::default(),
