@@ -109,7 +109,7 @@ impl Reconciler {
             &ledger,
             overrides,
             "runOverridden",
-            format!("{name} is to be {word}"),
+            format!("{name} is to be {word}{}", until_when(&because)),
             &because,
         )
         .await?;
@@ -127,7 +127,8 @@ impl Reconciler {
             suspended,
             ..ledger.overrides.clone()
         };
-        let message = format!("{name} is suspended: nothing is changed about it");
+        let until = until_when(&because);
+        let message = format!("{name} is suspended{until}: nothing is changed about it");
         self.command(&ledger, overrides, "suspended", message, &because)
             .await?;
         Ok(true)
@@ -326,6 +327,12 @@ fn overriding<T>(value: T, because: &Because, now: Timestamp) -> Override<T> {
         since: now,
         until: because.until,
     }
+}
+
+fn until_when(because: &Because) -> String {
+    because.until.map_or_else(String::new, |at| {
+        format!(" until {}", at.strftime("%Y-%m-%d %H:%M:%SZ"))
+    })
 }
 
 fn by_whom(message: String, because: &Because) -> String {
