@@ -87,9 +87,14 @@ fn render(explanation: &Explanation, look: &Look) -> Page {
             words::own_wait(&mut page, waiting, agent.as_ref(), look);
         }
     }
-    if !explanation.recent.is_empty() {
+    let mut recent = explanation
+        .recent
+        .iter()
+        .filter(|event| !events::is_routine(event))
+        .peekable();
+    if recent.peek().is_some() {
         page.heading("Recent events");
-        for event in &explanation.recent {
+        for event in recent {
             page.line(events::spans(event, 0));
         }
     }

@@ -109,7 +109,7 @@ impl Reconciler {
             &ledger,
             change,
             "runOverridden",
-            format!("{name} is to be {word}"),
+            format!("{name} is to be {word}{}", until_when(&because)),
             &because,
         )
         .await?;
@@ -127,7 +127,8 @@ impl Reconciler {
             uid: ledger.record.uid,
             suspended,
         };
-        let message = format!("{name} is suspended: nothing is changed about it");
+        let until = until_when(&because);
+        let message = format!("{name} is suspended{until}: nothing is changed about it");
         self.command(&ledger, change, "suspended", message, &because)
             .await?;
         Ok(true)
@@ -320,6 +321,12 @@ fn overriding<T>(value: T, because: &Because, now: Timestamp) -> Override<T> {
         since: now,
         until: because.until,
     }
+}
+
+fn until_when(because: &Because) -> String {
+    because.until.map_or_else(String::new, |at| {
+        format!(" until {}", at.strftime("%Y-%m-%d %H:%M:%SZ"))
+    })
 }
 
 fn by_whom(message: String, because: &Because) -> String {

@@ -9,7 +9,7 @@ use super::*;
 use crate::ledger::agents::load;
 use crate::ledger::error::{LedgerError, Undecodable};
 use crate::model::records::{
-    AgentLedger, AgentLife, BuildState, Failures, Override, Overrides, Probation, Quarantine,
+    AgentLedger, AgentLife, BuildState, Failures, Override, Probation, Quarantine,
 };
 
 async fn alice(desk: &Desk) -> AgentLedger {
