@@ -47,7 +47,12 @@ impl TurnTask {
     async fn turn(&mut self, turn: TurnId) -> Outcome {
         // A daemon that hears of this run for the first time gives back all leases but the reported one, so that one
         // must be reported before there is anything to give back.
-        if self.told_lease.wait_for(|told| *told == Some(turn)).await.is_err() {
+        if self
+            .told_lease
+            .wait_for(|told| *told == Some(turn))
+            .await
+            .is_err()
+        {
             return Outcome::Nothing;
         }
         let messages = match self.client.recv(turn).await {

@@ -113,7 +113,9 @@ fn notices(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger, now: T
                 notices.push(format!("MCP server {name} cannot be probed by this harness yet"));
             }
             McpHealth::Unknown => {
-                notices.push(format!("MCP server {name} is in a state that this daemon does not know"));
+                notices.push(format!(
+                    "MCP server {name} is in a state that this daemon does not know"
+                ));
             }
         }
     }

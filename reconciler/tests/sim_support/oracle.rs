@@ -85,7 +85,8 @@ pub(crate) fn check_same(scenario: &Scenario, reference: &End, end: &End, what: 
         // Whether a manager was there already when another agent was spawned depends on the order of passes.
         let count = |bodies: &Vec<String>| bodies.iter().filter(|body| !body.contains("spawned")).count();
         let told = end.told.iter();
-        told.map(|(agent, bodies)| (agent.to_string(), count(bodies))).collect()
+        told.map(|(agent, bodies)| (agent.to_string(), count(bodies)))
+            .collect()
     };
     assert_eq!(
         told(reference),
