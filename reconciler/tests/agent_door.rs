@@ -22,7 +22,7 @@ use shared::agent_api::{
     AckRequest, MAX_WAIT_SECS, MessageKind, PollRequest, PollResponse, RecvRequest, RecvResponse, Report,
     SendRequest,
 };
-use shared::status::TurnState;
+use shared::status::{McpHealth, McpServerState, TurnState};
 use shared::{AgentName, Digest, HiveId, TurnId};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -237,6 +237,34 @@ async fn a_daemon_that_has_just_started_keeps_to_the_deployed_recipients() {
     );
     let free = daemon.door("bob");
     assert_eq!(free.send("operator", message, None).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_probed_is_pointed_out() {
+    let hive = Hive::new(json!({ "alice": {} })).await;
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    let unprobed = McpServerState {
+        health: McpHealth::Unprobed,
+        tools: Vec::new(),
+        error: None,
+    };
+    let report = Report {
+        mcp: [("wiki".parse().unwrap(), unprobed)].into(),
+        ..idle("one", 0)
+    };
+    door.poll(report, 0).await;
+    for key in [Key::Hive, Key::Agent(name("alice"))] {
+        daemon.reconciler.reconcile(&key).await.unwrap();
+    }
+    let notices = daemon.reconciler.views().agents[&name("alice")]
+        .status
+        .notices
+        .clone();
+    assert!(
+        notices.contains(&"MCP server wiki cannot be probed by this harness yet".to_owned()),
+        "{notices:?}"
+    );
 }
 
 #[tokio::test]

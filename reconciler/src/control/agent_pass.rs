@@ -84,7 +84,11 @@ impl Reconciler {
                 let free = class.try_acquire();
                 let waited = free.is_err();
                 // The semaphores are never closed.
-                held = if waited { class.acquire().await.ok() } else { free.ok() };
+                held = if waited {
+                    class.acquire().await.ok()
+                } else {
+                    free.ok()
+                };
                 if waited {
                     // While it waited for its turn the world went on: with the permit in hand, look again.
                     continue;

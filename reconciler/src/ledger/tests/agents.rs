@@ -8,9 +8,7 @@ use shared::spec::RunState;
 use super::*;
 use crate::ledger::agents::load;
 use crate::ledger::error::{LedgerError, Undecodable};
-use crate::model::records::{
-    AgentLedger, AgentLife, BuildState, Failures, Override, Probation, Quarantine,
-};
+use crate::model::records::{AgentLedger, AgentLife, BuildState, Failures, Override, Probation, Quarantine};
 
 async fn alice(desk: &Desk) -> AgentLedger {
     desk.ledger
@@ -99,13 +97,16 @@ fn one_of_each() -> Vec<Change> {
             system: "/systems/b".into(),
             quarantine: quarantine(),
         },
-        Change::RunOverride { uid, run: Some(Override {
-                    value: RunState::Stopped,
-                    by: "unix:root".into(),
-                    reason: String::new(),
-                    since: now(),
-                    until: None,
-                }) },
+        Change::RunOverride {
+            uid,
+            run: Some(Override {
+                value: RunState::Stopped,
+                by: "unix:root".into(),
+                reason: String::new(),
+                since: now(),
+                until: None,
+            }),
+        },
         Change::Failures {
             uid,
             failures: Failures {
