@@ -18,6 +18,7 @@ use shared::agent_api::{
     AckRequest, MAX_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_WAIT_SECS, MessageKind, PollRequest, PollResponse,
     ProposalInfo, RecvRequest, RecvResponse, SendRequest, SendResponse,
 };
+use shared::config::AgentConfig;
 use shared::gate::Asker;
 use shared::spec::Role;
 use shared::status::TurnState;
@@ -28,7 +29,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 use super::Context;
-use super::error::{ApiError, ApiResult};
+use super::error::{ApiError, ApiResult, in_one_shape};
 use crate::broker::Outgoing;
 use crate::control::Key;
 use crate::host::HostError;
@@ -61,6 +62,7 @@ pub fn router(context: AgentContext) -> Router {
         // The bundle is read as a stream and counted there.
         .route("/v1/proposals", post(propose).layer(DefaultBodyLimit::disable()))
         .fallback(nothing)
+        .layer(middleware::map_response(in_one_shape))
         .layer(middleware::from_fn(versions))
         .with_state(context)
 }

@@ -61,7 +61,7 @@ impl Reconciler {
                 others.sort();
                 others.dedup();
                 // Only now are they sure to be looked at.
-                self.views().spec_seen = Some(accepted.digest.clone());
+                self.views().spec_seen = Some((accepted.digest.clone(), accepted.agent_faults.clone()));
                 return Ok(Requeue {
                     at: scheduled.wake_at,
                     others,
@@ -237,7 +237,9 @@ impl Reconciler {
         if !changes.is_empty() {
             self.ledger.apply(changes).await?;
         }
-        let changed = self.views().spec_seen.as_ref() != Some(&accepted.digest);
+        // A faulty entry may leave the digest as it was, but its agent is to be shown with the fault.
+        let seen = Some((accepted.digest.clone(), accepted.agent_faults.clone()));
+        let changed = self.views().spec_seen != seen;
         if !changed {
             return Ok(Vec::new());
         }
@@ -277,5 +279,7 @@ fn spec_faults(accepted: &Accepted) -> Vec<Waiting> {
         },
         hint: hint.clone(),
     };
-    accepted.faults.iter().map(fault).collect()
+    // Those of agents too: one that is new has no status of its own in which they could be shown.
+    let of_agents = accepted.agent_faults.values().flatten();
+    accepted.faults.iter().chain(of_agents).map(fault).collect()
 }
