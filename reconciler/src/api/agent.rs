@@ -17,6 +17,7 @@ use shared::agent_api::{
     AckRequest, MAX_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_WAIT_SECS, MessageKind, PollRequest, PollResponse,
     ProposalInfo, RecvRequest, RecvResponse, SendRequest, SendResponse,
 };
+use shared::config::AgentConfig;
 use shared::gate::Asker;
 use shared::spec::Role;
 use shared::status::TurnState;
@@ -235,30 +236,39 @@ async fn may_write(
     to: &Address,
     reply_to: Option<u64>,
 ) -> ApiResult<bool> {
-    let (listed, managers) = {
-        let views = context.reconciler.views();
-        let config = views
-            .agents
-            .get(agent)
-            .and_then(|view| view.status.config.clone());
-        let listed = config.and_then(|config| config.recipients);
-        let is_manager = |name: &AgentName| {
-            views
-                .agents
-                .get(name)
-                .is_some_and(|v| v.status.role == Role::Manager)
-        };
-        let manager = matches!(to, Address::Agent(name) if is_manager(name));
-        (listed, manager)
-    };
-    let Some(listed) = listed else { return Ok(true) };
-    if managers || listed.contains(to) {
-        return Ok(true);
+    // An agent of which no config is known has no allow-list, which is not the same as one that admits everybody.
+    if let Some(config) = config_of(context, agent).await? {
+        if config.recipients.is_none_or(|listed| listed.contains(to)) {
+            return Ok(true);
+        }
+    }
+    if let Address::Agent(name) = to {
+        if config_of(context, name)
+            .await?
+            .is_some_and(|config| config.role == Role::Manager)
+        {
+            return Ok(true);
+        }
     }
     match reply_to {
         Some(id) => Ok(context.broker.asked_by(agent, id).await?.as_ref() == Some(to)),
         None => Ok(false),
     }
+}
+
+/// The config that is deployed. Views have it at hand, but not before an agent's first pass.
+async fn config_of(context: &Context, agent: &AgentName) -> ApiResult<Option<AgentConfig>> {
+    let viewed = {
+        let views = context.reconciler.views();
+        views.agents.get(agent).map(|view| view.status.config.clone())
+    };
+    if let Some(config) = viewed {
+        return Ok(config);
+    }
+    let ledger = context.reconciler.ledger().agent(agent).await?;
+    Ok(ledger
+        .and_then(|ledger| ledger.record.deployed)
+        .map(|deployed| deployed.output.config))
 }
 
 async fn bundle(State(door): State<AgentContext>) -> ApiResult<Response> {
@@ -358,3 +368,6 @@ async fn receive(path: &Utf8PathBuf, body: Body) -> ApiResult<()> {
     }
     file.flush().await.map_err(io)
 }
+
+#[cfg(test)]
+mod tests;

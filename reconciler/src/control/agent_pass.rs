@@ -31,13 +31,14 @@ const MAX_DIFF: usize = 64 * 1024;
 
 impl Reconciler {
     pub(super) async fn agent_pass(&self, name: &AgentName) -> Result<Requeue, PassError> {
-        let Some(accepted) = self.accepted() else {
-            return Ok(Requeue::default());
-        };
-        let Some(facts) = self.facts(&accepted) else {
-            return Ok(Requeue::default());
-        };
         for _ in 0..MAX_ROUNDS {
+            // Afresh each round: a build takes long enough for the operator to change spec and policy meanwhile.
+            let Some(accepted) = self.accepted() else {
+                return Ok(Requeue::default());
+            };
+            let Some(facts) = self.facts(&accepted) else {
+                return Ok(Requeue::default());
+            };
             let Some(ledger) = self.ledger.agent(name).await? else {
                 self.views().agents.remove(name);
                 return Ok(Requeue::default());

@@ -51,6 +51,9 @@ pub enum PassError {
     /// The planner broke a rule: its plan is not carried out.
     #[error("the plan breaks an invariant and is not carried out: {0}")]
     Invariant(String),
+    /// The program has a fault that ended the pass in the middle.
+    #[error("a fault of the program ended the pass; the log has the place, please report it")]
+    Panicked,
     /// A pass did not come to rest.
     #[error("no rest after {0} rounds: something undoes what this pass does")]
     Restless(usize),

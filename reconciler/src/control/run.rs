@@ -1,9 +1,11 @@
 //! The shell around the loop: timers, tasks, shutdown. Decides nothing.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use shared::event::Level;
 use shared::plan::{Waiting, WaitingOn};
@@ -142,7 +144,9 @@ impl Shell {
             let reconciler = Arc::clone(&self.reconciler);
             let key = popped.key;
             self.passes.spawn(async move {
-                let outcome = reconciler.reconcile(&key).await;
+                // A key whose pass is lost would count as running for good, and never be looked at again.
+                let pass = AssertUnwindSafe(reconciler.reconcile(&key)).catch_unwind();
+                let outcome = pass.await.unwrap_or(Err(PassError::Panicked));
                 (key, outcome)
             });
         }

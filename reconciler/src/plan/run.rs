@@ -155,7 +155,9 @@ impl Planner<'_> {
     }
 
     fn stop_wanted_since(&self) -> Timestamp {
-        let overridden = self.inputs.ledger.overrides.run.as_ref().map(|o| o.since);
+        // An override that has run out asks for nothing any more: the stop is wanted since its end.
+        let overridden = self.inputs.ledger.overrides.run.as_ref();
+        let overridden = overridden.map(|o| o.until.filter(|_| !o.holds(self.inputs.now)).unwrap_or(o.since));
         overridden
             .or_else(|| self.inputs.inventory.harness.as_ref().map(|h| h.at))
             .unwrap_or(self.inputs.now)
