@@ -1,4 +1,9 @@
 //! What changes while a step is being carried out, and what goes wrong in the middle of one.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test may end at the first surprise, and says so"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};

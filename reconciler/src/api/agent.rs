@@ -18,7 +18,6 @@ use shared::agent_api::{
     AckRequest, MAX_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_WAIT_SECS, MessageKind, PollRequest, PollResponse,
     ProposalInfo, RecvRequest, RecvResponse, SendRequest, SendResponse,
 };
-use shared::config::AgentConfig;
 use shared::gate::Asker;
 use shared::spec::Role;
 use shared::status::TurnState;
