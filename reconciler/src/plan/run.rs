@@ -155,8 +155,11 @@ impl Planner<'_> {
     }
 
     fn stop_wanted_since(&self) -> Timestamp {
-        let overridden = self.inputs.ledger.overrides.run.as_ref().map(|o| o.since);
+        let overridden = self.inputs.ledger.overrides.run.as_ref();
         overridden
+            .filter(|o| o.holds(self.inputs.now))
+            .map(|o| o.since)
+            // The spec does not say since when: the turn that is under way gets its whole time.
             .or_else(|| self.inputs.inventory.harness.as_ref().map(|h| h.at))
             .unwrap_or(self.inputs.now)
     }
