@@ -364,7 +364,7 @@ pub trait Folders: Send + Sync {
 pub struct HarnessState {
     /// The report.
     pub report: Report,
-    /// When it came.
+    /// When it came; while the agent stays busy, when it was first said to be.
     pub at: Timestamp,
 }
 

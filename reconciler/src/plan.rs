@@ -39,8 +39,6 @@ pub struct HiveFacts {
     pub harness: Utf8PathBuf,
     /// Why agents of this spec cannot be run by this daemon at all.
     pub unsupported: Option<String>,
-    /// When this daemon took up the spec in force.
-    pub spec_since: Timestamp,
     /// When this daemon began to watch.
     pub watched_since: Timestamp,
 }

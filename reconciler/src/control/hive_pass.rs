@@ -94,12 +94,6 @@ impl Reconciler {
         let unchanged = previous.as_deref().is_some_and(|previous| *previous == *accepted);
         if !unchanged || first {
             self.note_spec(previous.as_deref(), &accepted).await?;
-            if previous
-                .as_deref()
-                .is_some_and(|previous| previous.digest != accepted.digest)
-            {
-                *lock(&self.spec_since) = self.host.clock.now();
-            }
             if let Some(spec) = accepted.in_force() {
                 self.limit_builds(spec.builder.max_builds);
             }

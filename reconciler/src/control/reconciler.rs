@@ -74,7 +74,6 @@ pub struct Reconciler {
     pub(super) ledger: Ledger,
     pub(super) settings: Settings,
     watched_since: Timestamp,
-    pub(super) spec_since: Mutex<Timestamp>,
     pub(super) accepted: Mutex<Option<Arc<Accepted>>>,
     pub(super) views: Mutex<Views>,
     pub(super) builds: Semaphore,
@@ -96,7 +95,6 @@ impl Reconciler {
             accepted: Mutex::new(None),
             views: Mutex::new(Views::new(now)),
             watched_since: now,
-            spec_since: Mutex::new(now),
             host,
             ledger,
             settings,
@@ -190,7 +188,6 @@ impl Reconciler {
             policy: spec.policy.clone(),
             harness,
             unsupported: support::unsupported(spec),
-            spec_since: *lock(&self.spec_since),
             watched_since: self.watched_since,
         })
     }

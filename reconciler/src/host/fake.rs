@@ -86,8 +86,8 @@ pub struct State {
     pub behaviours: BTreeMap<String, Behaviour>,
     /// Overlays whose build is refused, by the text they hold.
     pub unbuildable: Vec<String>,
-    /// Agents in the middle of a turn.
-    pub busy: Vec<AgentName>,
+    /// Agents in the middle of a turn, and since when.
+    pub busy: BTreeMap<AgentName, Timestamp>,
     units: BTreeMap<AgentName, UnitState>,
     repos: BTreeMap<AgentName, Repo>,
     folders: BTreeMap<AgentName, (FolderState, Option<ConfigFile>)>,
@@ -126,7 +126,7 @@ impl World {
             blind: Vec::new(),
             behaviours: BTreeMap::new(),
             unbuildable: Vec::new(),
-            busy: Vec::new(),
+            busy: BTreeMap::new(),
             units: BTreeMap::new(),
             repos: BTreeMap::new(),
             folders: BTreeMap::new(),
@@ -671,10 +671,10 @@ impl HarnessLink for World {
             return None;
         }
         let config = state.loaded.get(agent)?;
-        let turn = if state.busy.contains(agent) {
-            TurnState::Thinking
-        } else {
-            TurnState::Idle
+        let busy_since = state.busy.get(agent).copied();
+        let turn = match busy_since {
+            Some(_) => TurnState::Thinking,
+            None => TurnState::Idle,
         };
         let report = Report {
             version: "fake".to_owned(),
@@ -688,7 +688,7 @@ impl HarnessLink for World {
         };
         Some(HarnessState {
             report,
-            at: state.now,
+            at: busy_since.unwrap_or(state.now),
         })
     }
 
@@ -701,7 +701,7 @@ impl HarnessLink for World {
         state.announced.insert(agent.clone(), (config.clone(), paused));
         let written = state.folders.get(agent).and_then(|(_, config)| config.clone());
         let running = matches!(state.units.get(agent), Some(UnitState::Running { .. }));
-        let busy = state.busy.contains(agent);
+        let busy = state.busy.contains_key(agent);
         if let Some(written) = written.filter(|_| running && !busy) {
             match state.behaviour(&written) {
                 Behaviour::Good => {

@@ -91,7 +91,16 @@ impl Link {
                 state.report.seq = report.seq;
             }
         } else {
-            agent.state = Some(HarnessState { report, at });
+            let mut state = HarnessState { report, at };
+            // A busy agent that keeps reporting must not push away the deadline of what waits for its turn.
+            if let Some(last) = agent.state.take()
+                && last.report.run_id == state.report.run_id
+                && last.is_busy()
+                && state.is_busy()
+            {
+                state.at = last.at;
+            }
+            agent.state = Some(state);
         }
         heard
     }
@@ -229,6 +238,30 @@ mod tests {
         link.told(&alice, "one", answered);
         assert!(!link.is_news(&alice, "one"));
         assert!(link.is_news(&alice, "two"), "another run was told nothing");
+    }
+
+    #[test]
+    fn a_busy_agent_is_busy_since_it_first_said_so() {
+        let world = crate::host::fake::World::new();
+        let link = Link::new(Arc::new(world.clone()));
+        let alice: AgentName = "alice".parse().unwrap();
+        let since = |seq, turn| {
+            world.advance(10);
+            let news = Report {
+                seq,
+                turn,
+                ..report("one")
+            };
+            assert_ne!(link.report(&alice, news), Heard::Nothing);
+            link.state(&alice).unwrap().at
+        };
+        let idle = since(1, TurnState::Idle);
+        let busy = since(2, TurnState::Thinking);
+        assert!(idle < busy);
+        assert_eq!(since(3, TurnState::Compacting), busy);
+        assert_eq!(since(4, TurnState::Thinking), busy);
+        assert!(since(5, TurnState::Idle) > busy);
+        assert!(since(6, TurnState::Thinking) > busy);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 use shared::HiveId;
@@ -56,6 +57,7 @@ impl Ledger {
         start(path, move || {
             let mut db = Connection::open_in_memory().map_err(at(path))?;
             db.pragma_update(None, "foreign_keys", true).map_err(at(path))?;
+            keep_plans(&db).map_err(at(path))?;
             create(&mut db, now, new_hive_id, MIGRATIONS).map_err(at(path))?;
             Ok((db, None))
         })
@@ -219,7 +221,14 @@ fn connect(path: &Utf8Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     // Each connection stays on one thread, so SQLite need not lock. No URI: a path may hold any character.
     let db = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(BUSY_TIMEOUT)?;
+    keep_plans(&db)?;
     Ok(db)
+}
+
+/// A statement is planned once, not again for every value that is bound to it.
+fn keep_plans(db: &Connection) -> rusqlite::Result<()> {
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map(drop)
 }
 
 fn check(path: &Utf8Path, db: &Connection) -> Result<(), OpenError> {

@@ -70,8 +70,9 @@ fn annotation(name: &str, mark: &Mark) -> String {
         text.push('\n');
         text.push_str(key);
         text.push_str(": ");
-        // One line a field, whatever the text holds, so that no reason can forge another field.
-        text.extend(value.chars().map(|c| if c.is_control() { ' ' } else { c }));
+        // One line a field, whatever the text holds and whoever splits it, so that no reason can forge another field.
+        let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+        text.extend(value.chars().map(|c| if breaks(c) { ' ' } else { c }));
     };
     if let Some(gate) = mark.gate {
         line("gate", &gate.to_string());

@@ -180,10 +180,13 @@ impl Planner<'_> {
     }
 
     fn stop_wanted_since(&self) -> Timestamp {
-        // An override that has run out asks for nothing any more: the stop is wanted since its end.
         let overridden = self.inputs.ledger.overrides.run.as_ref();
-        let overridden = overridden.map(|o| o.until.filter(|_| !o.holds(self.inputs.now)).unwrap_or(o.since));
-        overridden.unwrap_or(self.inputs.facts.spec_since)
+        overridden
+            .filter(|o| o.holds(self.inputs.now))
+            .map(|o| o.since)
+            // The spec does not say since when: the turn that is under way gets its whole time.
+            .or_else(|| self.inputs.inventory.harness.as_ref().map(|h| h.at))
+            .unwrap_or(self.inputs.now)
     }
 
     fn start(&mut self, deployed: &Deployed) -> Result<(), NotCanonical> {

@@ -1,1 +1,12 @@
+//! Tests of the planner, against a small world of plain values. A test says only what differs from a hive at rest.
 
+mod agent;
+mod digests;
+mod hive;
+mod laws;
+mod refs;
+mod run;
+mod schedule;
+mod status;
+mod trial;
+mod world;

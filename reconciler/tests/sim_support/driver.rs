@@ -289,10 +289,12 @@ impl Daemon {
                     .await
                     .unwrap();
             }
-            Move::TurnBegins(agent) => self.world.lock().busy.push(name(agent)),
+            Move::TurnBegins(agent) => {
+                self.world.lock().busy.insert(name(agent), now);
+            }
             Move::TurnEnds(agent) => {
                 let agent = name(agent);
-                self.world.lock().busy.retain(|busy| *busy != agent);
+                self.world.lock().busy.remove(&agent);
                 self.queue.add(Key::Agent(agent), now);
             }
             Move::Wait(secs) => {

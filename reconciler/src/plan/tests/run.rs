@@ -1,0 +1,269 @@
+//! Started, stopped, restarted, drained.
+
+use shared::gate::GateClass;
+use shared::plan::WaitingOn;
+use shared::spec::{Drain, RunState};
+
+use super::world::*;
+use crate::host::{ExitCause, UnitState};
+use crate::model::records::Failures;
+use crate::model::step::{Action, Authority};
+
+fn crashed(case: &mut Case, secs: i64) {
+    case.inventory.unit = Ok(UnitState::Exited {
+        toplevel: None,
+        at: at(secs),
+        cause: ExitCause::Code(1),
+    });
+    case.inventory.harness = None;
+}
+
+fn noted(count: u32, secs: i64) -> Failures {
+    Failures {
+        count,
+        last_at: Some(at(secs)),
+        last: "exited with status 1".to_owned(),
+    }
+}
+
+/// A new system is deployed and written; the old one still runs.
+fn restart_wanted() -> Case {
+    let mut case = Case::at_rest();
+    let before = case.inventory.clone();
+    case.spec.as_mut().unwrap().network = shared::spec::Network::None;
+    let output = case.build_candidate();
+    case.deployed(output);
+    case.ledger.record.deployed.as_mut().unwrap().at = at(NOW - 60);
+    case.running();
+    case.inventory.unit = before.unit;
+    case.inventory.harness = before.harness;
+    case
+}
+
+#[test]
+fn an_agent_that_should_run_is_started_once_its_files_are_written() {
+    let mut case = Case::at_rest();
+    case.absent();
+    let plan = case.plan();
+    assert_eq!(kinds(&plan), ["start"]);
+    assert_eq!(class(step(&plan, "start")), Some(GateClass::Start));
+    case.inventory.folders = Ok(Default::default());
+    assert_eq!(case.kinds(), ["activate"], "never from files of another system");
+}
+
+#[test]
+fn a_paused_agent_runs_and_is_told_to_take_no_turns() {
+    let mut case = Case::at_rest_with(r#"{ "run": "paused" }"#);
+    let plan = case.plan();
+    assert!(plan.steps.is_empty());
+    assert_eq!(plan.announce, Some((case.output().config_digest, true)));
+    case.absent();
+    assert_eq!(case.kinds(), ["start"]);
+}
+
+#[test]
+fn a_stopped_agent_stays_stopped() {
+    let mut case = Case::at_rest_with(r#"{ "run": "stopped" }"#);
+    assert_eq!(case.kinds(), ["stop"]);
+    case.absent();
+    assert!(case.plan().steps.is_empty());
+}
+
+#[test]
+fn a_crash_is_noted_once_and_then_backed_off_from() {
+    let mut case = Case::at_rest();
+    crashed(&mut case, NOW - 1);
+    assert_eq!(case.kinds(), ["noteFailure"]);
+    case.ledger.failures = noted(5, NOW - 1);
+    let plan = case.plan();
+    assert!(plan.steps.is_empty());
+    let WaitingOn::Backoff {
+        until, attempts: 5, ..
+    } = &plan.waiting[0].on
+    else {
+        panic!("{:?}", plan.waiting);
+    };
+    assert_eq!(plan.wake_at, Some(*until));
+    case.now = *until;
+    assert_eq!(case.kinds(), ["start"]);
+}
+
+#[test]
+fn a_clean_exit_is_no_failure() {
+    let mut case = Case::at_rest();
+    case.absent();
+    case.inventory.unit = Ok(UnitState::Exited {
+        toplevel: None,
+        at: at(NOW - 1),
+        cause: ExitCause::Clean,
+    });
+    assert_eq!(case.kinds(), ["start"]);
+}
+
+#[test]
+fn failures_are_forgotten_after_a_minute_of_running_well() {
+    let mut case = Case::at_rest();
+    case.ledger.failures = noted(3, 150);
+    case.now = at(259);
+    let plan = case.plan();
+    assert!(plan.steps.is_empty());
+    assert_eq!(plan.wake_at, Some(at(260)));
+    case.now = at(260);
+    assert_eq!(case.kinds(), ["clearFailures"]);
+    case.inventory.harness = None;
+    assert!(
+        case.kinds().is_empty(),
+        "an agent that does not report does not run well"
+    );
+}
+
+#[test]
+fn something_else_under_the_agents_name_is_left_alone() {
+    let mut case = Case::at_rest();
+    case.inventory.unit = Ok(UnitState::Foreign {
+        what: "pid 7".to_owned(),
+    });
+    assert!(case.plan().steps.is_empty());
+    assert!(matches!(&case.waits()[..], [WaitingOn::Terminal { error }] if error.contains("pid 7")));
+}
+
+#[test]
+fn a_restart_follows_from_the_gate_of_its_deployment() {
+    let case = restart_wanted();
+    let plan = case.plan();
+    let planned = step(&plan, "restart");
+    assert_eq!(
+        planned.step.authority,
+        Authority::Under(case.ledger.record.deployed.as_ref().unwrap().gate)
+    );
+    assert!(matches!(&planned.step.action, Action::Restart { run, .. } if run == "run-1"));
+}
+
+#[test]
+fn a_restart_waits_for_the_turn_until_the_longest_turn_is_over() {
+    let mut case = restart_wanted();
+    case.busy();
+    let deadline = at(NOW - 60 + 3_600);
+    let plan = case.plan();
+    assert!(plan.steps.is_empty());
+    assert_eq!(plan.waiting[0].on, WaitingOn::TurnBoundary { deadline });
+    assert_eq!(plan.wake_at, Some(deadline));
+    case.now = deadline;
+    assert_eq!(case.kinds(), ["restart"]);
+}
+
+#[test]
+fn a_lease_is_a_turn_too() {
+    let mut case = restart_wanted();
+    case.report().lease = Some("00000000-0000-0000-0000-000000000001".parse().unwrap());
+    assert!(case.kinds().is_empty());
+}
+
+#[test]
+fn an_immediate_drain_waits_for_nothing() {
+    let mut case = restart_wanted();
+    case.busy();
+    case.spec.as_mut().unwrap().drain = Drain::Immediate;
+    assert_eq!(case.kinds(), ["restart"]);
+}
+
+#[test]
+fn a_restart_never_begins_from_files_of_another_system() {
+    let mut case = restart_wanted();
+    case.inventory.folders = Ok(Default::default());
+    assert_eq!(case.kinds(), ["activate"]);
+}
+
+#[test]
+fn a_requested_restart_ends_the_runs_that_began_before_and_no_other() {
+    let mut case = Case::at_rest();
+    case.ledger.record.restart_before = Some(at(200));
+    assert!(case.kinds().is_empty(), "this run began at that very time");
+    case.ledger.record.restart_before = Some(at(201));
+    let plan = case.plan();
+    assert_eq!(step(&plan, "restart").step.authority, Authority::Free);
+}
+
+#[test]
+fn an_operators_override_beats_the_spec_needs_no_gate_and_expires() {
+    let mut case = Case::at_rest();
+    case.ledger.overrides.run = Some(over(RunState::Stopped, Some(at(NOW + 60))));
+    let plan = case.plan();
+    assert_eq!(step(&plan, "stop").step.authority, Authority::Free);
+    assert_eq!(
+        plan.wake_at,
+        Some(at(NOW + 60)),
+        "it is looked at again when the override ends"
+    );
+    case.absent();
+    assert!(case.kinds().is_empty());
+    case.now = at(NOW + 60);
+    let plan = case.plan();
+    assert_eq!(class(step(&plan, "start")), Some(GateClass::Start));
+}
+
+#[test]
+fn an_override_runs_what_the_spec_has_stopped() {
+    let mut case = Case::at_rest_with(r#"{ "run": "stopped" }"#);
+    case.absent();
+    case.ledger.overrides.run = Some(over(RunState::Running, None));
+    let plan = case.plan();
+    assert_eq!(step(&plan, "start").step.authority, Authority::Free);
+}
+
+#[test]
+fn a_stop_waits_for_the_turn_too() {
+    let mut case = Case::at_rest();
+    case.busy();
+    case.ledger.overrides.run = Some(over(RunState::Stopped, None));
+    let deadline = at(NOW - 60 + 3_600);
+    assert_eq!(case.waits(), [WaitingOn::TurnBoundary { deadline }]);
+    case.now = deadline;
+    assert_eq!(case.kinds(), ["stop"]);
+}
+
+#[test]
+fn a_stop_that_the_spec_asks_for_gives_the_turn_that_is_under_way_its_whole_time() {
+    let mut case = Case::at_rest_with(r#"{ "run": "stopped", "maxTurnMinutes": 1 }"#);
+    case.busy();
+    let deadline = at(NOW - 10 + 60);
+    assert_eq!(case.waits(), [WaitingOn::TurnBoundary { deadline }]);
+    case.now = deadline;
+    assert_eq!(case.kinds(), ["stop"]);
+}
+
+#[test]
+fn an_override_that_has_expired_says_nothing_about_since_when_a_stop_is_wanted() {
+    let mut case = Case::at_rest_with(r#"{ "run": "stopped", "maxTurnMinutes": 1 }"#);
+    case.busy();
+    case.ledger.overrides.run = Some(over(RunState::Running, Some(at(NOW))));
+    let deadline = at(NOW - 10 + 60);
+    assert_eq!(case.waits(), [WaitingOn::TurnBoundary { deadline }]);
+}
+
+#[test]
+fn an_agent_that_runs_without_anything_deployed_is_stopped() {
+    let mut case = Case::at_rest();
+    case.ledger.record.deployed = None;
+    assert!(case.kinds().contains(&"stop"));
+    assert!(!case.kinds().contains(&"start"));
+}
+
+#[test]
+fn a_harness_that_has_not_called_or_has_another_config_is_waited_for() {
+    let mut case = Case::at_rest();
+    case.report().config = None;
+    assert!(matches!(case.waits()[..], [WaitingOn::Dependency { .. }]));
+    case.inventory.harness = None;
+    let plan = case.plan();
+    assert!(
+        matches!(&plan.waiting[0].on, WaitingOn::StaleInventory { source, error: None } if source == "harness")
+    );
+}
+
+#[test]
+fn a_config_that_is_not_written_is_not_announced() {
+    let mut case = Case::at_rest();
+    case.inventory.folders = Ok(Default::default());
+    assert_eq!(case.plan().announce, None);
+}
