@@ -54,7 +54,11 @@ pub(crate) fn check() -> Result<()> {
     write_spec(&program, &spec)?;
     let config = DaemonConfig::below(folder.path(), &program, &spec);
     let mut hive = Hive::new(Daemon::start(config)?);
-    story::play(&mut hive).or_else(|error| bail!("{error:#}\n{}", hive.last_seen()))
+    story::play(&mut hive).or_else(|error| {
+        // Whatever failed, it was the signal.
+        interrupt::check()?;
+        bail!("{error:#}\n{}", hive.last_seen())
+    })
 }
 
 /// Builds both programs; the path of `hive`. It finds the harness beside itself.

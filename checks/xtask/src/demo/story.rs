@@ -93,7 +93,7 @@ fn alice_proposes(hive: &Hive) -> Result<Asked> {
     ok("alice proposed, the proposal was built, and a gate of class deployWidens is open");
 
     let diff = text(gate, "/view/commitDiff")?;
-    let line = format!("+  \"prompt\": {:?}", NEW_PROMPT);
+    let line = format!("+  \"prompt\": {NEW_PROMPT:?}");
     ensure!(
         diff.lines().any(|it| it == line),
         "expected the line {line:?} in the commit diff {diff:?}"
@@ -389,7 +389,7 @@ fn the_daemon_ends(hive: &mut Hive, processes: &BTreeMap<String, Process>) -> Re
 fn gate_is_open(hive: &Hive, asked: &Asked) -> Result<()> {
     let gates = hive.document(&["gate", "list"])?;
     let open = gates.as_array().is_some_and(|gates| gates.len() == 1)
-        && gates[0]["id"].to_string() == asked.gate
+        && gates[0]["id"].as_u64() == asked.gate.parse().ok()
         && gates[0]["digest"] == *asked.digest
         && gates[0]["state"] == "open";
     ensure!(
