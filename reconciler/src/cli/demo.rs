@@ -41,6 +41,9 @@ const QUIET: [&str; 6] = [
 
 /// Runs the demo until Ctrl-C.
 pub(super) async fn run(ui: &mut Ui, args: DemoArgs) -> Result<Exit, CliError> {
+    if args.print_spec {
+        return ui.raw_json(&demo_spec()).map(|()| Exit::Done);
+    }
     let log = if args.logging.log == "info" {
         "warn".to_owned()
     } else {
