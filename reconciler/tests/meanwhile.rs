@@ -176,9 +176,9 @@ async fn an_override_that_runs_out_during_a_turn_waits_for_the_end_of_the_turn()
     hive.look().await;
     assert!(matches!(hive.world.unit(&alice()), UnitState::Running { .. }));
 
+    hive.world.advance(2 * 3600 + 1);
     let now = hive.world.lock().now;
     hive.world.lock().busy = BTreeMap::from([(alice(), now)]);
-    hive.world.advance(2 * 3600 + 1);
     hive.look().await;
     assert!(
         matches!(hive.world.unit(&alice()), UnitState::Running { .. }),

@@ -34,7 +34,8 @@ async fn a_restarted_daemon_keeps_the_allow_list_before_its_first_pass() {
     let spec = r#"{ "version": 1, "hive": { "name": "h" }, "agents": {
         "alice": { "recipients": ["operator"] }, "bob": {}, "queen": { "role": "manager" } } }"#;
     world.lock().spec = Ok(spec.into());
-    let ledger = Ledger::open_in_memory(world.lock().now, HiveId(uuid::Uuid::from_u128(7)))
+    let now = world.lock().now;
+    let ledger = Ledger::open_in_memory(now, HiveId(uuid::Uuid::from_u128(7)))
         .await
         .unwrap();
     let name = |text: &str| -> AgentName { text.parse().unwrap() };
