@@ -23,6 +23,7 @@ use crate::ledger::{BeginError, Ledger, LedgerError};
 use crate::model::change::Change;
 use crate::model::records::{AgentLedger, AgentLife, BuildState, Mark};
 use crate::model::step::{Action, PlannedStep, Step};
+use crate::plan::refs;
 use crate::plan::schedule::Ready;
 
 /// The step could not be carried out for a reason that is not the step's.
@@ -271,7 +272,11 @@ async fn carry_out(
         Action::Deploy { .. } => deploy::carry_out(host, agent, ready, doing.action).await,
         Action::ProjectRef(update) => {
             host.repos.update_ref(name, update).await?;
-            Ok(Effect::Done(Vec::new()))
+            let now = host.clock.now();
+            let drift = refs::drift(record, &doing.agent.proposals, update);
+            let told =
+                drift.map(|what| event(name, Level::Warning, "refPutBack", format!("{name}: {what}"), now));
+            Ok(Effect::Done(told.into_iter().collect()))
         }
         Action::Activate {
             system,

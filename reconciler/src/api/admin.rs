@@ -1,6 +1,7 @@
 //! The admin door: everything an operator can ask and say. See [`shared::admin_api`] for the table of routes.
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
+use axum::middleware;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use shared::status::{AgentStatus, HiveStatus, SpecStatus};
 use shared::wire_error::ErrorCode;
 use shared::{Address, AgentName, GateId};
 
-use super::error::{ApiError, ApiResult};
+use super::error::{ApiError, ApiResult, in_one_shape};
 use super::peer::Peer;
 use super::{Context, events, explain};
 use crate::broker::Outgoing;
@@ -43,6 +44,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/agents/{name}/{verb}", post(verb))
         .fallback(nothing)
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
+        .layer(middleware::map_response(in_one_shape))
         .with_state(context)
 }
 

@@ -17,6 +17,7 @@ use shared::agent_api::{
     AckRequest, MAX_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_WAIT_SECS, MessageKind, PollRequest, PollResponse,
     ProposalInfo, RecvRequest, RecvResponse, SendRequest, SendResponse,
 };
+use shared::config::AgentConfig;
 use shared::gate::Asker;
 use shared::spec::Role;
 use shared::status::TurnState;
@@ -27,7 +28,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 use super::Context;
-use super::error::{ApiError, ApiResult};
+use super::error::{ApiError, ApiResult, in_one_shape};
 use crate::broker::Outgoing;
 use crate::control::Key;
 use crate::host::HostError;
@@ -60,6 +61,7 @@ pub fn router(context: AgentContext) -> Router {
         // The bundle is read as a stream and counted there.
         .route("/v1/proposals", post(propose).layer(DefaultBodyLimit::disable()))
         .fallback(nothing)
+        .layer(middleware::map_response(in_one_shape))
         .layer(middleware::from_fn(versions))
         .with_state(context)
 }
@@ -229,36 +231,40 @@ async fn send(
 }
 
 /// The allow-list, a manager, or whoever asked: those an agent may write to.
+///
+/// Read from the ledger: what the last pass saw is not there yet when a daemon has just begun, and what is unknown must
+/// not be allowed.
 async fn may_write(
     context: &Context,
     agent: &AgentName,
     to: &Address,
     reply_to: Option<u64>,
 ) -> ApiResult<bool> {
-    let (listed, managers) = {
-        let views = context.reconciler.views();
-        let config = views
-            .agents
-            .get(agent)
-            .and_then(|view| view.status.config.clone());
-        let listed = config.and_then(|config| config.recipients);
-        let is_manager = |name: &AgentName| {
-            views
-                .agents
-                .get(name)
-                .is_some_and(|v| v.status.role == Role::Manager)
-        };
-        let manager = matches!(to, Address::Agent(name) if is_manager(name));
-        (listed, manager)
+    let Some(sender) = deployed_config(context, agent).await? else {
+        return Ok(false);
     };
-    let Some(listed) = listed else { return Ok(true) };
-    if managers || listed.contains(to) {
+    let Some(listed) = sender.recipients else {
+        return Ok(true);
+    };
+    if listed.contains(to) {
+        return Ok(true);
+    }
+    if let Address::Agent(name) = to
+        && let Some(recipient) = deployed_config(context, name).await?
+        && recipient.role == Role::Manager
+    {
         return Ok(true);
     }
     match reply_to {
         Some(id) => Ok(context.broker.asked_by(agent, id).await?.as_ref() == Some(to)),
         None => Ok(false),
     }
+}
+
+async fn deployed_config(context: &Context, agent: &AgentName) -> ApiResult<Option<AgentConfig>> {
+    let ledger = context.reconciler.ledger().agent(agent).await?;
+    let deployed = ledger.and_then(|ledger| ledger.record.deployed);
+    Ok(deployed.map(|deployed| deployed.output.config))
 }
 
 async fn bundle(State(door): State<AgentContext>) -> ApiResult<Response> {

@@ -57,8 +57,8 @@ fn bind(path: &Utf8Path, mode: u32) -> Result<UnixListener, DoorError> {
         source,
     };
     // Bound under a name nobody connects to, given its mode, then moved into place: at no time can others connect.
-    let draft = Utf8PathBuf::from(format!("{path}~"));
-    check_path(&draft)?;
+    // That name is no longer than any socket's.
+    let draft = path.with_file_name("new");
     match std::fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
         _ => {}

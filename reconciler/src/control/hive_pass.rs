@@ -215,8 +215,10 @@ impl Reconciler {
         }
         let changed = {
             let mut views = self.views();
-            let changed = views.spec_seen.as_ref() != Some(&accepted.digest);
-            views.spec_seen = Some(accepted.digest.clone());
+            // A faulty entry may leave the digest as it was, but its agent is to be shown with the fault.
+            let seen = Some((accepted.digest.clone(), accepted.agent_faults.clone()));
+            let changed = views.spec_seen != seen;
+            views.spec_seen = seen;
             changed
         };
         if !changed {
@@ -258,5 +260,7 @@ fn spec_faults(accepted: &Accepted) -> Vec<Waiting> {
         },
         hint: hint.clone(),
     };
-    accepted.faults.iter().map(fault).collect()
+    // Those of agents too: one that is new has no status of its own in which they could be shown.
+    let of_agents = accepted.agent_faults.values().flatten();
+    accepted.faults.iter().chain(of_agents).map(fault).collect()
 }

@@ -40,10 +40,6 @@ fn a_refused_document_leaves_the_last_good_one_in_force_and_is_explained() {
             "hive.name",
         ),
         (r#"{ "version": 2, "hive": { "name": "home" } }"#, "version"),
-        (
-            r#"{ "version": 1, "hive": { "name": "home" }, "agents": { "bob": {}, "bob": {} } }"#,
-            "agents.bob",
-        ),
     ];
     for (text, words) in refused {
         world.spec_text(text);
@@ -103,6 +99,25 @@ fn one_bad_agent_does_not_stop_another() {
         4,
         "its declaration will not mend itself"
     );
+}
+
+#[test]
+fn an_agent_that_is_declared_twice_keeps_what_it_had_and_a_faulty_new_one_is_explained() {
+    let world = World::serving(&one_agent());
+    let before = world.until_stopped("alice");
+    world.spec_text(
+        r#"{ "version": 1, "hive": { "name": "home" }, "agents": {
+            "alice": { "prompt": "one" }, "alice": { "prompt": "two" }, "bob": { "run": "walking" } } }"#,
+    );
+    for words in ["agents.alice: is given more than once", "agents.bob.run"] {
+        until_fault(&world, words);
+        let explained = world.does(&["explain", "hive"]);
+        assert!(explained["chain"].to_string().contains(words), "{explained}");
+    }
+    let after = world.until_agent("alice", "shows its fault", |alice| !alice.faults.is_empty());
+    assert_eq!(after.generations, before.generations);
+    assert_eq!(world.agent("bob"), None);
+    assert!(world.status().gates.is_empty(), "nobody is removed");
 }
 
 #[test]

@@ -183,9 +183,7 @@ fn refs_moved_by_hand_are_put_back_and_reported() {
             .all(|tag| refs.contains(tag))
             .then_some(())
     });
-    world.until_agent("alice", "settled", |alice| {
-        alice.health.value == shared::status::Health::Suspended
-    });
+    world.until_healthy("alice");
     let good = refs();
     let tree = git(&repo, &["rev-parse", "main^{tree}"]);
     let foreign = git(&repo, &["commit-tree", &tree, "-m", "an unapproved commit"]);

@@ -59,7 +59,7 @@ fn an_agent_cannot_name_itself() {
     assert_eq!(got[0].from.to_string(), "bob");
     assert_eq!(got[0].id, sent.id);
     assert!(
-        got[0].at.to_string() > "2020".to_owned(),
+        got[0].at.to_string().as_str() > "2020",
         "the time is the daemon's"
     );
     for kind in ["system", "operator", "decree"] {

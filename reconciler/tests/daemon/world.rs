@@ -270,7 +270,7 @@ impl World {
     /// Runs a command that must succeed.
     pub(crate) fn does(&self, args: &[&str]) -> Value {
         let told = self.hive(args);
-        assert_eq!(told.code, 0, "{args:?}: {told:?}");
+        assert_eq!(told.code, 0, "{args:?}: {} {}", told.err, told.out);
         told.out
     }
 
