@@ -58,7 +58,10 @@ fn an_agent_cannot_name_itself() {
     assert_eq!(got.len(), 1);
     assert_eq!(got[0].from.to_string(), "bob");
     assert_eq!(got[0].id, sent.id);
-    assert!(*got[0].at.to_string() > *"2020", "the time is the daemon's");
+    assert!(
+        got[0].at.to_string().as_str() > "2020",
+        "the time is the daemon's"
+    );
     for kind in ["system", "operator", "decree"] {
         send(&world, "bob", "alice", &json!({ "kind": kind })).refused(400, ErrorCode::BadRequest);
     }
