@@ -13,12 +13,14 @@ mod sim_support {
     pub(crate) mod driver;
     pub(crate) mod oracle;
     pub(crate) mod scenarios;
+    pub(crate) mod walk;
 }
 
 use reconciler::host::fake::Fault;
 use sim_support::driver::{Disturbance, play};
 use sim_support::oracle;
 use sim_support::scenarios::all;
+use sim_support::walk::{self, Dice};
 
 const SOURCES: [&str; 4] = ["runtime", "repos", "folders", "systems"];
 
@@ -107,5 +109,55 @@ fn a_daemon_that_restarts_between_any_two_moves_ends_the_same() {
             oracle::check_alone(&scenario, &end, &what);
             oracle::check_same(&scenario, &reference, &end, &what);
         }
+    }
+}
+
+/// A number from the environment, as `cargo xtask sim` sets it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test has no command line of its own: `cargo xtask sim` passes its arguments this way"
+)]
+fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
+        Err(_) => default,
+    }
+}
+
+/// Where the walks start and how many steps they take together.
+fn seed_and_steps() -> (u64, u64) {
+    (setting("HIVE_SIM_SEED", 1), setting("HIVE_SIM_STEPS", 100))
+}
+
+/// The walks of these settings: `(seed, steps)` each. One walk is short, so that a failure has a short script.
+fn walks() -> Vec<(u64, usize)> {
+    const LONGEST: u64 = 25;
+    let (seed, steps) = seed_and_steps();
+    let walk = |index| {
+        let steps = LONGEST.min(steps - index * LONGEST);
+        (seed.wrapping_add(index), usize::try_from(steps).unwrap())
+    };
+    (0..steps.div_ceil(LONGEST)).map(walk).collect()
+}
+
+#[test]
+fn a_random_walk_ends_as_it_does_without_its_disturbances() {
+    for (seed, steps) in walks() {
+        println!("random walk: seed {seed}, {steps} steps");
+        let moves = walk::any_walk(&mut Dice::new(seed), steps);
+        let replay = format!("cargo xtask sim --seed {seed} --steps {steps}");
+        walk::or_shortest(moves, &replay, walk::check_walk);
+    }
+}
+
+#[test]
+fn from_whatever_specs_the_last_good_one_is_reached() {
+    for (seed, steps) in walks() {
+        println!("walk from spec to spec: seed {seed}, {steps} steps");
+        let moves = walk::spec_walk(&mut Dice::new(seed), steps.div_ceil(3));
+        let replay = format!("cargo xtask sim --seed {seed} --steps {steps}");
+        walk::or_shortest(moves, &replay, walk::check_specs);
     }
 }

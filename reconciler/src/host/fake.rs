@@ -12,8 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 use shared::agent_api::Report;
 use shared::canonical::{Encoding, digest};
 use shared::config::{ConfigFile, Overlay};
-use shared::status::TurnState;
-use shared::{AgentName, AgentUid, CommitOid, Digest, HiveId};
+use shared::status::{McpHealth, McpServerState, TurnState};
+use shared::{AgentName, AgentUid, CommitOid, Digest, HiveId, ServerName};
 
 use super::{
     Builder, Clock, ExitCause, FolderState, Folders, HarnessLink, HarnessState, Host, HostError, Ids,
@@ -96,7 +96,8 @@ pub struct State {
     loaded: BTreeMap<AgentName, ConfigFile>,
     announced: BTreeMap<AgentName, (Digest, bool)>,
     forgotten: BTreeMap<AgentName, bool>,
-    serial: u128,
+    runs: u64,
+    agents: u128,
     /// Set by an effect that found everything as it wants it.
     changes_nothing: bool,
 }
@@ -135,7 +136,8 @@ impl World {
             loaded: BTreeMap::new(),
             announced: BTreeMap::new(),
             forgotten: BTreeMap::new(),
-            serial: 0,
+            runs: 0,
+            agents: 0,
             changes_nothing: false,
         };
         Self {
@@ -333,8 +335,8 @@ impl Clock for World {
 impl Ids for World {
     fn agent_uid(&self) -> AgentUid {
         let mut state = self.lock();
-        state.serial += 1;
-        AgentUid(uuid::Uuid::from_u128(state.serial))
+        state.agents += 1;
+        AgentUid(uuid::Uuid::from_u128(state.agents))
     }
 
     fn hive_id(&self) -> HiveId {
@@ -373,7 +375,7 @@ impl Runtime for World {
                 .as_ref()
                 .map(|config| state.behaviour(config))
                 .unwrap_or_default();
-            state.serial += 1;
+            state.runs += 1;
             let unit = if behaviour == Behaviour::Crashes {
                 let cause = ExitCause::Code(1);
                 UnitState::Exited {
@@ -382,7 +384,7 @@ impl Runtime for World {
                     cause,
                 }
             } else {
-                let run = state.serial.to_string();
+                let run = state.runs.to_string();
                 UnitState::Running {
                     toplevel: launch.digest.clone(),
                     since: state.now,
@@ -663,6 +665,24 @@ impl Folders for World {
     }
 }
 
+/// Every MCP server of a config works, unless its name says that it is broken.
+fn probed(config: &ConfigFile) -> BTreeMap<ServerName, McpServerState> {
+    let probe = |name: &ServerName| {
+        let broken = name.as_str().contains("broken");
+        let state = McpServerState {
+            health: if broken {
+                McpHealth::Failed
+            } else {
+                McpHealth::Healthy
+            },
+            tools: Vec::new(),
+            error: broken.then(|| "it does not answer".to_owned()),
+        };
+        (name.clone(), state)
+    };
+    config.config.mcp_servers.keys().map(probe).collect()
+}
+
 impl HarnessLink for World {
     fn state(&self, agent: &AgentName) -> Option<HarnessState> {
         let state = self.lock();
@@ -684,7 +704,7 @@ impl HarnessLink for World {
             config: Some(config.digest.clone()),
             config_error: None,
             turn,
-            mcp: BTreeMap::new(),
+            mcp: probed(config),
         };
         Some(HarnessState {
             report,

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use reconciler::broker::Broker;
-use reconciler::control::command::Because;
+use reconciler::control::command::{Because, CommandError};
 use reconciler::control::reconciler::Settings;
 use reconciler::control::{Key, Reconciler};
 use reconciler::host::Imported;
 use reconciler::host::fake::{Behaviour, Effect, Fault, World};
 use reconciler::ledger::Ledger;
+use reconciler::model::records::AgentRecord;
 use reconciler::queue::Queue;
 use shared::event::Event;
 use shared::gate::{Asker, Gate, GateState};
@@ -51,6 +52,19 @@ pub(crate) enum Move {
     TurnEnds(&'static str),
     /// Time passes.
     Wait(i64),
+    /// The daemon restarts.
+    Restart,
+    /// This source cannot be observed while the next move is made.
+    Blind(&'static str),
+    /// This goes wrong at the effect that is so many effects away.
+    Fault(usize, Fault),
+}
+
+impl Move {
+    /// Whether it changes when things happen and never what is wanted.
+    pub(crate) fn is_disturbance(&self) -> bool {
+        matches!(self, Self::Restart | Self::Blind(_) | Self::Fault(..))
+    }
 }
 
 /// A story, and what must be true at its end.
@@ -116,6 +130,13 @@ struct Daemon {
     queue: Queue<Key>,
 }
 
+/// A command was carried out or refused with a reason. Anything else is a failure of the daemon.
+fn answered<T>(result: Result<T, CommandError>) {
+    if let Err(CommandError::Ledger(error)) = result {
+        panic!("the ledger failed: {error}");
+    }
+}
+
 fn boot(world: &World, ledger: &Ledger) -> (Arc<Reconciler>, UnboundedReceiver<Key>) {
     let settings = Settings {
         harness: "/fake/hive-harness".into(),
@@ -157,6 +178,9 @@ pub(crate) async fn play(scenario: &Scenario, disturbance: &Disturbance) -> End 
             daemon.world.lock().blind = vec![source];
         }
         daemon.make(step).await;
+        if matches!(step, Move::Blind(_) | Move::Fault(..)) {
+            continue;
+        }
         daemon.rest(scenario.name).await;
         if !daemon.world.lock().blind.is_empty() {
             daemon.world.lock().blind.clear();
@@ -190,16 +214,10 @@ impl Daemon {
         }
     }
 
-    async fn main(&self, agent: &AgentName) -> CommitOid {
-        self.ledger
-            .agent(agent)
-            .await
-            .unwrap()
-            .unwrap()
-            .record
-            .main()
-            .unwrap()
-            .clone()
+    /// What the ledger knows of an agent that has a repo.
+    async fn record(&self, agent: &AgentName) -> Option<AgentRecord> {
+        let known = self.ledger.agent(agent).await.unwrap()?;
+        known.record.seed.is_some().then_some(known.record)
     }
 
     async fn propose(&mut self, agent: &AgentName, parent: &CommitOid, overlay: &str) {
@@ -209,10 +227,7 @@ impl Daemon {
             title: overlay.to_owned(),
             reason: String::new(),
         };
-        self.reconciler
-            .propose(agent, imported, Asker::Agent)
-            .await
-            .unwrap();
+        answered(self.reconciler.propose(agent, imported, Asker::Agent).await);
     }
 
     async fn decide(&mut self, approve: bool) {
@@ -247,21 +262,16 @@ impl Daemon {
             }
             Move::Propose(agent, overlay) => {
                 let agent = name(agent);
-                let parent = self.main(&agent).await;
-                self.propose(&agent, &parent, overlay).await;
+                if let Some(record) = self.record(&agent).await {
+                    let main = record.main().unwrap().clone();
+                    self.propose(&agent, &main, overlay).await;
+                }
             }
             Move::ProposeOnSeed(agent, overlay) => {
                 let agent = name(agent);
-                let parent = self
-                    .ledger
-                    .agent(&agent)
-                    .await
-                    .unwrap()
-                    .unwrap()
-                    .record
-                    .seed
-                    .unwrap();
-                self.propose(&agent, &parent, overlay).await;
+                if let Some(seed) = self.record(&agent).await.and_then(|record| record.seed) {
+                    self.propose(&agent, &seed, overlay).await;
+                }
             }
             Move::Approve => self.decide(true).await,
             Move::Deny => self.decide(false).await,
@@ -271,23 +281,18 @@ impl Daemon {
             }
             Move::TamperMain(agent) => {
                 let agent = name(agent);
-                let seed = self.ledger.agent(&agent).await.unwrap().unwrap().record.seed;
-                self.world.tamper_main(&agent, seed);
-                self.queue.add(Key::Agent(agent), now);
+                if let Some(record) = self.record(&agent).await {
+                    self.world.tamper_main(&agent, record.seed);
+                    self.queue.add(Key::Agent(agent), now);
+                }
             }
             Move::Stop(agent) => {
                 let run = shared::spec::RunState::Stopped;
-                self.reconciler
-                    .set_run(&name(agent), run, because())
-                    .await
-                    .unwrap();
+                answered(self.reconciler.set_run(&name(agent), run, because()).await);
             }
             Move::Start(agent) => {
                 let run = shared::spec::RunState::Running;
-                self.reconciler
-                    .set_run(&name(agent), run, because())
-                    .await
-                    .unwrap();
+                answered(self.reconciler.set_run(&name(agent), run, because()).await);
             }
             Move::TurnBegins(agent) => {
                 self.world.lock().busy.insert(name(agent), now);
@@ -300,6 +305,12 @@ impl Daemon {
             Move::Wait(secs) => {
                 self.world.advance(*secs);
                 self.resync().await;
+            }
+            Move::Restart => self.restart().await,
+            Move::Blind(source) => self.world.lock().blind.push(source),
+            Move::Fault(away, fault) => {
+                let mut state = self.world.lock();
+                state.fault = Some((state.begun + away, *fault));
             }
         }
     }
