@@ -111,11 +111,16 @@ async fn status(State(context): State<Context>) -> ApiResult<Json<HiveStatus>> {
     // Read before the views: what happens in between is seen twice rather than never.
     let seq = ledger.last_seq().await?;
     let gates = ledger.gates(false).await?.items;
+    let inboxes = context.broker.inboxes().await?;
     let accepted = reconciler.accepted();
     let views = reconciler.views();
     let agents = views.agents.values().map(|view| AgentStatus {
         config: None,
         origins: std::collections::BTreeMap::new(),
+        inbox: inboxes
+            .get(view.status.name.as_str())
+            .copied()
+            .unwrap_or_default(),
         ..view.status.clone()
     });
     let spec = accepted.as_ref().map(|accepted| SpecStatus {
@@ -171,7 +176,9 @@ async fn agent(State(context): State<Context>, Path(name): Path<String>) -> ApiR
         .agents
         .get(&name)
         .map(|view| view.status.clone());
-    status.map(Json).ok_or_else(|| no_agent(&context, &name))
+    let mut status = status.ok_or_else(|| no_agent(&context, &name))?;
+    status.inbox = context.broker.queued(&name).await?;
+    Ok(Json(status))
 }
 
 async fn plan(State(context): State<Context>, Query(of): Query<OfAgent>) -> ApiResult<Json<Vec<PlanView>>> {

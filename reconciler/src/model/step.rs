@@ -234,7 +234,10 @@ impl Action {
         match self {
             Self::Build { .. } => EffectClass::RunsAgentCode,
             Self::Stop { .. } | Self::Restart { .. } => EffectClass::Restart,
-            Self::Deploy { interrupts, .. } if *interrupts != Interruption::None => EffectClass::Restart,
+            Self::Deploy {
+                interrupts: Interruption::Restart,
+                ..
+            } => EffectClass::Restart,
             Self::AcceptRemoval { .. } | Self::Archive | Self::Revert { .. } | Self::Halt { .. } => {
                 EffectClass::Destructive
             }

@@ -169,24 +169,34 @@ impl<'a> Planner<'a> {
 
     fn active(&mut self) -> Result<(), NotCanonical> {
         let ledger = self.inputs.ledger;
-        if let Some(suspended) = ledger
+        let suspended = ledger
             .overrides
             .suspended
             .as_ref()
-            .filter(|o| o.holds(self.inputs.now))
-        {
-            let on = WaitingOn::Suspended {
-                until: suspended.until,
-                by: suspended.by.clone(),
-                reason: suspended.reason.clone(),
-            };
-            self.plan
-                .wait("everything", on, Some(format!("hive resume {}", self.name())));
-            self.plan.partial = true;
-            // The running agent keeps running, with the config it was told of.
-            self.announce();
-            return Ok(());
-        }
+            .filter(|o| o.holds(self.inputs.now));
+        let Some(suspended) = suspended else {
+            return self.converge();
+        };
+        let on = WaitingOn::Suspended {
+            until: suspended.until,
+            by: suspended.by.clone(),
+            reason: suspended.reason.clone(),
+        };
+        self.plan
+            .wait("everything", on, Some(format!("hive resume {}", self.name())));
+        let wake_at = self.plan.wake_at;
+        self.converge()?;
+        // Shown, not done: all of it waits for the resumption alone.
+        self.plan.held = std::mem::take(&mut self.plan.steps);
+        self.plan.waiting.truncate(1);
+        self.plan.wake_at = wake_at;
+        self.plan.partial = true;
+        // The running agent keeps running, with the config it was told of.
+        self.announce();
+        Ok(())
+    }
+
+    fn converge(&mut self) -> Result<(), NotCanonical> {
         let Some(spec) = self.spec_or_wait() else {
             return Ok(());
         };
@@ -195,8 +205,7 @@ impl<'a> Planner<'a> {
         self.proposals(spec, settled)?;
         self.trial(spec)?;
         self.files()?;
-        self.run(spec)?;
-        Ok(())
+        self.run(spec)
     }
 
     fn request(&self, spec: &AgentSpec, commit: &CommitOid, grants: GrantMode) -> BuildRequest {
@@ -337,8 +346,14 @@ impl<'a> Planner<'a> {
             return self.phase(number, ProposalPhase::Failed, &quarantine.reason);
         }
         if let Some(trial) = &self.inputs.ledger.probation {
-            let until = super::trial::ends_at(trial, self.inputs.facts.watched_since, self.inputs.now);
-            self.plan.wait(what, WaitingOn::Health { until }, None);
+            let on = if trial.active_since.is_some() {
+                let until = super::trial::ends_at(trial, self.inputs.facts.watched_since, self.inputs.now);
+                WaitingOn::Health { until }
+            } else {
+                let first = "what is deployed now passes its probation".to_owned();
+                WaitingOn::Dependency { first }
+            };
+            self.plan.wait(what, on, None);
             return Ok(());
         }
         let class = self.deploy_class(output);

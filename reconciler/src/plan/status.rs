@@ -169,7 +169,16 @@ fn sync(plan: &Plan, schedule: &Schedule, inventory: &AgentInventory) -> Finding
     if let Some(waiting) = schedule.waiting.iter().find(stale) {
         return Finding(Sync::Unknown, "staleInventory", waiting.what.clone());
     }
-    if plan.steps.is_empty() && schedule.waiting.is_empty() {
+    let resume = |w: &Waiting| matches!(w.on, WaitingOn::Suspended { .. });
+    if let Some(first) = plan.held.first() {
+        let what = super::view::action(&first.step.action);
+        return Finding(
+            Sync::OutOfSync,
+            "held",
+            format!("held back while it is suspended: {what}"),
+        );
+    }
+    if plan.steps.is_empty() && schedule.waiting.iter().all(resume) {
         return Finding(
             Sync::InSync,
             "converged",

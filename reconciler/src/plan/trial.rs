@@ -117,6 +117,12 @@ impl Planner<'_> {
         if active != trial.active_since.is_some() {
             self.free(Action::ProbationClock { active })?;
         }
+        if self.wanted_run(spec) != RunState::Running {
+            // Deferred, and no reason to call what is as wanted anything else.
+            let notice = "its deployment is on probation, which goes on when it runs".to_owned();
+            self.plan.notices.push(notice);
+            return Ok(());
+        }
         let what = format!("probation ({why})");
         if active {
             let until = ends_at(trial, watched_since, self.inputs.now);
