@@ -97,11 +97,10 @@ impl Planner<'_> {
         if out_of_time || trial.failed_starts >= MAX_FAILED_STARTS {
             let failed = deployed.output.system.clone();
             let good = ledger.record.last_good.as_ref().map(|good| &good.output);
-            // An agent that was narrowed must not get its power back by failing.
+            // An agent from which something was taken must not get it back by failing.
             let narrowed = |good: &BuildOutput| {
-                good.capability_diff(Some(&deployed.output))
-                    .iter()
-                    .any(|change| change.widens)
+                let changes = deployed.output.capability_diff(Some(good));
+                changes.iter().any(|change| !change.widens)
             };
             if trial.proposal.is_none() && good.is_some_and(narrowed) {
                 return self.free(Action::Halt { failed, reason: why });

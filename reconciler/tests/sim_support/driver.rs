@@ -46,6 +46,10 @@ pub(crate) enum Move {
     Stop(&'static str),
     /// The operator starts it again.
     Start(&'static str),
+    /// The operator suspends an agent.
+    Suspend(&'static str),
+    /// The operator resumes it.
+    Resume(&'static str),
     /// An agent begins a turn.
     TurnBegins(&'static str),
     /// It ends its turn.
@@ -293,6 +297,12 @@ impl Daemon {
             Move::Start(agent) => {
                 let run = shared::spec::RunState::Running;
                 answered(self.reconciler.set_run(&name(agent), run, because()).await);
+            }
+            Move::Suspend(agent) => {
+                self.reconciler.suspend(&name(agent), because()).await.unwrap();
+            }
+            Move::Resume(agent) => {
+                self.reconciler.resume(&name(agent), because()).await.unwrap();
             }
             Move::TurnBegins(agent) => {
                 self.world.lock().busy.insert(name(agent), now);

@@ -4,6 +4,7 @@ use reconciler::host::UnitState;
 use reconciler::host::fake::Behaviour;
 use serde_json::{Value, json};
 use shared::agent_api::ProposalPhase;
+use shared::gate::GateState;
 use shared::plan::WaitingOn;
 use shared::status::{Activity, Health, Sync};
 
@@ -230,6 +231,47 @@ pub(crate) fn all() -> Vec<Scenario> {
                 },
             )
         },
+        Scenario {
+            behaviours: vec![("sulk", Behaviour::Silent)],
+            ..scenario(
+                "a narrowed agent that fails is stopped and does not get its power back",
+                vec![
+                    spec(json!({ "alice": { "prompt": "tend the wiki", "network": "host" } })),
+                    spec(json!({ "alice": { "prompt": "sulk", "network": "none" } })),
+                ],
+                |end| {
+                    assert!(!runs(end, "alice"));
+                    let status = end.status("alice");
+                    assert_eq!(status.activity.value, Activity::Stalled);
+                    assert_eq!(
+                        status.config.as_ref().unwrap().prompt,
+                        "sulk",
+                        "what the spec says stays deployed"
+                    );
+                    assert!(end.events.iter().any(|e| e.kind == "halted"));
+                    assert!(end.events.iter().all(|e| e.kind != "reverted"));
+                },
+            )
+        },
+        scenario(
+            "an approval that the spec overtakes is void",
+            vec![
+                two_agents(),
+                Move::Propose("alice", NARROWER),
+                Move::Suspend("alice"),
+                Move::Approve,
+                spec(json!({ "queen": { "role": "manager" }, "alice": { "prompt": "tend the bees" } })),
+                Move::Resume("alice"),
+            ],
+            |end| {
+                let status = end.status("alice");
+                assert_eq!(status.activity.value, Activity::AwaitingGate, "{status:#?}");
+                assert_eq!(status.config.as_ref().unwrap().prompt, "tend the bees");
+                assert!(end.gates.iter().any(|g| {
+                    g.state == GateState::Superseded && g.decision.as_ref().is_some_and(|d| d.approve)
+                }));
+            },
+        ),
         scenario(
             "remove and archive",
             vec![

@@ -1,0 +1,439 @@
+//! The doors of the fake world.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use camino::Utf8Path;
+use jiff::Timestamp;
+use shared::agent_api::Report;
+use shared::config::{ConfigFile, Overlay};
+use shared::status::{McpHealth, McpServerState, TurnState};
+use shared::{AgentName, AgentUid, CommitOid, Digest, HiveId, ServerName};
+
+use super::{Behaviour, World, oid};
+use crate::host::{
+    Builder, Clock, ExitCause, FolderState, Folders, HarnessLink, HarnessState, HostError, Ids, Imported,
+    LaunchFile, RefUpdate, RepoState, Repos, Runtime, SpecFile, TagState, UnitState,
+};
+use crate::model::build::{BuildOutput, BuildRequest, assemble};
+
+impl Clock for World {
+    fn now(&self) -> Timestamp {
+        self.lock().now
+    }
+}
+
+impl Ids for World {
+    fn agent_uid(&self) -> AgentUid {
+        let mut state = self.lock();
+        state.agents += 1;
+        AgentUid(uuid::Uuid::from_u128(state.agents))
+    }
+
+    fn hive_id(&self) -> HiveId {
+        HiveId(uuid::Uuid::from_u128(7))
+    }
+
+    fn jitter(&self) -> f64 {
+        0.0
+    }
+}
+
+#[async_trait]
+impl Runtime for World {
+    async fn observe(&self, agents: &[AgentName]) -> Result<BTreeMap<AgentName, UnitState>, HostError> {
+        self.see("runtime", |state| {
+            let unit = |name: &AgentName| state.units.get(name).cloned().unwrap_or(UnitState::Absent);
+            agents.iter().map(|name| (name.clone(), unit(name))).collect()
+        })
+    }
+
+    async fn start(&self, launch: &LaunchFile) -> Result<(), HostError> {
+        let agent = launch.launch.agent.clone();
+        self.effect("start", &agent, launch.digest.to_string(), |state| {
+            if let Some(UnitState::Running { toplevel, .. }) = state.units.get(&agent) {
+                if *toplevel != launch.digest {
+                    return Err(HostError::failed(
+                        agent.as_str(),
+                        "it runs already, from another toplevel",
+                    ));
+                }
+                state.changes_nothing = true;
+                return Ok(());
+            }
+            let config = state.folders.get(&agent).and_then(|(_, config)| config.clone());
+            let behaviour = config
+                .as_ref()
+                .map(|config| state.behaviour(config))
+                .unwrap_or_default();
+            state.runs += 1;
+            let unit = if behaviour == Behaviour::Crashes {
+                let cause = ExitCause::Code(1);
+                UnitState::Exited {
+                    toplevel: Some(launch.digest.clone()),
+                    at: state.now,
+                    cause,
+                }
+            } else {
+                let run = state.runs.to_string();
+                UnitState::Running {
+                    toplevel: launch.digest.clone(),
+                    since: state.now,
+                    run,
+                }
+            };
+            state.units.insert(agent.clone(), unit);
+            state.loaded.remove(&agent);
+            if let Some(config) = config.filter(|_| behaviour == Behaviour::Good) {
+                state.loaded.insert(agent.clone(), config);
+            }
+            state.forgotten.remove(&agent);
+            Ok(())
+        })
+    }
+
+    async fn stop(&self, agent: &AgentName) -> Result<(), HostError> {
+        self.effect("stop", agent, "", |state| {
+            if let Some(UnitState::Running { toplevel, .. }) = state.units.get(agent).cloned() {
+                let exited = UnitState::Exited {
+                    toplevel: Some(toplevel),
+                    at: state.now,
+                    cause: ExitCause::Clean,
+                };
+                state.units.insert(agent.clone(), exited);
+            } else {
+                state.changes_nothing = true;
+            }
+            state.loaded.remove(agent);
+            Ok(())
+        })
+    }
+
+    fn unsandboxed(&self) -> Option<String> {
+        None
+    }
+}
+
+#[async_trait]
+impl Repos for World {
+    async fn ensure(
+        &self,
+        agent: &AgentName,
+        seed: &BTreeMap<String, String>,
+    ) -> Result<CommitOid, HostError> {
+        let seed = oid(&format!("seed {agent} {}", seed.len()));
+        self.effect("makeRepo", agent, seed.to_string(), |state| {
+            let repo = state.repos.entry(agent.clone()).or_default();
+            if repo.seed.is_none() {
+                repo.seed = Some(seed.clone());
+                repo.state.main = Some(seed.clone());
+                repo.commits.insert(seed.clone(), (None, "{}".to_owned()));
+            } else {
+                state.changes_nothing = true;
+            }
+            Ok(seed.clone())
+        })
+    }
+
+    async fn observe(&self, agent: &AgentName) -> Result<Option<RepoState>, HostError> {
+        self.see("repos", |state| {
+            state.repos.get(agent).map(|repo| repo.state.clone())
+        })
+    }
+
+    async fn update_ref(&self, agent: &AgentName, update: &RefUpdate) -> Result<(), HostError> {
+        let detail = match update {
+            RefUpdate::Main { to, .. } => format!("main {to}"),
+            RefUpdate::Tag { name, .. } => format!("tag {name}"),
+            RefUpdate::DeleteTag { name, .. } => format!("delete {name}"),
+        };
+        self.effect("updateRef", agent, detail, |state| {
+            let moved = |what: &str| {
+                Err(HostError::Moved {
+                    subject: what.to_owned(),
+                    message: "it is elsewhere".into(),
+                })
+            };
+            let Some(repo) = state.repos.get_mut(agent) else {
+                return moved("the repo");
+            };
+            match update {
+                RefUpdate::Main { from, to } => {
+                    if repo.state.main.as_ref() == Some(to) {
+                        state.changes_nothing = true;
+                        return Ok(());
+                    }
+                    if repo.state.main != *from {
+                        return moved("main");
+                    }
+                    repo.state.main = Some(to.clone());
+                }
+                RefUpdate::Tag {
+                    name,
+                    from,
+                    commit,
+                    message,
+                    at,
+                } => {
+                    let object = oid(&format!("{name} {commit} {message} {at}"));
+                    let seen = repo.state.tags.get(name).map(|tag| tag.object.clone());
+                    if seen.as_ref() == Some(&object) {
+                        state.changes_nothing = true;
+                        return Ok(());
+                    }
+                    if seen != *from {
+                        return moved(name);
+                    }
+                    let tag = TagState {
+                        object,
+                        commit: commit.clone(),
+                        message: message.clone(),
+                    };
+                    repo.state.tags.insert(name.clone(), tag);
+                }
+                RefUpdate::DeleteTag { name, .. } => {
+                    repo.state.tags.remove(name);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    async fn is_ancestor(
+        &self,
+        agent: &AgentName,
+        ancestor: &CommitOid,
+        descendant: &CommitOid,
+    ) -> Result<bool, HostError> {
+        self.see("repos", |state| {
+            let Some(repo) = state.repos.get(agent) else {
+                return false;
+            };
+            let mut at = Some(descendant);
+            while let Some(commit) = at {
+                if commit == ancestor {
+                    return true;
+                }
+                at = repo.commits.get(commit).and_then(|(parent, _)| parent.as_ref());
+            }
+            false
+        })
+    }
+
+    async fn import(&self, agent: &AgentName, _: &Utf8Path, _: &CommitOid) -> Result<Imported, HostError> {
+        Err(HostError::failed(
+            agent.as_str(),
+            "the fake world takes commits through `World::commit`",
+        ))
+    }
+
+    async fn export(&self, agent: &AgentName, _: &Utf8Path) -> Result<(), HostError> {
+        Err(HostError::failed(agent.as_str(), "the fake world has no bundles"))
+    }
+
+    async fn read_file(
+        &self,
+        agent: &AgentName,
+        commit: &CommitOid,
+        _: &str,
+        _: u64,
+    ) -> Result<Option<Vec<u8>>, HostError> {
+        self.see("repos", |state| {
+            let commits = state.repos.get(agent).map(|repo| &repo.commits);
+            commits
+                .and_then(|commits| commits.get(commit))
+                .map(|(_, overlay)| overlay.clone().into_bytes())
+        })
+    }
+
+    async fn write_tree(&self, _: &AgentName, _: &CommitOid, _: &Utf8Path) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    async fn diff(
+        &self,
+        _: &AgentName,
+        from: &CommitOid,
+        to: &CommitOid,
+        _: usize,
+    ) -> Result<String, HostError> {
+        Ok(format!("{from} -> {to}"))
+    }
+}
+
+#[async_trait]
+impl Builder for World {
+    async fn build(&self, request: &BuildRequest) -> Result<BuildOutput, HostError> {
+        let overlay = Repos::read_file(self, &request.agent, &request.commit, "agent.json", u64::MAX).await?;
+        let text = String::from_utf8(overlay.unwrap_or_default()).unwrap_or_default();
+        self.effect("build", &request.agent, request.commit.to_string(), |state| {
+            if let Some(bad) = state.unbuildable.iter().find(|bad| text.contains(bad.as_str())) {
+                return Err(HostError::refused("agent.json", format!("it holds {bad}")));
+            }
+            let overlay: Overlay = serde_json::from_str(&text)
+                .map_err(|error| HostError::refused("agent.json", error.to_string()))?;
+            let output = assemble(request, &overlay, |digest| format!("/systems/{digest}"))
+                .map_err(|error| HostError::refused("agent.json", error.to_string()))?;
+            state.changes_nothing = state
+                .systems
+                .insert(output.system.clone(), output.clone())
+                .is_some();
+            Ok(output)
+        })
+    }
+
+    async fn present(&self, systems: &[String]) -> Result<BTreeMap<String, bool>, HostError> {
+        self.see("systems", |state| {
+            systems
+                .iter()
+                .map(|system| (system.clone(), state.systems.contains_key(system)))
+                .collect()
+        })
+    }
+}
+
+#[async_trait]
+impl Folders for World {
+    async fn observe(&self, agent: &AgentName) -> Result<FolderState, HostError> {
+        self.see("folders", |state| {
+            state
+                .folders
+                .get(agent)
+                .map(|(f, _)| f.clone())
+                .unwrap_or_default()
+        })
+    }
+
+    async fn prepare(&self, agent: &AgentName) -> Result<(), HostError> {
+        self.effect("prepare", agent, "", |state| {
+            state.folders.entry(agent.clone()).or_default().0.prepared = true;
+            Ok(())
+        })
+    }
+
+    async fn activate(
+        &self,
+        agent: &AgentName,
+        system: &str,
+        launch: &LaunchFile,
+        config: &ConfigFile,
+    ) -> Result<(), HostError> {
+        self.effect("activate", agent, system, |state| {
+            let folder = state.folders.entry(agent.clone()).or_default();
+            folder.0 = FolderState {
+                prepared: true,
+                toplevel: Some(launch.digest.clone()),
+                config: Some(config.digest.clone()),
+            };
+            folder.1 = Some(config.clone());
+            Ok(())
+        })
+    }
+
+    async fn archive(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {
+        self.effect("archive", agent, "", |state| {
+            state.folders.remove(agent);
+            state.repos.remove(agent);
+            state.units.remove(agent);
+            if state.archived.contains(&(agent.clone(), uid)) {
+                state.changes_nothing = true;
+            } else {
+                state.archived.push((agent.clone(), uid));
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Every MCP server of a config works, unless its name says that it is broken.
+fn probed(config: &ConfigFile) -> BTreeMap<ServerName, McpServerState> {
+    let probe = |name: &ServerName| {
+        let broken = name.as_str().contains("broken");
+        let state = McpServerState {
+            health: if broken {
+                McpHealth::Failed
+            } else {
+                McpHealth::Healthy
+            },
+            tools: Vec::new(),
+            error: broken.then(|| "it does not answer".to_owned()),
+        };
+        (name.clone(), state)
+    };
+    config.config.mcp_servers.keys().map(probe).collect()
+}
+
+impl HarnessLink for World {
+    fn state(&self, agent: &AgentName) -> Option<HarnessState> {
+        let state = self.lock();
+        let running = matches!(state.units.get(agent), Some(UnitState::Running { .. }));
+        if !running || state.forgotten.contains_key(agent) {
+            return None;
+        }
+        let config = state.loaded.get(agent)?;
+        let busy_since = state.busy.get(agent).copied();
+        let turn = match busy_since {
+            Some(_) => TurnState::Thinking,
+            None => TurnState::Idle,
+        };
+        let report = Report {
+            version: "fake".to_owned(),
+            run_id: "fake".to_owned(),
+            seq: 0,
+            lease: None,
+            config: Some(config.digest.clone()),
+            config_error: None,
+            turn,
+            mcp: probed(config),
+        };
+        Some(HarnessState {
+            report,
+            at: busy_since.unwrap_or(state.now),
+        })
+    }
+
+    fn forget(&self, agent: &AgentName) {
+        self.lock().forgotten.insert(agent.clone(), true);
+    }
+
+    fn announce(&self, agent: &AgentName, config: &Digest, paused: bool) {
+        let mut state = self.lock();
+        state.announced.insert(agent.clone(), (config.clone(), paused));
+        let written = state.folders.get(agent).and_then(|(_, config)| config.clone());
+        let running = matches!(state.units.get(agent), Some(UnitState::Running { .. }));
+        let busy = state.busy.contains_key(agent);
+        if let Some(written) = written.filter(|_| running && !busy) {
+            match state.behaviour(&written) {
+                Behaviour::Good => {
+                    state.loaded.insert(agent.clone(), written);
+                }
+                Behaviour::Silent => {
+                    state.loaded.remove(agent);
+                }
+                Behaviour::Crashes => {
+                    let exited = UnitState::Exited {
+                        toplevel: None,
+                        at: state.now,
+                        cause: ExitCause::Code(1),
+                    };
+                    state.units.insert(agent.clone(), exited);
+                    state.loaded.remove(agent);
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl SpecFile for World {
+    fn path(&self) -> String {
+        "/fake/hive.json".to_owned()
+    }
+
+    async fn read(&self) -> Result<Vec<u8>, HostError> {
+        self.lock()
+            .spec
+            .clone()
+            .map_err(|error| HostError::failed("/fake/hive.json", error))
+    }
+}
