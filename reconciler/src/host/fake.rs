@@ -221,6 +221,7 @@ impl World {
             };
             state.units.insert(agent.clone(), exited);
             state.loaded.remove(agent);
+            state.busy.remove(agent);
         }
     }
 
@@ -414,6 +415,7 @@ impl Runtime for World {
                 state.changes_nothing = true;
             }
             state.loaded.remove(agent);
+            state.busy.remove(agent);
             Ok(())
         })
     }

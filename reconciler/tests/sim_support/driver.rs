@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use reconciler::control::command::{Because, CommandError};
 use reconciler::control::reconciler::Settings;
 use reconciler::control::{Key, Reconciler};
-use reconciler::host::Imported;
 use reconciler::host::fake::{Behaviour, Effect, Fault, World};
+use reconciler::host::{Imported, UnitState};
 use reconciler::ledger::Ledger;
 use reconciler::model::records::AgentRecord;
 use reconciler::queue::Queue;
@@ -285,7 +285,10 @@ impl Daemon {
                 answered(self.reconciler.set_run(&name(agent), run, because()).await);
             }
             Move::TurnBegins(agent) => {
-                self.world.lock().busy.insert(name(agent), now);
+                let agent = name(agent);
+                if matches!(self.world.unit(&agent), UnitState::Running { .. }) {
+                    self.world.lock().busy.insert(agent, now);
+                }
             }
             Move::TurnEnds(agent) => {
                 let agent = name(agent);
@@ -307,11 +310,15 @@ impl Daemon {
 
     /// Runs passes until nothing is due and no timer within the horizon is left.
     async fn rest(&mut self, scenario: &str) {
+        self.rest_until(scenario, 900).await;
+    }
+
+    async fn rest_until(&mut self, scenario: &str, horizon_secs: i64) {
         let horizon = self
             .world
             .lock()
             .now
-            .checked_add(jiff::SignedDuration::from_secs(900))
+            .checked_add(jiff::SignedDuration::from_secs(horizon_secs))
             .unwrap();
         for _ in 0..MAX_PASSES {
             while let Ok(key) = self.nudged.try_recv() {
@@ -395,7 +402,8 @@ impl Daemon {
 
     async fn end(mut self, scenario: &str) -> End {
         self.resync().await;
-        self.rest(scenario).await;
+        // The longest turn is over by then: what waited for its end has happened.
+        self.rest_until(scenario, 7_200).await;
         let before = self.traces().await;
         self.resync().await;
         self.rest(scenario).await;
