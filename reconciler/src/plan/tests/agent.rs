@@ -120,16 +120,16 @@ fn unknown_is_not_absent() {
     type Blind = fn(&mut Case);
     let sources: [(&str, Blind); 4] = [
         ("runtime", |case| {
-            case.inventory.unit = Err("no answer".to_owned())
+            case.inventory.unit = Err("no answer".to_owned());
         }),
         ("config repo", |case| {
-            case.inventory.repo = Err("no answer".to_owned())
+            case.inventory.repo = Err("no answer".to_owned());
         }),
         ("config repo", |case| {
-            case.inventory.descends = Err("no answer".to_owned())
+            case.inventory.descends = Err("no answer".to_owned());
         }),
         ("folders", |case| {
-            case.inventory.folders = Err("no answer".to_owned())
+            case.inventory.folders = Err("no answer".to_owned());
         }),
     ];
     for (index, (source, blind)) in sources.into_iter().enumerate() {

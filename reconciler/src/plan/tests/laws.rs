@@ -23,19 +23,19 @@ type Twist = (&'static str, fn(&mut Case));
 
 const TWISTS: &[Twist] = &[
     ("another prompt", |case| {
-        with_spec(case, |spec| spec.prompt = "new".to_owned())
+        with_spec(case, |spec| spec.prompt = "new".to_owned());
     }),
     ("another network", |case| {
-        with_spec(case, |spec| spec.network = shared::spec::Network::None)
+        with_spec(case, |spec| spec.network = shared::spec::Network::None);
     }),
     ("stopped", |case| {
-        with_spec(case, |spec| spec.run = RunState::Stopped)
+        with_spec(case, |spec| spec.run = RunState::Stopped);
     }),
     ("paused", |case| {
-        with_spec(case, |spec| spec.run = RunState::Paused)
+        with_spec(case, |spec| spec.run = RunState::Paused);
     }),
     ("immediate", |case| {
-        with_spec(case, |spec| spec.drain = shared::spec::Drain::Immediate)
+        with_spec(case, |spec| spec.drain = shared::spec::Drain::Immediate);
     }),
     ("no spec", |case| case.spec = None),
     ("candidate built", |case| {
@@ -91,16 +91,16 @@ const TWISTS: &[Twist] = &[
             .collect();
     }),
     ("overridden to run", |case| {
-        case.ledger.overrides.run = Some(over(RunState::Running, None))
+        case.ledger.overrides.run = Some(over(RunState::Running, None));
     }),
     ("overridden to stop", |case| {
-        case.ledger.overrides.run = Some(over(RunState::Stopped, Some(at(NOW + 9))))
+        case.ledger.overrides.run = Some(over(RunState::Stopped, Some(at(NOW + 9))));
     }),
     ("suspended", |case| {
-        case.ledger.overrides.suspended = Some(over((), None))
+        case.ledger.overrides.suspended = Some(over((), None));
     }),
     ("restart requested", |case| {
-        case.ledger.record.restart_before = Some(at(NOW))
+        case.ledger.record.restart_before = Some(at(NOW));
     }),
     ("failures", |case| {
         case.ledger.failures.count = 4;
@@ -118,7 +118,7 @@ const TWISTS: &[Twist] = &[
     ("foreign", |case| {
         case.inventory.unit = Ok(UnitState::Foreign {
             what: "pid 7".to_owned(),
-        })
+        });
     }),
     ("another toplevel", |case| {
         if let Ok(UnitState::Running { toplevel, .. }) = &mut case.inventory.unit {
@@ -126,10 +126,10 @@ const TWISTS: &[Twist] = &[
         }
     }),
     ("runtime unknown", |case| {
-        case.inventory.unit = Err("no answer".to_owned())
+        case.inventory.unit = Err("no answer".to_owned());
     }),
     ("repo unknown", |case| {
-        case.inventory.repo = Err("no answer".to_owned())
+        case.inventory.repo = Err("no answer".to_owned());
     }),
     ("repo gone", |case| case.inventory.repo = Ok(None)),
     ("main moved", |case| {
@@ -143,7 +143,7 @@ const TWISTS: &[Twist] = &[
         }
     }),
     ("descent unknown", |case| {
-        case.inventory.descends = Err("no answer".to_owned())
+        case.inventory.descends = Err("no answer".to_owned());
     }),
     ("nothing descends", |case| {
         for below in case
@@ -156,13 +156,13 @@ const TWISTS: &[Twist] = &[
         }
     }),
     ("folders unknown", |case| {
-        case.inventory.folders = Err("no answer".to_owned())
+        case.inventory.folders = Err("no answer".to_owned());
     }),
     ("folders empty", |case| {
-        case.inventory.folders = Ok(Default::default())
+        case.inventory.folders = Ok(Default::default());
     }),
     ("systems unknown", |case| {
-        case.inventory.systems = Err("no answer".to_owned())
+        case.inventory.systems = Err("no answer".to_owned());
     }),
     ("systems gone", |case| {
         for there in case.inventory.systems.iter_mut().flat_map(|all| all.values_mut()) {
@@ -172,17 +172,17 @@ const TWISTS: &[Twist] = &[
     ("no report", |case| case.inventory.harness = None),
     ("busy", |case| with_report(case, |case| case.busy())),
     ("needs login", |case| {
-        with_report(case, |case| case.report().turn = TurnState::NeedsLogin)
+        with_report(case, |case| case.report().turn = TurnState::NeedsLogin);
     }),
     ("another config", |case| {
-        with_report(case, |case| case.report().config = None)
+        with_report(case, |case| case.report().config = None);
     }),
     ("config error", |case| {
-        with_report(case, |case| case.report().config_error = Some("no".to_owned()))
+        with_report(case, |case| case.report().config_error = Some("no".to_owned()));
     }),
     ("proposal", |case| offer(case, r#"{ "network": "none" }"#, false)),
     ("built proposal", |case| {
-        offer(case, r#"{ "prompt": "other" }"#, true)
+        offer(case, r#"{ "prompt": "other" }"#, true);
     }),
     ("approved proposal", |case| {
         offer(case, r#"{ "network": "none" }"#, true);
@@ -198,7 +198,7 @@ const TWISTS: &[Twist] = &[
         case.facts.policy.spec.insert(GateClass::Start, Verdict::Never);
     }),
     ("unsupported", |case| {
-        case.facts.unsupported = Some("not part of this version".to_owned())
+        case.facts.unsupported = Some("not part of this version".to_owned());
     }),
 ];
 
