@@ -92,6 +92,8 @@ pub(crate) struct End {
     pub(crate) fingerprint: String,
     pub(crate) effects: Vec<Effect>,
     pub(crate) begun: usize,
+    /// How many effects were begun by the end of each move.
+    pub(crate) begun_by: Vec<usize>,
     pub(crate) gates: Vec<Gate>,
     pub(crate) events: Vec<Event>,
     pub(crate) statuses: Vec<AgentStatus>,
@@ -161,6 +163,7 @@ pub(crate) async fn play(scenario: &Scenario, disturbance: &Disturbance) -> End 
         nudged,
         queue: Queue::default(),
     };
+    let mut begun_by = Vec::new();
     for (index, step) in scenario.moves.iter().enumerate() {
         if let Disturbance::Blind(at, source) = disturbance
             && *at == index
@@ -181,8 +184,9 @@ pub(crate) async fn play(scenario: &Scenario, disturbance: &Disturbance) -> End 
             daemon.restart().await;
             daemon.rest(scenario.name).await;
         }
+        begun_by.push(daemon.world.lock().begun);
     }
-    daemon.end(scenario.name).await
+    daemon.end(scenario.name, begun_by).await
 }
 
 impl Daemon {
@@ -400,7 +404,7 @@ impl Daemon {
         }
     }
 
-    async fn end(mut self, scenario: &str) -> End {
+    async fn end(mut self, scenario: &str, begun_by: Vec<usize>) -> End {
         self.resync().await;
         // The longest turn is over by then: what waited for its end has happened.
         self.rest_until(scenario, 7_200).await;
@@ -419,6 +423,7 @@ impl Daemon {
             fingerprint: self.world.fingerprint(),
             effects,
             begun,
+            begun_by,
             gates: self.ledger.gates(true).await.unwrap().complete().unwrap(),
             events: self.events().await,
             statuses,
