@@ -91,6 +91,7 @@ pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeEr
     };
     let client = Arc::new(HostClient::new(&settings.socket).map_err(ServeError::Client)?);
     let (notes, mut incoming) = mpsc::unbounded_channel();
+    let (tell_lease, told_lease) = watch::channel(None);
     let (probes, mut probed) = Probes::new(children.clone(), settings.state.clone());
     let mut harness = Loop::new(
         settings,
@@ -99,8 +100,14 @@ pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeEr
         Arc::clone(&client),
         notes.clone(),
         probes,
+        told_lease,
     );
-    tokio::spawn(poller::poll(client, harness.reports.subscribe(), notes));
+    tokio::spawn(poller::poll(
+        client,
+        harness.reports.subscribe(),
+        notes,
+        tell_lease,
+    ));
 
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "harness started");
     harness.run(Action::Load);
@@ -150,6 +157,8 @@ struct Loop {
     turn: watch::Sender<Option<Interruption>>,
     /// The latest turn.
     lease: Option<TurnId>,
+    /// The lease that the daemon was told of.
+    told_lease: watch::Receiver<Option<TurnId>>,
 }
 
 impl Loop {
@@ -160,6 +169,7 @@ impl Loop {
         client: Arc<HostClient>,
         notes: mpsc::UnboundedSender<Note>,
         probes: Probes,
+        told_lease: watch::Receiver<Option<TurnId>>,
     ) -> Self {
         let repo = ConfigRepo::new(settings.state.clone(), children);
         let state = State::starting();
@@ -186,6 +196,7 @@ impl Loop {
             config: None,
             turn: watch::Sender::new(None),
             lease: None,
+            told_lease,
         }
     }
 
@@ -285,6 +296,7 @@ impl Loop {
             driver: Arc::clone(&self.driver),
             config,
             notes: self.notes.clone(),
+            told_lease: self.told_lease.clone(),
             interrupted,
         };
         tokio::spawn(task.run());
@@ -295,6 +307,7 @@ impl Loop {
         let (turn, mcp) = (self.state.turn_state(), self.probes.states());
         let config = self.state.config.as_ref().map(|config| config.digest.clone());
         let config_error = self.state.config_error().map(str::to_owned);
+        // From before the first message is leased until the daemon has settled the last.
         let in_turn = matches!(
             self.state.phase,
             Phase::Leasing | Phase::InTurn { .. } | Phase::Settling

@@ -6,6 +6,7 @@
 //!
 //! Not here yet: recipients an agent may write to, questions with a term, reminders, and the operator's inbox.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -190,6 +191,12 @@ impl Broker {
     pub async fn queued(&self, agent: &AgentName) -> Result<u64, LedgerError> {
         let address = Address::Agent(agent.clone());
         self.ledger.read(move |db| messages::queued(db, &address)).await
+    }
+
+    /// How many messages wait for each agent that has any.
+    pub async fn inboxes(&self) -> Result<BTreeMap<String, u64>, LedgerError> {
+        let counts = self.ledger.read(messages::inboxes).await?;
+        Ok(counts.into_iter().collect())
     }
 
     /// Who asked the question that this agent received under this number.

@@ -198,11 +198,15 @@ pub async fn run(cli: Cli) -> ExitCode {
 }
 
 async fn run_with(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Exit {
+    let look = Look {
+        now: clock.now(),
+        socket: other_socket(&cli.global.socket),
+    };
     match dispatch(cli, ui, clock).await {
         Ok(exit) => exit,
         Err(error) => {
             if !matches!(error, CliError::OutputClosed) {
-                ui.error(&error);
+                ui.error(&error, &look);
             }
             error.exit()
         }
@@ -243,6 +247,11 @@ async fn ask(session: &mut Session<'_>, request: Request) -> Result<Exit, CliErr
     }
 }
 
+/// The socket, when it is not the default one.
+fn other_socket(socket: &Utf8Path) -> Option<String> {
+    (socket != DEFAULT_SOCKET).then(|| socket.to_string())
+}
+
 /// What a verb works with.
 struct Session<'a> {
     client: Client,
@@ -258,7 +267,7 @@ impl<'a> Session<'a> {
             client: Client::new(socket)?,
             ui,
             clock,
-            socket: (socket != DEFAULT_SOCKET).then(|| socket.to_string()),
+            socket: other_socket(socket),
         })
     }
 

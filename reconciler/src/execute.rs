@@ -23,6 +23,7 @@ use crate::ledger::{BeginError, Ledger, LedgerError};
 use crate::model::change::Change;
 use crate::model::records::{AgentLedger, AgentLife, BuildState, Mark};
 use crate::model::step::{Action, PlannedStep, Step};
+use crate::plan::refs;
 use crate::plan::schedule::Ready;
 
 /// The step could not be carried out for a reason that is not the step's.
@@ -229,6 +230,12 @@ async fn carry_out(
                     format!("{name} has its repo and folders"),
                     now,
                 ),
+                Change::NotifyManagers {
+                    about: name.clone(),
+                    body: format!("{name} was spawned"),
+                    dedupe: format!("{uid}:spawned"),
+                    at: now,
+                },
             ]))
         }
         Action::Build {
@@ -271,7 +278,11 @@ async fn carry_out(
         Action::Deploy { .. } => deploy::carry_out(host, agent, ready, doing.action).await,
         Action::ProjectRef(update) => {
             host.repos.update_ref(name, update).await?;
-            Ok(Effect::Done(Vec::new()))
+            let now = host.clock.now();
+            let drift = refs::drift(record, &doing.agent.proposals, update);
+            let told =
+                drift.map(|what| event(name, Level::Warning, "refPutBack", format!("{name}: {what}"), now));
+            Ok(Effect::Done(told.into_iter().collect()))
         }
         Action::Activate {
             system,
@@ -322,6 +333,12 @@ async fn carry_out(
                     format!("{name} lies in the archive"),
                     now,
                 ),
+                Change::NotifyManagers {
+                    about: name.clone(),
+                    body: format!("{name} was archived"),
+                    dedupe: format!("{uid}:archived"),
+                    at: now,
+                },
             ]))
         }
         Action::AcceptRemoval { .. }
@@ -329,6 +346,7 @@ async fn carry_out(
         | Action::ProbationClock { .. }
         | Action::MarkGood { .. }
         | Action::Revert { .. }
+        | Action::Halt { .. }
         | Action::NoteFailure { .. }
         | Action::ClearFailures => Ok(Effect::Gone("it changes nothing outside".to_owned())),
     }
@@ -393,7 +411,27 @@ pub(crate) fn plain_mark(at: Timestamp, reason: &str) -> Mark {
     }
 }
 
-/// The changes that end a proposal: its phase, an event, and a message to its agent.
+/// Messages to the agent concerned and to the managers.
+pub(crate) fn told(agent: &AgentLedger, body: &str, what: &str, at: Timestamp) -> [Change; 2] {
+    let (name, uid) = (&agent.record.name, agent.record.uid);
+    let dedupe = format!("{uid}:{what}");
+    [
+        Change::Notify {
+            agent: name.clone(),
+            body: body.to_owned(),
+            dedupe: dedupe.clone(),
+            at,
+        },
+        Change::NotifyManagers {
+            about: name.clone(),
+            body: body.to_owned(),
+            dedupe,
+            at,
+        },
+    ]
+}
+
+/// The changes that end a proposal: its phase, an event, and messages to its agent and the managers.
 pub(crate) fn ended(
     agent: &AgentLedger,
     number: shared::ProposalNumber,
@@ -404,7 +442,7 @@ pub(crate) fn ended(
     let name = &agent.record.name;
     let word = phase.as_str();
     let message = format!("proposal {number} of {name} {word}: {reason}");
-    vec![
+    let mut changes = vec![
         Change::Phase {
             uid: agent.record.uid,
             number,
@@ -412,11 +450,7 @@ pub(crate) fn ended(
             mark: plain_mark(at, reason),
         },
         event(name, Level::Warning, "proposalEnded", message.clone(), at),
-        Change::Notify {
-            agent: name.clone(),
-            body: message,
-            dedupe: format!("{}:proposal:{number}:{word}", agent.record.uid),
-            at,
-        },
-    ]
+    ];
+    changes.extend(told(agent, &message, &format!("proposal:{number}:{word}"), at));
+    changes
 }

@@ -112,9 +112,9 @@ pub struct LaunchFile {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ExitCause {
-    /// By itself, with status 0, or because it was told to.
+    /// It was told to.
     Clean,
-    /// With this exit status.
+    /// By itself, with this exit status; 0 is no better than another, for nobody asked for it.
     Code(i32),
     /// By this signal.
     Signal(i32),

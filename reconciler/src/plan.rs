@@ -9,6 +9,7 @@ pub mod refs;
 pub mod run;
 pub mod schedule;
 pub mod status;
+pub mod support;
 pub mod trial;
 pub mod view;
 
@@ -49,6 +50,8 @@ pub struct Plan {
     pub agent: Option<AgentName>,
     /// In the order in which they are carried out.
     pub steps: Vec<PlannedStep>,
+    /// What would be done if the agent were not suspended.
+    pub held: Vec<PlannedStep>,
     /// What is blocked by facts. Waits for decisions and retries come from [`schedule`].
     pub waiting: Vec<Waiting>,
     /// What the harness should be told: the written config, and whether to take no turns.
@@ -70,6 +73,7 @@ impl Plan {
         Self {
             agent,
             steps: Vec::new(),
+            held: Vec::new(),
             waiting: Vec::new(),
             announce: None,
             wake_at: None,
@@ -96,7 +100,6 @@ impl Plan {
         if let Some(at) = deadline(&on) {
             self.wake(at);
         }
-        self.partial |= matches!(on, WaitingOn::StaleInventory { .. } | WaitingOn::Suspended { .. });
         self.waiting.push(Waiting {
             what: what.into(),
             on,
@@ -123,7 +126,7 @@ impl Plan {
             [] => "nothing to do".to_owned(),
             steps => steps
                 .iter()
-                .map(|step| view::summary(&step.step))
+                .map(|step| view::action(&step.step.action))
                 .collect::<Vec<_>>()
                 .join("; "),
         }
@@ -138,7 +141,7 @@ impl Plan {
             agent: self.agent.clone(),
             digest: self.digest()?,
             summary: self.summary(),
-            steps: self.steps.iter().map(view::step).collect(),
+            steps: self.steps.iter().chain(&self.held).map(view::step).collect(),
             waiting,
         })
     }

@@ -67,9 +67,9 @@ pub struct DiffEntry {
 pub struct Explanation {
     /// The object.
     pub object: String,
-    /// From the object to the root cause, a sentence each.
-    pub chain: Vec<String>,
-    /// What it waits on.
+    /// From the object to the root cause: each is so because of the next.
+    pub chain: Vec<Cause>,
+    /// What it waits on; the chain follows the first.
     #[serde(default)]
     pub waiting: Vec<Waiting>,
     /// The last events that concern it, newest first.
@@ -78,6 +78,20 @@ pub struct Explanation {
     /// The next commands to run.
     #[serde(default)]
     pub next: Vec<String>,
+}
+
+/// One link of an explanation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cause {
+    /// A short sentence.
+    pub text: String,
+    /// Since when it is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Until when it is so, at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// One line of history: a plan that was carried out, or a decision.

@@ -39,10 +39,11 @@ pub struct Report {
     pub version: String,
     /// Made anew at each start of the harness.
     pub run_id: String,
-    /// Rises with every new report of a run. A report that was overtaken is not believed.
+    /// Rises with every new report of a run; a report that only repeats has the same. What was overtaken is not believed.
     #[serde(default)]
     pub seq: u64,
-    /// The turn that holds, or may hold, leases. When a run is first heard of, all others are given back.
+    /// The turn that holds, or may hold, leases: reported, and the report answered, before its first `recv`, until its
+    /// `ack` is answered. When a run is first heard of, the leases of all other turns are given back.
     #[serde(default)]
     pub lease: Option<TurnId>,
     /// The digest of the config that is loaded; absent when none could be.

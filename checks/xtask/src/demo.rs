@@ -2,20 +2,25 @@
 
 mod cli;
 mod daemon;
+mod disk;
 mod folder;
+mod hive;
+mod interrupt;
 mod leftovers;
 mod poll;
+mod story;
 
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 
 use crate::toolchain;
-use cli::Cli;
 use daemon::{Daemon, DaemonConfig};
 use folder::ShortFolder;
+use hive::Hive;
 
 /// Arguments of `cargo xtask demo`.
 #[derive(Debug, Args)]
@@ -35,41 +40,57 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let hive = build()?;
-    let mut command = std::process::Command::new(hive);
-    command.arg("demo").args(&arguments.arguments);
-    toolchain::run(&mut command)?;
-    Ok(ExitCode::SUCCESS)
+    // In place of this process: terminal, signals and exit status are the demo's own.
+    let error = Command::new(&hive).arg("demo").args(&arguments.arguments).exec();
+    Err(error).with_context(|| format!("starting {hive}"))
 }
 
 /// Runs the story in a folder of its own; whatever it started is ended, however it ends.
 pub(crate) fn check() -> Result<()> {
-    let hive = build()?;
+    let program = build()?;
+    interrupt::catch()?;
     let folder = ShortFolder::new()?;
-    story(&hive, folder.path())
+    let spec = folder.path().join("hive.json");
+    write_spec(&program, &spec)?;
+    let config = DaemonConfig::below(folder.path(), &program, &spec);
+    let mut hive = Hive::new(Daemon::start(config)?);
+    story::play(&mut hive).or_else(|error| {
+        // Whatever failed, it was the signal.
+        interrupt::check()?;
+        bail!("{error:#}\n{}", hive.last_seen())
+    })
 }
 
 /// Builds both programs; the path of `hive`. It finds the harness beside itself.
 fn build() -> Result<Utf8PathBuf> {
-    toolchain::run(toolchain::cargo()?.args(["build", "--locked", "-p", "reconciler", "-p", "harness"]))?;
+    let mut cargo = toolchain::cargo()?;
+    cargo.args([
+        "build",
+        "--quiet",
+        "--locked",
+        "-p",
+        "reconciler",
+        "-p",
+        "harness",
+    ]);
+    let line = toolchain::command_line(&cargo);
+    let status = cargo.status().with_context(|| format!("starting `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` {}", toolchain::describe(status));
+    }
     Ok(toolchain::target_folder()?.join("debug").join("hive"))
 }
 
-/// The story: a hive starts, is killed, starts again and answers as before.
-fn story(hive: &Utf8Path, folder: &Utf8Path) -> Result<()> {
-    let spec = folder.join("hive.json");
-    std::fs::write(&spec, r#"{ "version": 1, "hive": { "name": "demo" } }"#).context("writing the spec")?;
-    let config = DaemonConfig::below(folder, hive, &spec);
-    let cli = Cli::new(&config);
-
-    let mut daemon = Daemon::start(config)?;
-    let before = cli.run(&["status"])?;
-    ensure!(before.code == 0, "a hive without agents is in sync, but {before}");
-    daemon.kill()?;
-    daemon.start_again()?;
-    let after = cli.run(&["status"])?;
-    ensure!(
-        after.code == 0,
-        "the hive is as it was before it was killed, but {after}"
-    );
-    Ok(())
+/// The story is played with the very spec of `hive demo`.
+fn write_spec(program: &Utf8Path, spec: &Utf8Path) -> Result<()> {
+    let output = Command::new(program)
+        .args(["demo", "--print-spec"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("starting {program}"))?;
+    if !output.status.success() {
+        bail!("`hive demo --print-spec` {}", toolchain::describe(output.status));
+    }
+    std::fs::write(spec, output.stdout).with_context(|| format!("writing {spec}"))
 }

@@ -61,12 +61,23 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<ExitCode> {
                     toolchain::run(toolchain::cargo()?.args(arguments))
                 },
             ),
+            Stage::new(
+                "doc",
+                "RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked",
+                || {
+                    let mut cargo = toolchain::cargo()?;
+                    cargo
+                        .args(["doc", "--workspace", "--no-deps", "--locked"])
+                        .env("RUSTDOCFLAGS", "-D warnings");
+                    toolchain::run(&mut cargo)
+                },
+            ),
             tests,
             Stage::new("demo", "cargo xtask demo --check", demo::check),
         ]
     } else {
         println!(
-            "only tests that match {}; format, tree, clippy and demo are left out",
+            "only tests that match {}; format, tree, clippy, doc and demo are left out",
             filters.join(" or ")
         );
         vec![tools, tests]

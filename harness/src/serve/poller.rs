@@ -2,13 +2,14 @@
 //!
 //! A new report is sent at once, by a poll that does not wait; then a poll that does wait carries it again. A newer
 //! report breaks that one off. Nothing is lost by that: an answer says what there is, not what changed, and the next
-//! one says it again. But the daemon may come to read a request that was broken off after the one sent next, and
-//! take the old report for the newest. Saying everything twice, the second time after an answer to the first, is
-//! what keeps such a mistake from lasting for the length of a poll.
+//! one says it again. The daemon may come to read a request that was broken off after the one sent next; `seq`, which
+//! rises with every new report, tells it which is older. What is said twice is only ever what was answered before, so
+//! that an answer to a new report is never lost with the request.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::TurnId;
 use shared::agent_api::{MAX_WAIT_SECS, PollRequest, PollResponse, Report};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -20,11 +21,12 @@ use crate::host_client::{ClientError, HostClient};
 /// An answer that comes sooner than this was not waited for.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// Polls for ever, with the newest report.
+/// Polls for ever, with the newest report; says in `told_lease` which lease the daemon has heard of.
 pub(super) async fn poll(
     client: Arc<HostClient>,
     mut reports: watch::Receiver<Report>,
     notes: mpsc::UnboundedSender<Note>,
+    told_lease: watch::Sender<Option<TurnId>>,
 ) {
     let mut backoff = Backoff::default();
     let mut last: Option<PollResponse> = None;
@@ -52,6 +54,7 @@ pub(super) async fn poll(
         let pause = match answer {
             Ok(answer) => {
                 last_refusal = None;
+                told_lease.send_replace(request.report.lease);
                 told = Some(request.report);
                 // The daemon repeats an answer for as long as it holds. When nothing can be done about it (messages
                 // while paused, a config file that cannot be loaded) asking again at once would be a busy loop.

@@ -23,6 +23,8 @@ pub(super) struct TurnTask {
     pub(super) driver: Arc<dyn Driver>,
     pub(super) config: Arc<AgentConfig>,
     pub(super) notes: mpsc::UnboundedSender<Note>,
+    /// The lease that the daemon was told of.
+    pub(super) told_lease: watch::Receiver<Option<TurnId>>,
     /// Tells when, and why, the turn is to be cut short.
     pub(super) interrupted: watch::Receiver<Option<Interruption>>,
 }
@@ -43,6 +45,16 @@ impl TurnTask {
     }
 
     async fn turn(&mut self, turn: TurnId) -> Outcome {
+        // A daemon that hears of this run for the first time gives back all leases but the reported one, so that one
+        // must be reported before there is anything to give back.
+        if self
+            .told_lease
+            .wait_for(|told| *told == Some(turn))
+            .await
+            .is_err()
+        {
+            return Outcome::Nothing;
+        }
         let messages = match self.client.recv(turn).await {
             Ok(received) => received.messages,
             Err(error) => {

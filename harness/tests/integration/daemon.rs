@@ -32,6 +32,10 @@ pub(crate) struct World {
     pub(crate) polls: usize,
     pub(crate) recvs: usize,
     pub(crate) reports: Vec<Report>,
+    /// Leases and acknowledgements of turns that the last report did not name.
+    pub(crate) unreported: usize,
+    /// Polls are not read.
+    pub(crate) deaf: bool,
     pub(crate) config: Option<Digest>,
     pub(crate) paused: bool,
     /// The repo as a bundle.
@@ -66,6 +70,12 @@ impl World {
 
     pub(crate) fn dones(&self) -> Vec<bool> {
         self.acks.iter().map(|(_, done)| *done).collect()
+    }
+
+    fn check_lease(&mut self, turn: TurnId) {
+        if !self.reported(|report| report.lease == Some(turn)) {
+            self.unreported += 1;
+        }
     }
 
     fn put_back(&mut self, turn: &TurnId) {
@@ -213,6 +223,10 @@ async fn poll(
 ) -> Response {
     assert_eq!(headers.get(AGENT_API_HEADER).expect("version"), "1");
     let PollRequest { report, wait_secs } = request;
+    let mut changes = shared.1.subscribe();
+    while shared.0.lock().expect("lock").deaf {
+        changes.changed().await.expect("the sender is ours");
+    }
     touch(&shared, |world| {
         world.polls += 1;
         let new_run = world.reported(|last| last.run_id != report.run_id);
@@ -222,11 +236,12 @@ async fn poll(
                 world.put_back(&turn);
             }
         }
-        if world.reports.last() != Some(&report) {
+        // What was broken off may be read after what was sent next.
+        let overtaken = world.reported(|last| last.run_id == report.run_id && last.seq > report.seq);
+        if !overtaken && world.reports.last() != Some(&report) {
             world.reports.push(report.clone());
         }
     });
-    let mut changes = shared.1.subscribe();
     let look = || {
         let world = shared.0.lock().expect("lock");
         let answer = PollResponse {
@@ -251,6 +266,7 @@ async fn poll(
 async fn recv(State(shared): State<Shared>, Json(request): Json<RecvRequest>) -> Response {
     touch(&shared, |world| {
         world.recvs += 1;
+        world.check_lease(request.turn);
         let count = world.inbox.len().min(request.max as usize);
         let messages: Vec<Message> = world.inbox.drain(..count).collect();
         if count > 0 {
@@ -270,6 +286,7 @@ async fn ack(State(shared): State<Shared>, Json(request): Json<AckRequest>) -> R
             world.lose_acks -= 1;
             return refused(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, "later");
         }
+        world.check_lease(request.turn);
         if !request.done {
             world.put_back(&request.turn);
         } else if world.leased.remove(&request.turn).is_none() {

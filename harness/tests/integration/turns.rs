@@ -133,6 +133,64 @@ async fn messages_leased_by_a_lost_answer_are_given_back_and_taken_again() {
 }
 
 #[tokio::test]
+async fn nothing_is_leased_before_the_daemon_has_heard_of_the_turn() {
+    let nest = Nest::new(json!([{ "on": "", "do": [{ "reply": "hi" }] }]));
+    let _harness = nest.start();
+    nest.until_idle(&nest.announced()).await;
+    // The poll that waits is answered; the one with the new report is not.
+    nest.daemon.change(|world| world.deaf = true);
+    nest.daemon.message(MessageKind::Message, "operator", "hello");
+    let leased = |world: &crate::daemon::World| world.recvs > 0;
+    assert!(nest.daemon.never(Duration::from_millis(500), leased).await);
+    nest.daemon.change(|world| world.deaf = false);
+    nest.daemon.until("an ack", |world| world.acks.len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_turn_is_reported_from_before_its_first_lease_until_after_its_last() {
+    let nest = Nest::new(json!([{ "on": "", "do": [{ "reply": "hi" }] }]));
+    nest.daemon.change(|world| {
+        world.lose_leases = 1;
+        world.lose_acks = 1;
+    });
+    let _harness = nest.start();
+    nest.daemon.message(MessageKind::Message, "operator", "hello");
+    nest.daemon
+        .until("the message acknowledged", |world| world.dones() == [false, true])
+        .await;
+    nest.daemon
+        .until("no lease reported any more", |world| {
+            world.reported(|report| report.lease.is_none())
+        })
+        .await;
+    let world = nest.daemon.world();
+    assert_eq!(world.unreported, 0, "{:?}", world.reports);
+    let seqs: Vec<u64> = world.reports.iter().map(|report| report.seq).collect();
+    assert!(seqs.is_sorted_by(|a, b| a < b), "{seqs:?}");
+}
+
+#[tokio::test]
+async fn a_config_that_cannot_be_loaded_is_not_asked_about_in_a_loop() {
+    let nest = Nest::new(json!([]));
+    nest.write_config("{ not json");
+    let _harness = nest.start();
+    nest.daemon
+        .until("a config error", |world| {
+            world.reported(|report| report.config_error.is_some())
+        })
+        .await;
+    nest.daemon.message(MessageKind::Message, "operator", "hello");
+    let polls = nest.daemon.world().polls;
+    let time = Duration::from_millis(1500);
+    let loops = |world: &crate::daemon::World| world.recvs > 0 || world.polls > polls + 8;
+    assert!(
+        nest.daemon.never(time, loops).await,
+        "{} polls",
+        nest.daemon.world().polls - polls
+    );
+}
+
+#[tokio::test]
 async fn a_paused_agent_takes_no_turn_and_does_not_ask_in_a_loop() {
     let nest = Nest::new(json!([{ "on": "", "do": [{ "reply": "hi" }] }]));
     nest.daemon.change(|world| world.paused = true);

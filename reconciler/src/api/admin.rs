@@ -1,6 +1,7 @@
 //! The admin door: everything an operator can ask and say. See [`shared::admin_api`] for the table of routes.
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
+use axum::middleware;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -15,11 +16,12 @@ use shared::status::{AgentStatus, HiveStatus, SpecStatus};
 use shared::wire_error::ErrorCode;
 use shared::{Address, AgentName, GateId};
 
-use super::error::{ApiError, ApiResult};
+use super::error::{ApiError, ApiResult, in_one_shape};
 use super::peer::Peer;
 use super::{Context, events, explain};
 use crate::broker::Outgoing;
 use crate::control::command::Because;
+use crate::plan::support;
 
 /// The largest request; a message of the largest size fits however it is escaped.
 const MAX_REQUEST: usize = MAX_BODY_BYTES * 6 + 4096;
@@ -43,6 +45,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/agents/{name}/{verb}", post(verb))
         .fallback(nothing)
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
+        .layer(middleware::map_response(in_one_shape))
         .with_state(context)
 }
 
@@ -64,8 +67,32 @@ fn parsed<T: std::str::FromStr>(text: &str, what: &str) -> ApiResult<T> {
         .map_err(|_| ApiError::new(ErrorCode::BadRequest, format!("{text:?} is not {what}")))
 }
 
-fn no_agent(name: &AgentName) -> ApiError {
-    ApiError::new(ErrorCode::NotFound, format!("there is no agent {name}")).hint("hive status")
+/// An agent that is not there, with the one that was probably meant.
+pub(super) fn no_agent(context: &Context, name: &AgentName) -> ApiError {
+    let views = context.reconciler.views();
+    let likely = nearest(name.as_str(), views.agents.keys().map(AgentName::as_str));
+    let message = match likely {
+        Some(other) => format!("there is no agent {name}; did you mean {other}?"),
+        None => format!("there is no agent {name}"),
+    };
+    ApiError::new(ErrorCode::NotFound, message).hint("hive status")
+}
+
+/// The one of `known` that somebody who typed `typed` most likely meant.
+fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|name| (strsim::damerau_levenshtein(typed, name), name))
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Refuses a name that no agent has, before anything is done about it.
+async fn known(context: &Context, name: &AgentName) -> ApiResult<()> {
+    match context.reconciler.ledger().agent(name).await? {
+        Some(_) => Ok(()),
+        None => Err(no_agent(context, name)),
+    }
 }
 
 async fn by(peer: Peer) -> ApiResult<String> {
@@ -84,11 +111,16 @@ async fn status(State(context): State<Context>) -> ApiResult<Json<HiveStatus>> {
     // Read before the views: what happens in between is seen twice rather than never.
     let seq = ledger.last_seq().await?;
     let gates = ledger.gates(false).await?.items;
+    let inboxes = context.broker.inboxes().await?;
     let accepted = reconciler.accepted();
     let views = reconciler.views();
     let agents = views.agents.values().map(|view| AgentStatus {
         config: None,
         origins: std::collections::BTreeMap::new(),
+        inbox: inboxes
+            .get(view.status.name.as_str())
+            .copied()
+            .unwrap_or_default(),
         ..view.status.clone()
     });
     let spec = accepted.as_ref().map(|accepted| SpecStatus {
@@ -111,6 +143,8 @@ async fn status(State(context): State<Context>) -> ApiResult<Json<HiveStatus>> {
         .iter()
         .map(|(key, error)| format!("the pass over {key} failed: {error}"))
         .collect();
+    let in_force = accepted.as_ref().and_then(|accepted| accepted.in_force());
+    notices.extend(in_force.map(|spec| support::of_hive(spec)).unwrap_or_default());
     if let Some(why) = reconciler.host().runtime.unsandboxed() {
         notices.push(format!("agents run without a sandbox: {why}"));
     }
@@ -142,15 +176,24 @@ async fn agent(State(context): State<Context>, Path(name): Path<String>) -> ApiR
         .agents
         .get(&name)
         .map(|view| view.status.clone());
-    status.map(Json).ok_or_else(|| no_agent(&name))
+    let mut status = status.ok_or_else(|| no_agent(&context, &name))?;
+    status.inbox = context.broker.queued(&name).await?;
+    Ok(Json(status))
 }
 
 async fn plan(State(context): State<Context>, Query(of): Query<OfAgent>) -> ApiResult<Json<Vec<PlanView>>> {
-    let views = context.reconciler.views();
     if let Some(name) = &of.agent {
-        let view = views.agents.get(name).ok_or_else(|| no_agent(name))?;
-        return Ok(Json(vec![view.plan.clone()]));
+        let plan = context
+            .reconciler
+            .views()
+            .agents
+            .get(name)
+            .map(|view| view.plan.clone());
+        return plan
+            .map(|plan| Json(vec![plan]))
+            .ok_or_else(|| no_agent(&context, name));
     }
+    let views = context.reconciler.views();
     let hive = views.hive_plan.iter().cloned();
     Ok(Json(
         hive.chain(views.agents.values().map(|view| view.plan.clone()))
@@ -159,11 +202,16 @@ async fn plan(State(context): State<Context>, Query(of): Query<OfAgent>) -> ApiR
 }
 
 async fn diff(State(context): State<Context>, Query(of): Query<OfAgent>) -> ApiResult<Json<Vec<DiffEntry>>> {
-    let views = context.reconciler.views();
     if let Some(name) = &of.agent {
-        let view = views.agents.get(name).ok_or_else(|| no_agent(name))?;
-        return Ok(Json(view.diff.clone()));
+        let diff = context
+            .reconciler
+            .views()
+            .agents
+            .get(name)
+            .map(|view| view.diff.clone());
+        return diff.map(Json).ok_or_else(|| no_agent(&context, name));
     }
+    let views = context.reconciler.views();
     Ok(Json(
         views.agents.values().flat_map(|view| view.diff.clone()).collect(),
     ))
@@ -212,7 +260,17 @@ async fn history(
     Query(of): Query<OfAgent>,
 ) -> ApiResult<Json<Vec<HistoryEntry>>> {
     let limit = of.limit.unwrap_or(100).min(MAX_HISTORY);
-    Ok(Json(context.reconciler.ledger().history(of.agent, limit).await?))
+    let history = context
+        .reconciler
+        .ledger()
+        .history(of.agent.clone(), limit)
+        .await?;
+    // An agent that is gone has a history; one that never was has none.
+    match &of.agent {
+        Some(name) if history.is_empty() => known(&context, name).await?,
+        Some(_) | None => {}
+    }
+    Ok(Json(history))
 }
 
 async fn message(
@@ -221,6 +279,7 @@ async fn message(
     Json(message): Json<OperatorMessage>,
 ) -> ApiResult<Json<SendResponse>> {
     let name: AgentName = parsed(&name, "an agent's name")?;
+    known(&context, &name).await?;
     let now = context.reconciler.host().clock.now();
     let outgoing = Outgoing {
         from: Address::Operator,
@@ -240,6 +299,11 @@ async fn verb(
     Json(request): Json<OverrideRequest>,
 ) -> ApiResult<Json<Acknowledged>> {
     let name: AgentName = parsed(&name, "an agent's name")?;
+    known(&context, &name).await?;
+    let until = request.until.map_or_else(
+        || "until it is started".to_owned(),
+        |at| format!("until {}", at.strftime("%Y-%m-%d %H:%M:%SZ")),
+    );
     let because = Because {
         by: by(peer).await?,
         reason: request.reason,
@@ -249,34 +313,37 @@ async fn verb(
     let (changed, done, already) = match verb.as_str() {
         "start" => {
             let changed = reconciler.set_run(&name, RunState::Running, because).await?;
-            (changed, "is to run", "is to run already")
+            (changed, "is to run".to_owned(), "is to run already")
         }
         "stop" => {
             let changed = reconciler.set_run(&name, RunState::Stopped, because).await?;
             (
                 changed,
-                "is to stop, and to stay stopped until it is started",
-                "is stopped already",
+                format!("is to stop, and to stay stopped {until}"),
+                "is to stay stopped already",
             )
         }
         "restart" => (
             reconciler.restart(&name, because).await?,
-            "is to restart at its next turn boundary",
+            "is to restart at its next turn boundary".to_owned(),
             "",
         ),
         "suspend" => (
             reconciler.suspend(&name, because).await?,
-            "is suspended: nothing is changed about it",
+            request.until.map_or_else(
+                || "is suspended: nothing is changed about it".to_owned(),
+                |_| format!("is suspended {until}: nothing is changed about it"),
+            ),
             "",
         ),
         "resume" => (
             reconciler.resume(&name, because).await?,
-            "is resumed",
+            "is resumed".to_owned(),
             "was not suspended",
         ),
         "retry" => (
             reconciler.retry(&name, because).await?,
-            "is tried again, whatever failed before",
+            "is tried again, whatever failed before".to_owned(),
             "",
         ),
         other => {
@@ -284,6 +351,21 @@ async fn verb(
             return Err(ApiError::new(ErrorCode::NotFound, message).hint("hive --help"));
         }
     };
-    let message = format!("{name} {}", if changed { done } else { already });
+    let message = format!("{name} {}", if changed { done.as_str() } else { already });
     Ok(Json(Acknowledged { message, changed }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_recognised_and_another_word_is_not() {
+        let known = ["alice", "bob", "queen"];
+        let meant = |typed: &str| nearest(typed, known.into_iter());
+        assert_eq!(meant("alcie"), Some("alice"));
+        assert_eq!(meant("bb"), Some("bob"));
+        assert_eq!(meant("quen"), Some("queen"));
+        assert_eq!(meant("gardener"), None);
+    }
 }

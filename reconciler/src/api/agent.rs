@@ -1,6 +1,7 @@
 //! An agent's door. See [`shared::agent_api`] for the table of routes. Everything that comes in here is untrusted;
 //! who it comes from is the name this door was opened for.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -27,7 +28,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 use super::Context;
-use super::error::{ApiError, ApiResult};
+use super::error::{ApiError, ApiResult, in_one_shape};
 use crate::broker::Outgoing;
 use crate::control::Key;
 use crate::host::HostError;
@@ -60,6 +61,7 @@ pub fn router(context: AgentContext) -> Router {
         // The bundle is read as a stream and counted there.
         .route("/v1/proposals", post(propose).layer(DefaultBodyLimit::disable()))
         .fallback(nothing)
+        .layer(middleware::map_response(in_one_shape))
         .layer(middleware::from_fn(versions))
         .with_state(context)
 }
@@ -105,6 +107,7 @@ async fn poll(
         // The run before it is over: what its turns held is delivered again.
         let now = context.reconciler.host().clock.now();
         context.broker.release_all_but(&agent, report.lease, now).await?;
+        context.link.settled(&agent, &report.run_id);
     }
     if heard != Heard::Nothing {
         context.reconciler.nudge(Key::Agent(agent.clone()));
@@ -118,7 +121,7 @@ async fn poll(
         let announcement = told.borrow_and_update().clone();
         inbox.borrow_and_update();
         let queued = context.broker.queued(&agent).await?;
-        let Announcement { config, paused } = announcement;
+        let Announcement { config, paused } = announcement.clone();
         let can_work = report.turn == TurnState::Idle
             && report.lease.is_none()
             && report.config_error.is_none()
@@ -127,7 +130,7 @@ async fn poll(
             config.is_some() && config != report.config || paused != (report.turn == TurnState::Paused);
         let now = Instant::now();
         if queued > 0 && can_work || differs && grace || now >= until || *context.shutdown.borrow() {
-            context.link.told(&agent, &report.run_id);
+            context.link.told(&agent, &report.run_id, announcement);
             return Ok(Json(PollResponse {
                 inbox: queued,
                 config,
@@ -228,37 +231,37 @@ async fn send(
     Ok(Json(sent))
 }
 
-/// The allow-list, a manager, or whoever asked: those an agent may write to.
+/// The allow-list, a manager, or whoever asked: those an agent may write to. What is deployed decides, as the ledger
+/// has it: what the last pass saw may be older, and a daemon that has just started has seen nothing.
 async fn may_write(
     context: &Context,
     agent: &AgentName,
     to: &Address,
     reply_to: Option<u64>,
 ) -> ApiResult<bool> {
-    let (listed, managers) = {
-        let views = context.reconciler.views();
-        let config = views
-            .agents
-            .get(agent)
-            .and_then(|view| view.status.config.clone());
-        let listed = config.and_then(|config| config.recipients);
-        let is_manager = |name: &AgentName| {
-            views
-                .agents
-                .get(name)
-                .is_some_and(|v| v.status.role == Role::Manager)
-        };
-        let manager = matches!(to, Address::Agent(name) if is_manager(name));
-        (listed, manager)
-    };
+    let ledger = context.reconciler.ledger();
+    let deployed = ledger.record(agent).await?.and_then(|record| record.deployed);
+    // Without a deployment nobody has allowed anything yet.
+    let listed = deployed.map_or_else(|| Some(BTreeSet::new()), |d| d.output.config.recipients);
     let Some(listed) = listed else { return Ok(true) };
-    if managers || listed.contains(to) {
+    if listed.contains(to) || is_manager(context, to).await? {
         return Ok(true);
     }
     match reply_to {
         Some(id) => Ok(context.broker.asked_by(agent, id).await?.as_ref() == Some(to)),
         None => Ok(false),
     }
+}
+
+async fn is_manager(context: &Context, to: &Address) -> ApiResult<bool> {
+    let Address::Agent(name) = to else {
+        return Ok(false);
+    };
+    let record = context.reconciler.ledger().record(name).await?;
+    let role = record
+        .and_then(|record| record.deployed)
+        .map(|d| d.output.config.role);
+    Ok(role == Some(Role::Manager))
 }
 
 async fn bundle(State(door): State<AgentContext>) -> ApiResult<Response> {
@@ -358,3 +361,6 @@ async fn receive(path: &Utf8PathBuf, body: Body) -> ApiResult<()> {
     }
     file.flush().await.map_err(io)
 }
+
+#[cfg(test)]
+mod tests;

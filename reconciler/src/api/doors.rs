@@ -57,8 +57,8 @@ fn bind(path: &Utf8Path, mode: u32) -> Result<UnixListener, DoorError> {
         source,
     };
     // Bound under a name nobody connects to, given its mode, then moved into place: at no time can others connect.
-    let draft = Utf8PathBuf::from(format!("{path}~"));
-    check_path(&draft)?;
+    // That name is no longer than any socket's.
+    let draft = path.with_file_name("new");
     match std::fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
         _ => {}
@@ -123,8 +123,13 @@ impl AgentDoors {
 
     /// Closes the door of an agent that is gone.
     pub fn close(&mut self, agent: &AgentName) {
-        if let Some(task) = self.open.remove(agent) {
-            task.abort();
+        let Some(task) = self.open.remove(agent) else {
+            return;
+        };
+        task.abort();
+        let socket = self.context.layout.agent_socket(agent);
+        if let Err(error) = std::fs::remove_file(&socket) {
+            tracing::debug!(agent = %agent, error = error.to_string(), "the socket was not removed");
         }
     }
 

@@ -1,7 +1,9 @@
 //! Errors at the edge: the whole chain goes to the log, one sentence and the next command go to the peer.
 
 use axum::Json;
+use axum::body::to_bytes;
 use axum::http::StatusCode;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use shared::wire_error::{ErrorCode, WireError};
 
@@ -14,6 +16,9 @@ use crate::ledger::{DecideError, LedgerError};
 /// An error on its way out.
 #[derive(Debug)]
 pub struct ApiError(pub WireError);
+
+/// The longest refusal of the framework that is passed on, in bytes.
+const MAX_REASON: usize = 4096;
 
 /// What handlers return.
 pub type ApiResult<T> = Result<T, ApiError>;
@@ -51,6 +56,40 @@ impl IntoResponse for ApiError {
         };
         (status, Json(self.0)).into_response()
     }
+}
+
+/// Refusals that the framework makes before a handler runs (no such method, a body that is no JSON, a path that is no
+/// UTF-8) get the one shape that all errors have. Their status stays.
+pub async fn in_one_shape(response: Response) -> Response {
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    let is_json = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/json");
+    if !is_error || is_json {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let code = match status {
+        StatusCode::NOT_FOUND => ErrorCode::NotFound,
+        StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::TooLarge,
+        _ if status.is_client_error() => ErrorCode::BadRequest,
+        _ => ErrorCode::Internal,
+    };
+    let text = to_bytes(body, MAX_REASON).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let message = match (text.trim(), status.canonical_reason()) {
+        ("", reason) => reason.unwrap_or("the request is refused").to_owned(),
+        (text, _) => text.to_owned(),
+    };
+    let answer = Json(WireError::new(code, message)).into_response();
+    // What else was said stays true, such as which methods are allowed.
+    for (name, value) in answer.headers() {
+        parts.headers.insert(name, value.clone());
+    }
+    parts.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(parts, answer.into_body())
 }
 
 impl From<LedgerError> for ApiError {

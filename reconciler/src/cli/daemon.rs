@@ -74,6 +74,10 @@ pub struct DemoArgs {
     /// Begin anew: remove what an earlier demo left there
     #[arg(long)]
     pub fresh: bool,
+    // For those who play the demo's story with a daemon of their own.
+    /// Print the demo's spec and end
+    #[arg(long, hide = true)]
+    pub print_spec: bool,
     #[command(flatten)]
     pub logging: LogArgs,
 }

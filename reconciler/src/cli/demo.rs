@@ -7,24 +7,43 @@ use serde_json::json;
 use shared::admin_api::{EventPage, OperatorMessage};
 use shared::agent_api::SendResponse;
 use shared::event::Event;
+use shared::gate::{Gate, GateState};
 use tokio::sync::watch;
 
 use super::client::Client;
 use super::daemon::{DemoArgs, LogArgs, ServeArgs};
 use super::error::CliError;
 use super::exit::Exit;
+use super::look::Look;
 use super::page::{Page, Tone};
 use super::ui::Ui;
-use crate::control::serve::{AtEnd, serve_until, wait_for_signal};
+
+use crate::control::serve::{AtEnd, ServeError, check_free, clear, serve_until, wait_for_signal};
+use crate::host::Clock as _;
+use crate::host::clock::SystemClock;
 use crate::host::folders::write_atomic;
+use crate::host::layout::MAX_SOCKET_PATH;
 
 /// How long the daemon may take to come up.
 const UP_WITHIN: Duration = Duration::from_secs(15);
 /// How often news is asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// What happens all the time; `hive events` has it.
+const QUIET: [&str; 6] = [
+    "specAccepted",
+    "gateAutoApproved",
+    "built",
+    "spawned",
+    "started",
+    "passedProbation",
+];
+
 /// Runs the demo until Ctrl-C.
 pub(super) async fn run(ui: &mut Ui, args: DemoArgs) -> Result<Exit, CliError> {
+    if args.print_spec {
+        return ui.raw_json(&demo_spec()).map(|()| Exit::Done);
+    }
     let log = if args.logging.log == "info" {
         "warn".to_owned()
     } else {
@@ -36,7 +55,6 @@ pub(super) async fn run(ui: &mut Ui, args: DemoArgs) -> Result<Exit, CliError> {
     }
     .init();
     let dir = camino::absolute_utf8(&args.dir).map_err(|source| unusable(&args.dir, &source))?;
-    prepare(&dir, args.fresh)?;
     let serve = ServeArgs {
         spec: dir.join("hive.json"),
         state: dir.join("state"),
@@ -44,6 +62,7 @@ pub(super) async fn run(ui: &mut Ui, args: DemoArgs) -> Result<Exit, CliError> {
         harness: None,
         logging: args.logging,
     };
+    prepare(&dir, &serve, args.fresh).await?;
     let socket = serve.run.join("admin.sock");
     let (tell, shutdown) = watch::channel(false);
     let daemon = tokio::spawn(serve_until(serve, shutdown, AtEnd::StopAgents));
@@ -70,36 +89,55 @@ fn unusable(dir: &Utf8Path, error: &dyn std::fmt::Display) -> CliError {
     ))
 }
 
-fn prepare(dir: &Utf8Path, fresh: bool) -> Result<(), CliError> {
+/// Makes the folder ready. Nothing in it is touched while another demo runs there.
+async fn prepare(dir: &Utf8Path, serve: &ServeArgs, fresh: bool) -> Result<(), CliError> {
     use std::os::unix::fs::DirBuilderExt as _;
     let failed = |error: std::io::Error| unusable(dir, &error);
-    let spec = dir.join("hive.json");
-    if fresh && dir.exists() {
+    let socket = serve.run.join("agents/queen/sock/hive.sock~");
+    if socket.as_str().len() > MAX_SOCKET_PATH {
+        let why = format!(
+            "a socket in it would have a path of {} bytes, and {MAX_SOCKET_PATH} are possible",
+            socket.as_str().len()
+        );
+        return Err(unusable(dir, &why));
+    }
+    if fresh && dir.exists() && !serve.spec.exists() {
         // Only what an earlier demo made is removed.
-        if !spec.exists() {
-            return Err(unusable(
-                dir,
-                &"it holds no earlier demo, so nothing in it is removed",
-            ));
-        }
-        for folder in ["state", "run"] {
-            match std::fs::remove_dir_all(dir.join(folder)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
-            }
-        }
-        std::fs::remove_file(&spec).map_err(failed)?;
+        return Err(unusable(
+            dir,
+            &"it holds no earlier demo, so nothing in it is removed",
+        ));
     }
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)
         .map_err(failed)?;
-    if !spec.exists() {
+    let free = if fresh {
+        clear(serve).await
+    } else {
+        check_free(serve).await
+    };
+    free.map_err(|error| taken(dir, serve, &error))?;
+    if fresh || !serve.spec.exists() {
         let text = format!("{:#}\n", demo_spec());
-        write_atomic(&spec, text.as_bytes(), 0o644).map_err(|error| unusable(dir, &error.chain()))?;
+        write_atomic(&serve.spec, text.as_bytes(), 0o644).map_err(|error| unusable(dir, &error.chain()))?;
     }
     Ok(())
+}
+
+fn taken(dir: &Utf8Path, serve: &ServeArgs, error: &ServeError) -> CliError {
+    let ServeError::Taken { pid, .. } = error else {
+        return unusable(dir, &crate::error_chain(error));
+    };
+    let pid = pid
+        .as_ref()
+        .map_or_else(String::new, |pid| format!(" (process {pid})"));
+    let socket = super::text::shell_word(serve.run.join("admin.sock").as_str());
+    CliError::Daemon(format!(
+        "a demo runs in {dir} already{pid}: look at it with `hive --socket {socket} status`, \
+         end it with Ctrl-C there, or give this one another folder with --dir"
+    ))
 }
 
 /// The spec of the demo, as a user would write one.
@@ -143,7 +181,7 @@ pub(super) fn demo_spec() -> serde_json::Value {
     })
 }
 
-type DaemonTask = tokio::task::JoinHandle<Result<(), crate::control::serve::ServeError>>;
+type DaemonTask = tokio::task::JoinHandle<Result<(), ServeError>>;
 
 async fn story(
     ui: &mut Ui,
@@ -155,12 +193,17 @@ async fn story(
     let Some(mut after) = up(&client, daemon).await? else {
         return Ok(());
     };
-    ui.page(&intro(socket, dir))?;
+    let look = Look {
+        now: SystemClock.now(),
+        socket: Some(socket.to_string()),
+    };
     let message = OperatorMessage {
         body: "begin".to_owned(),
         dedupe: Some("demo-begin".to_owned()),
     };
-    begin(&client, &message, daemon).await?;
+    let again = begin(&client, &message, daemon).await?;
+    ui.page(&intro(&look, dir, again))?;
+    remind(ui, &client, &look).await?;
     while !daemon.is_finished() {
         let page = client
             .get::<EventPage>(&format!("/v1/events?after={after}"))
@@ -168,7 +211,7 @@ async fn story(
             .view;
         for event in page.events {
             after = event.seq;
-            let page = told(&event, socket);
+            let page = told(&event, &look);
             if !page.as_ansi().is_empty() {
                 ui.page(&page)?;
             }
@@ -193,44 +236,69 @@ async fn up(client: &Client, daemon: &DaemonTask) -> Result<Option<u64>, CliErro
     }
 }
 
-/// The first message can only be sent once its recipient is registered.
-async fn begin(client: &Client, message: &OperatorMessage, daemon: &DaemonTask) -> Result<(), CliError> {
+/// Sends the first message, as soon as its recipient is registered. Says whether an earlier run has sent it.
+async fn begin(client: &Client, message: &OperatorMessage, daemon: &DaemonTask) -> Result<bool, CliError> {
     let began = tokio::time::Instant::now();
     loop {
         match client
             .post::<SendResponse>("/v1/agents/queen/messages", message)
             .await
         {
-            Ok(_) => return Ok(()),
+            Ok(reply) => return Ok(reply.view.duplicate),
             Err(error) if began.elapsed() > UP_WITHIN || daemon.is_finished() => return Err(error),
             Err(_) => tokio::time::sleep(LOOK_EVERY).await,
         }
     }
 }
 
-fn intro(socket: &Utf8Path, dir: &Utf8Path) -> Page {
+/// Says what an earlier run of the demo left to decide.
+async fn remind(ui: &mut Ui, client: &Client, look: &Look) -> Result<(), CliError> {
+    let gates = client.get::<Vec<Gate>>("/v1/gates").await?.view;
+    for gate in gates.iter().filter(|gate| gate.state == GateState::Open) {
+        let mut page = Page::default();
+        let what = format!("gate {} ({}) still waits for you:", gate.id, gate.view.summary);
+        page.line([Tone::Warn.of("◆ "), Tone::Strong.of(what)]);
+        for verb in ["show", "approve", "deny"] {
+            let command = format!("hive gate {verb} {}", gate.id);
+            page.line(["    ".into(), look.command(&command)]);
+        }
+        ui.page(&page)?;
+    }
+    Ok(())
+}
+
+fn intro(look: &Look, dir: &Utf8Path, again: bool) -> Page {
     let mut page = Page::default();
     page.line([Tone::Strong.of("A hive of three scripted agents: queen (the manager), alice and bob.")]);
     page.line([format!("Everything is in {dir}; no model is called, nothing leaves this machine.").into()]);
-    page.line([format!("In another terminal: hive --socket {socket} status").into()]);
-    page.line(["Ctrl-C ends it. Now queen asks alice to take over the garden.".into()]);
+    page.line(["In another terminal: ".into(), look.command("hive status")]);
+    page.line([if again {
+        "Ctrl-C ends it. It goes on where an earlier run ended; --fresh begins anew."
+    } else {
+        "Ctrl-C ends it. Now queen asks alice to take over the garden."
+    }
+    .into()]);
     page.line(["".into()]);
     page
 }
 
 /// What an event is to somebody who watches.
-fn told(event: &Event, socket: &Utf8Path) -> Page {
+fn told(event: &Event, look: &Look) -> Page {
     let mut page = Page::default();
     let tone = match event.level {
         shared::event::Level::Info => Tone::Plain,
         shared::event::Level::Warning => Tone::Warn,
         shared::event::Level::Alert => Tone::Strong,
     };
-    let quiet = ["gateAutoApproved", "built", "spawned", "gateApproved"];
-    if quiet.contains(&event.kind.as_str()) {
+    if QUIET.contains(&event.kind.as_str()) {
         return page;
     }
-    page.line([Tone::Good.of("• "), tone.of(&event.message)]);
+    let mark = match event.kind.as_str() {
+        "gateOpened" => Tone::Warn.of("◆ "),
+        "messageToOperator" => Tone::Info.of("» "),
+        _ => Tone::Good.of("• "),
+    };
+    page.line([mark, tone.of(&event.message)]);
     if event.kind == "gateOpened" {
         let gate = event
             .data
@@ -239,8 +307,9 @@ fn told(event: &Event, socket: &Utf8Path) -> Page {
             .unwrap_or_default();
         page.line(["".into()]);
         page.line([Tone::Strong.of("  It is your turn. Look at what would happen, then decide:")]);
-        page.line([format!("    hive --socket {socket} gate show {gate}").into()]);
-        page.line([format!("    hive --socket {socket} gate approve {gate}").into()]);
+        for verb in ["show", "approve", "deny"] {
+            page.line(["    ".into(), look.command(&format!("hive gate {verb} {gate}"))]);
+        }
         page.line(["".into()]);
     }
     page

@@ -65,12 +65,12 @@ pub(crate) enum CliError {
         why: String,
     },
     /// A gate that is not open.
-    #[error("gate {gate} is {state}: there is nothing to decide")]
+    #[error("gate {gate} {how}: there is nothing to decide")]
     NotOpen {
         /// The gate.
         gate: GateId,
-        /// Its state.
-        state: &'static str,
+        /// How it ended.
+        how: String,
     },
     /// The message is empty or too long.
     #[error("{0}")]
@@ -203,7 +203,7 @@ impl CliError {
             Self::NotUnderstood { .. } | Self::BadEvent(_) => {
                 "compare `hive --version` with the version in `hive status --json`".to_owned()
             }
-            Self::GateMoved { gate, .. } => format!("it moved: run `hive gate show {gate}` again"),
+            Self::GateMoved { gate, .. } => format!("see what it asks for now with `hive gate show {gate}`"),
             Self::NotOpen { gate, .. } => format!("see how it ended with `hive gate show {gate}`"),
             Self::BadSpec { .. } => "mend the file, then check it again".to_owned(),
             Self::Refused(_)

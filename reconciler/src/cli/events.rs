@@ -16,6 +16,8 @@ use super::{Session, words};
 
 /// Events asked for at once.
 const PAGE: u64 = 500;
+/// How wide the column of names is; most are shorter.
+const NAME_WIDTH: usize = 8;
 /// The first and the longest wait before the stream is opened again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -25,6 +27,9 @@ pub(super) struct EventsArgs {
     /// Follow: show new events as they happen, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
+    /// Show routine, too: gates that the policy approved by itself
+    #[arg(long)]
+    all: bool,
     /// Begin after this event instead of showing the last few
     #[arg(long, value_name = "SEQ")]
     after: Option<u64>,
@@ -44,6 +49,10 @@ pub(super) struct EventsArgs {
 struct Cursor {
     epoch: Option<String>,
     after: u64,
+    /// Whether routine is shown.
+    all: bool,
+    /// How many routine events were left out.
+    left_out: usize,
 }
 
 impl Cursor {
@@ -60,7 +69,10 @@ impl Cursor {
 }
 
 pub(super) async fn run(session: &mut Session<'_>, args: EventsArgs) -> Result<Exit, CliError> {
-    let mut cursor = Cursor::default();
+    let mut cursor = Cursor {
+        all: args.all || session.ui.is_json(),
+        ..Cursor::default()
+    };
     match args.after {
         Some(after) => cursor.after = after,
         None => {
@@ -98,7 +110,7 @@ async fn once(session: &mut Session<'_>, mut cursor: Cursor) -> Result<Exit, Cli
         }
         // Without progress there is nothing more to come, whatever `last` says.
         if cursor.after >= page.last || cursor.after == before {
-            return Ok(Exit::Done);
+            return left_out(session, cursor.left_out).map(|()| Exit::Done);
         }
     }
 }
@@ -163,13 +175,32 @@ fn show(session: &mut Session<'_>, cursor: &mut Cursor, event: &Event) -> Result
     if event.seq <= cursor.after {
         return Ok(());
     }
+    cursor.after = event.seq;
+    if is_routine(event) && !cursor.all {
+        cursor.left_out += 1;
+        return Ok(());
+    }
     session.ui.show_line(event, || {
         let mut page = Page::default();
-        page.line(spans(event));
+        page.line(spans(event, NAME_WIDTH));
         page
-    })?;
-    cursor.after = event.seq;
-    Ok(())
+    })
+}
+
+/// Whether nobody but an auditor wants to see it: what the approval led to has an event of its own.
+pub(super) fn is_routine(event: &Event) -> bool {
+    event.kind == "gateAutoApproved"
+}
+
+fn left_out(session: &mut Session<'_>, count: usize) -> Result<(), CliError> {
+    if count == 0 {
+        return Ok(());
+    }
+    let mut page = Page::default();
+    let gates = super::text::count(count, "gate");
+    let text = format!("{gates} that the policy approved by itself: see them with --all");
+    page.line([Tone::Faint.of(text)]);
+    session.ui.page(&page)
 }
 
 fn another_epoch(session: &mut Session<'_>) -> Result<(), CliError> {
@@ -178,21 +209,23 @@ fn another_epoch(session: &mut Session<'_>) -> Result<(), CliError> {
         .note("the daemon has another ledger now; its events are shown from the first one")
 }
 
-/// An event on one line.
-pub(super) fn spans(event: &Event) -> [Span; 7] {
-    let (tone, mark) = match event.level {
-        Level::Info => (Tone::Plain, "  "),
-        Level::Warning => (Tone::Warn, "! "),
-        Level::Alert => (Tone::Bad, "✗ "),
+/// An event on one line; names are padded to `width`.
+pub(super) fn spans(event: &Event, width: usize) -> [Span; 6] {
+    let (tone, mark) = match (event.level, event.kind.as_str()) {
+        (_, "gateOpened") => (Tone::Warn, "◆ "),
+        (Level::Info, _) => (Tone::Plain, "  "),
+        (Level::Warning, _) => (Tone::Warn, "! "),
+        (Level::Alert, _) => (Tone::Bad, "✗ "),
     };
+    let agent = event.agent.as_ref();
+    let length = agent.map_or("(hive)".len(), |name| name.as_str().len());
     [
         Tone::Faint.of(format!("{:>6}  {}  ", event.seq, stamp(event.at))),
         tone.of(mark),
-        words::agent(event.agent.as_ref()),
+        words::agent(agent),
+        " ".repeat(width.saturating_sub(length)).into(),
         "  ".into(),
-        Tone::Info.of(&event.kind),
-        "  ".into(),
-        tone.of(&event.message),
+        tone.of(words::without_name(&event.message, agent)),
     ]
 }
 
@@ -206,17 +239,18 @@ mod tests {
         let mut event = fixtures::event(7);
         event.message = "two\nlines \x1b[1m".to_owned();
         let mut page = Page::default();
-        page.line(spans(&event));
-        insta::assert_snapshot!(fixtures::plain(&page), @r"
-             7  2026-01-02 11:57:00Z  ✗ alice  gateOpened  two␊lines ␛[1m
-        ");
+        page.line(spans(&event, 0));
+        assert_eq!(
+            fixtures::plain(&page),
+            "     7  2026-01-02 11:57:00Z  ◆ alice  two␊lines ␛[1m\n"
+        );
     }
 
     #[test]
     fn another_epoch_begins_at_its_first_event() {
         let mut cursor = Cursor {
-            epoch: None,
             after: 5,
+            ..Cursor::default()
         };
         assert!(cursor.stays_in("a"));
         assert!(cursor.stays_in("a"));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use shared::admin_api::Explanation;
+use shared::admin_api::{Cause, Explanation};
 use shared::{AgentName, GateId};
 
 use super::client::segment;
@@ -66,23 +66,36 @@ pub(super) async fn run(session: &mut Session<'_>, args: ExplainArgs) -> Result<
 fn render(explanation: &Explanation, look: &Look) -> Page {
     let mut page = Page::default();
     page.line([Tone::Strong.of(&explanation.object)]);
-    for (depth, sentence) in explanation.chain.iter().enumerate() {
+    for (depth, cause) in explanation.chain.iter().enumerate() {
         // A hostile or broken chain must not push the text off the screen.
         let indent = "  ".repeat(depth.min(8) + 1);
         let why = if depth == 0 { "" } else { "because " };
-        page.line([indent.into(), Tone::Faint.of(why), sentence.as_str().into()]);
+        page.line([
+            indent.into(),
+            Tone::Faint.of(why),
+            cause.text.as_str().into(),
+            Tone::Faint.of(when(cause, look)),
+        ]);
     }
-    if !explanation.waiting.is_empty() {
-        page.heading("Waiting");
+    // The chain follows the first wait.
+    if let [_, others @ ..] = explanation.waiting.as_slice()
+        && !others.is_empty()
+    {
+        page.heading("It also waits");
         let agent: Option<AgentName> = explanation.object.parse().ok();
-        for waiting in &explanation.waiting {
-            words::blocked(&mut page, waiting, agent.as_ref(), look);
+        for waiting in others {
+            words::own_wait(&mut page, waiting, agent.as_ref(), look);
         }
     }
-    if !explanation.recent.is_empty() {
+    let mut recent = explanation
+        .recent
+        .iter()
+        .filter(|event| !events::is_routine(event))
+        .peekable();
+    if recent.peek().is_some() {
         page.heading("Recent events");
-        for event in &explanation.recent {
-            page.line(events::spans(event));
+        for event in recent {
+            page.line(events::spans(event, 0));
         }
     }
     if !explanation.next.is_empty() {
@@ -92,6 +105,20 @@ fn render(explanation: &Explanation, look: &Look) -> Page {
         }
     }
     page
+}
+
+/// How old a cause is, and when it passes.
+fn when(cause: &Cause, look: &Look) -> String {
+    let since = cause.since.map(|at| look.relative(at));
+    let until = cause
+        .until
+        .map(|at| format!("at the latest {}", look.relative(at)));
+    let times: Vec<String> = since.into_iter().chain(until).collect();
+    if times.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", times.join(", "))
+    }
 }
 
 #[cfg(test)]
@@ -113,16 +140,12 @@ mod tests {
         let page = render(&fixtures::explanation(), &fixtures::look());
         insta::assert_snapshot!(fixtures::plain(&page), @r"
         alice
-          alice is out of sync
-            because proposal 2 is not deployed
-              because gate 3 is open
-
-        Waiting
-          alice  deploy proposal 2 - waits on gate 3 (deployWidens)
-            → hive gate show 3
+          alice is out of sync: deploy proposal 2 (3 m ago)
+            because deploy proposal 2 waits on gate 3 (deployWidens)
+              because gate 3 is open: nobody has decided yet (3 m ago)
 
         Recent events
-            41  2026-01-02 11:57:00Z  ✗ alice  gateOpened  gate 41 is open
+            41  2026-01-02 11:57:00Z  ◆ alice  gate 41 is open
 
         Next
           hive gate show 3

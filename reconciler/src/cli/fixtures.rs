@@ -212,7 +212,11 @@ pub(super) fn event(seq: u64) -> Event {
 pub(super) fn explanation_json() -> Value {
     json!({
         "object": "alice",
-        "chain": ["alice is out of sync", "proposal 2 is not deployed", "gate 3 is open"],
+        "chain": [
+            { "text": "alice is out of sync: deploy proposal 2", "since": "2026-01-02T11:57:00Z" },
+            { "text": "deploy proposal 2 waits on gate 3 (deployWidens)" },
+            { "text": "gate 3 is open: nobody has decided yet", "since": "2026-01-02T11:57:00Z" },
+        ],
         "waiting": [{ "what": "deploy proposal 2", "on": { "on": "gate", "gate": 3, "class": "deployWidens" },
                       "hint": "hive gate show 3" }],
         "recent": [event_json(41)],

@@ -26,7 +26,7 @@ pub(super) enum GateCommand {
     /// Show everything needed to decide
     Show {
         /// The gate's number
-        #[arg(value_name = "N")]
+        #[arg(value_name = "N", value_parser = gate_id)]
         gate: GateId,
     },
     /// Approve exactly what the gate shows now
@@ -39,7 +39,7 @@ pub(super) enum GateCommand {
 #[derive(Debug, clap::Args)]
 pub(super) struct DecideArgs {
     /// The gate's number
-    #[arg(value_name = "N")]
+    #[arg(value_name = "N", value_parser = gate_id)]
     gate: GateId,
     /// Decide only if this is still the digest of what is asked for
     #[arg(long)]
@@ -87,13 +87,13 @@ async fn decide(session: &mut Session<'_>, args: DecideArgs, approve: bool) -> R
         let why = format!("it asks for {} now, not for {demanded}", gate.digest);
         return Err(CliError::GateMoved { gate: id, why });
     }
+    let look = session.look();
     if gate.state != GateState::Open {
         return Err(CliError::NotOpen {
             gate: id,
-            state: gate.state.as_str(),
+            how: ended(&gate, &look),
         });
     }
-    let look = session.look();
     session.ui.page(&show::brief(&gate, &look))?;
     let request = DecisionRequest {
         approve,
@@ -113,6 +113,31 @@ async fn decide(session: &mut Session<'_>, args: DecideArgs, approve: bool) -> R
     })?;
     session.ui.show(&reply.raw, || decided(&reply.view))?;
     Ok(Exit::Done)
+}
+
+/// How a gate came not to be open, as the end of a sentence.
+fn ended(gate: &Gate, look: &Look) -> String {
+    let mut how = match &gate.decision {
+        Some(decision) => {
+            let verb = if decision.approve { "approved" } else { "denied" };
+            format!("was {verb} by {} {}", decision.by, look.relative(decision.at))
+        }
+        None => format!("is {}", gate.state.as_str()),
+    };
+    if let Some(why) = &gate.ended_because {
+        how.push_str(&format!(" and has ended ({why})"));
+    } else if gate.completed_at.is_some() {
+        how.push_str(" and carried out");
+    }
+    how
+}
+
+/// A gate's number, alone or as in `gate/3`.
+fn gate_id(text: &str) -> Result<GateId, String> {
+    text.strip_prefix("gate/")
+        .unwrap_or(text)
+        .parse()
+        .map_err(|_| "a gate has a number; see them with `hive gate list`".to_owned())
 }
 
 fn decided(gate: &Gate) -> Page {

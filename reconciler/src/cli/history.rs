@@ -14,20 +14,40 @@ use super::{Session, words};
 pub(super) struct HistoryArgs {
     /// Show only this agent's history
     agent: Option<AgentName>,
+    /// Show routine, too: what the policy approved by itself
+    #[arg(long)]
+    all: bool,
     /// Show at most this many entries
     #[arg(short = 'n', long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
 }
 
 pub(super) async fn run(session: &mut Session<'_>, args: HistoryArgs) -> Result<Exit, CliError> {
-    let mut path = format!("/v1/history?limit={}", args.limit);
+    let all = args.all || session.ui.is_json();
+    // Every step has its automatic approval; there must be enough left without them.
+    let limit = if all {
+        args.limit
+    } else {
+        args.limit.saturating_mul(3)
+    };
+    let mut path = format!("/v1/history?limit={limit}");
     if let Some(agent) = &args.agent {
         path.push_str(&format!("&agent={agent}"));
     }
     let reply = session.client.get::<Vec<HistoryEntry>>(&path).await?;
     let look = session.look();
-    session.ui.show(&reply.raw, || render(&reply.view, &look))?;
+    session.ui.show(&reply.raw, || {
+        let mut entries = reply.view;
+        entries.retain(|entry| all || !is_routine(entry));
+        entries.truncate(usize::try_from(args.limit).unwrap_or(usize::MAX));
+        render(&entries, &look)
+    })?;
     Ok(Exit::Done)
+}
+
+/// Whether the policy decided it; what was done about it has an entry of its own.
+fn is_routine(entry: &HistoryEntry) -> bool {
+    entry.kind == "decision" && entry.summary.starts_with("policy:")
 }
 
 fn render(entries: &[HistoryEntry], look: &Look) -> Page {
@@ -40,12 +60,13 @@ fn render(entries: &[HistoryEntry], look: &Look) -> Page {
     for entry in entries {
         let digest = entry.digest.as_ref().map_or("", |digest| digest.short());
         let gate = entry.gate.map_or_else(String::new, |id| format!(" (gate {id})"));
+        let summary = words::without_name(&entry.summary, entry.agent.as_ref());
         table.row([
             Tone::Faint.of(look.relative(entry.at)),
             words::agent(entry.agent.as_ref()),
             entry.kind.as_str().into(),
             Tone::Faint.of(digest),
-            Tone::Plain.of(format!("{}{gate}", entry.summary)),
+            Tone::Plain.of(format!("{summary}{gate}")),
         ]);
     }
     page.table(&table);

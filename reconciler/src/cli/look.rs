@@ -32,6 +32,17 @@ impl Look {
         span(self.now.duration_since(since))
     }
 
+    /// A hint, in which commands are as they must be typed.
+    pub(crate) fn hint(&self, hint: &str) -> Span {
+        match &self.socket {
+            None => hint.into(),
+            Some(_) if hint.starts_with("hive ") => self.command(hint),
+            Some(socket) => hint
+                .replace("`hive ", &format!("`hive --socket {} ", shell_word(socket)))
+                .into(),
+        }
+    }
+
     /// A command line as it must be typed.
     pub(crate) fn command(&self, command: &str) -> Span {
         let text = match (&self.socket, command.strip_prefix("hive ")) {

@@ -1,7 +1,9 @@
 //! `hive plan`: what would be done, in the order in which an operator should read it.
 
-use shared::AgentName;
-use shared::plan::{EffectClass, PlanView, StepView};
+use std::collections::BTreeSet;
+
+use shared::plan::{EffectClass, PlanView, StepView, Waiting, WaitingOn};
+use shared::{AgentName, GateId};
 
 use super::error::CliError;
 use super::exit::{Exit, Facts, exit};
@@ -9,6 +11,16 @@ use super::look::Look;
 use super::page::{Page, Table, Tone};
 use super::text::count;
 use super::{Session, of_agent, words};
+
+/// The kinds of step that change nothing but the books.
+const BOOKKEEPING: [&str; 6] = [
+    "setPhase",
+    "probationClock",
+    "markGood",
+    "noteFailure",
+    "clearFailures",
+    "projectRef",
+];
 
 /// Arguments of `hive plan`.
 #[derive(Debug, clap::Args)]
@@ -34,10 +46,10 @@ enum Part {
 }
 
 impl Part {
-    fn of(step: &StepView) -> Self {
+    fn of(step: &StepView, gate: Option<GateId>) -> Self {
         if step.effect == EffectClass::Destructive {
             Self::Destructive
-        } else if step.gate.is_some() {
+        } else if gate.is_some() {
             Self::Gated
         } else {
             Self::Other
@@ -47,13 +59,20 @@ impl Part {
 
 fn render(plans: &[PlanView], look: &Look) -> Page {
     let mut page = Page::default();
+    if plans
+        .iter()
+        .all(|plan| plan.steps.is_empty() && plan.waiting.is_empty())
+    {
+        page.line([Tone::Good.of("✓ "), "nothing to do".into()]);
+        return page;
+    }
     let mut counts = Vec::new();
     for (part, title, noun) in [
         (Part::Destructive, "Destructive", "destructive"),
         (Part::Gated, "Behind a gate", "behind a gate"),
         (Part::Other, "Steps", ""),
     ] {
-        let found = steps(&mut page, plans, part, title);
+        let found = steps(&mut page, plans, part, title, look);
         if found > 0 && part != Part::Other {
             counts.push(format!("{found} {noun}"));
         }
@@ -62,41 +81,51 @@ fn render(plans: &[PlanView], look: &Look) -> Page {
     if blocked > 0 {
         counts.push(format!("{blocked} blocked"));
     }
-    let all: usize = plans.iter().map(|plan| plan.steps.len()).sum();
-    let unchanged = plans
-        .iter()
-        .filter(|plan| plan.steps.is_empty() && plan.waiting.is_empty());
-    match unchanged.count() {
-        0 => {}
-        n => counts.push(format!("{n} unchanged")),
-    }
     page.gap();
-    let total = if all == 0 {
-        "nothing to do".to_owned()
-    } else {
-        count(all, "step")
+    let total = match plans.iter().map(|plan| plan.steps.len()).sum() {
+        0 => "no step is due".to_owned(),
+        all => count(all, "step"),
     };
     let detail = if counts.is_empty() { "" } else { ": " };
     page.line([format!("{total}{detail}{}", counts.join(", ")).into()]);
     page
 }
 
-fn steps(page: &mut Page, plans: &[PlanView], part: Part, title: &str) -> usize {
+/// The gate that a step waits at, whether its approval or still its decision is missing.
+fn gate_of(plan: &PlanView, step: &StepView) -> Option<GateId> {
+    let at = |waiting: &Waiting| match waiting.on {
+        WaitingOn::Gate { gate, .. } if waiting.what == step.summary => Some(gate),
+        _ => None,
+    };
+    step.gate.or_else(|| plan.waiting.iter().find_map(at))
+}
+
+/// Whether a step only writes down what happened: one line is enough for all of them.
+fn is_bookkeeping(step: &StepView) -> bool {
+    BOOKKEEPING.contains(&step.kind.as_str())
+}
+
+fn steps(page: &mut Page, plans: &[PlanView], part: Part, title: &str, look: &Look) -> usize {
     let mut table = Table::default();
-    let mut found = 0;
-    for step in plans
+    let mut gates = BTreeSet::new();
+    let (mut found, mut folded) = (0, 0);
+    let all = plans
         .iter()
-        .flat_map(|plan| &plan.steps)
-        .filter(|step| Part::of(step) == part)
-    {
+        .flat_map(|plan| plan.steps.iter().map(|step| (step, gate_of(plan, step))));
+    for (step, gate) in all.filter(|(step, gate)| Part::of(step, *gate) == part) {
         found += 1;
+        if part == Part::Other && is_bookkeeping(step) {
+            folded += 1;
+            continue;
+        }
+        gates.extend(gate);
         let (tone, symbol) = match step.effect {
             EffectClass::Additive => (Tone::Good, "+"),
             EffectClass::Restart => (Tone::Info, "~"),
             EffectClass::Destructive => (Tone::Bad, "-"),
             EffectClass::RunsAgentCode => (Tone::Warn, "!"),
         };
-        let permission = match (step.gate, step.gate_class) {
+        let permission = match (gate, step.gate_class) {
             (Some(gate), Some(class)) => Tone::Warn.of(format!("◆ gate {gate} ({class})")),
             (Some(gate), None) => Tone::Warn.of(format!("◆ gate {gate}")),
             (None, Some(class)) => Tone::Faint.of(class.as_str()),
@@ -105,9 +134,8 @@ fn steps(page: &mut Page, plans: &[PlanView], part: Part, title: &str) -> usize 
         table.row([
             tone.of(symbol),
             words::agent(step.agent.as_ref()),
-            tone.of(&step.kind),
-            Tone::Faint.of(step.effect.as_str()),
             Tone::Plain.of(&step.summary),
+            Tone::Faint.of(step.effect.as_str()),
             permission,
         ]);
     }
@@ -115,18 +143,34 @@ fn steps(page: &mut Page, plans: &[PlanView], part: Part, title: &str) -> usize 
         page.heading(title);
         page.table(&table);
     }
+    for gate in gates {
+        let show = look.command(&format!("hive gate show {gate}"));
+        page.line([Tone::Faint.of("    → "), show]);
+    }
+    if folded > 0 {
+        let noun = if folded == 1 { "note" } else { "notes" };
+        page.line([Tone::Faint.of(format!("  and {folded} {noun} in the ledger and the repo's tags"))]);
+    }
     found
 }
 
+/// What waits, except at gates that stand beside their steps already.
 fn blocked(page: &mut Page, plans: &[PlanView], look: &Look) -> usize {
-    let found = plans.iter().map(|plan| plan.waiting.len()).sum();
-    if found > 0 {
-        page.heading("Blocked");
-        for plan in plans {
-            for waiting in &plan.waiting {
-                words::blocked(page, waiting, plan.agent.as_ref(), look);
-            }
+    let waits = plans.iter().flat_map(|plan| {
+        let shown: BTreeSet<GateId> = plan.steps.iter().filter_map(|step| gate_of(plan, step)).collect();
+        let rest = plan.waiting.iter().filter(move |waiting| match waiting.on {
+            WaitingOn::Gate { gate, .. } => !shown.contains(&gate),
+            _ => true,
+        });
+        rest.map(|waiting| (plan.agent.as_ref(), waiting))
+    });
+    let mut found = 0;
+    for (agent, waiting) in waits {
+        if found == 0 {
+            page.heading("Blocked");
         }
+        found += 1;
+        words::blocked(page, waiting, agent, look);
     }
     found
 }
@@ -141,30 +185,28 @@ mod tests {
         let page = render(&fixtures::plans(), &fixtures::look());
         insta::assert_snapshot!(fixtures::plain(&page), @r"
         Destructive
-          -  bob  archive  destructive  archive the state of bob  ◆ gate 4 (archive)
+          -  bob  archive the state of bob  destructive  ◆ gate 4 (archive)
+            → hive gate show 4
 
         Behind a gate
-          !  alice  deploy  runs agent code  deploy proposal 2  ◆ gate 3 (deployWidens)
+          !  alice  deploy proposal 2  runs agent code  ◆ gate 3 (deployWidens)
+            → hive gate show 3
 
         Steps
-          +  alice  tag  additive  write tag proposal/2
+          +  alice  write tag proposal/2  additive
 
         Blocked
-          alice  deploy proposal 2 - waits on gate 3 (deployWidens)
-            → hive gate show 3
           carol  start - tries again in 30 s after 3 failures: no sandbox
           carol  build - stalled: agent.json: unknown field `modle`
             → hive retry carol
 
-        3 steps: 1 destructive, 1 behind a gate, 3 blocked, 1 unchanged
+        3 steps: 1 destructive, 1 behind a gate, 2 blocked
         ");
     }
 
     #[test]
     fn an_empty_plan_is_one_line() {
         let page = render(&[], &fixtures::look());
-        insta::assert_snapshot!(fixtures::plain(&page), @r"
-        nothing to do
-        ");
+        assert_eq!(fixtures::plain(&page), "✓ nothing to do\n");
     }
 }

@@ -152,7 +152,8 @@ fn trouble(page: &mut Page, agents: &[AgentStatus]) {
     {
         return;
     }
-    page.heading("Trouble");
+    let broken = agents.iter().any(|agent| !agent.faults.is_empty());
+    page.heading(if broken { "Trouble" } else { "Notices" });
     for agent in agents {
         let faults = agent.faults.iter().map(|text| Tone::Bad.of(text));
         let notices = agent.notices.iter().map(|text| Tone::Warn.of(text));
@@ -266,7 +267,7 @@ mod tests {
           queen  ✓ in sync      ✓ healthy  · idle           idle      0
           alice  ≠ out of sync  ✓ healthy  ◆ awaiting gate  thinking  2
 
-        Trouble
+        Notices
           alice  runs without a sandbox
 
         2 agents, 1 waits on gate 3
@@ -287,7 +288,7 @@ mod tests {
           ^[1mqueen^[0m  ^[32m✓ in sync^[0m      ^[32m✓ healthy^[0m  ^[2m· idle^[0m           idle      ^[2m0^[0m
           ^[1malice^[0m  ^[33m≠ out of sync^[0m  ^[32m✓ healthy^[0m  ^[33m◆ awaiting gate^[0m  thinking  2
 
-        ^[1mTrouble^[0m
+        ^[1mNotices^[0m
           ^[1malice^[0m  ^[33mruns without a sandbox^[0m
 
         2 agents, 1 waits on gate 3

@@ -62,8 +62,13 @@ pub(crate) fn escape_json(document: &str) -> String {
     out
 }
 
-/// A digest or commit id in the length people compare; any other text as it is.
+/// A digest or commit id in the length people compare, also at the end of a path; any other text as it is.
 pub(crate) fn short_id(text: &str) -> String {
+    if let Some((_, name)) = text.rsplit_once('/')
+        && name.parse::<Digest>().is_ok()
+    {
+        return short_id(name);
+    }
     if let Ok(digest) = text.parse::<Digest>() {
         let encoding = text.len() - digest.hex().len();
         return format!("{}{}", &text[..encoding], digest.short());
@@ -145,6 +150,10 @@ mod tests {
     fn only_identities_are_cut_short() {
         let hex = "0123456789abcdef".repeat(4);
         assert_eq!(short_id(&format!("config1-{hex}")), "config1-0123456789ab");
+        assert_eq!(
+            short_id(&format!("/var/lib/x/systems/system1-{hex}")),
+            "system1-0123456789ab"
+        );
         assert_eq!(short_id(&hex[..40]), "0123456789");
         assert_eq!(short_id("/nix/store/abc-system"), "/nix/store/abc-system");
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::error::CliError;
+use super::look::Look;
 use super::page::{Page, Tone};
 use super::text::escape_json;
 
@@ -128,7 +129,7 @@ impl Ui {
     }
 
     /// Reports why the command failed. When even that fails there is nobody left to tell.
-    pub(crate) fn error(&mut self, error: &CliError) {
+    pub(crate) fn error(&mut self, error: &CliError, look: &Look) {
         let error = error.to_wire();
         let text = if self.form == Form::Json {
             let text = serde_json::to_string(&error).unwrap_or_else(|_| error.message.clone());
@@ -137,7 +138,7 @@ impl Ui {
             let mut page = Page::default();
             page.line([Tone::Bad.of("error:"), " ".into(), error.message.as_str().into()]);
             if let Some(hint) = &error.hint {
-                page.line([Tone::Info.of("hint:"), " ".into(), hint.as_str().into()]);
+                page.line([Tone::Info.of("hint:"), " ".into(), look.hint(hint)]);
             }
             page.as_ansi().to_owned()
         };

@@ -131,17 +131,32 @@ pub(crate) fn way_out(waiting: &Waiting, agent: Option<&AgentName>) -> Option<St
     })
 }
 
-/// A blocked thing with its reason and its way out.
+/// A text without the agent's name before it, where the name stands beside it anyway.
+pub(crate) fn without_name<'a>(text: &'a str, agent: Option<&AgentName>) -> &'a str {
+    agent
+        .and_then(|name| text.strip_prefix(name.as_str())?.strip_prefix(": "))
+        .unwrap_or(text)
+}
+
+/// A blocked thing with its agent, its reason and its way out.
 pub(crate) fn blocked(page: &mut Page, waiting: &Waiting, agent: Option<&AgentName>, look: &Look) {
-    let name = self::agent(agent);
-    page.line([
-        "  ".into(),
-        name,
-        "  ".into(),
+    wait(page, &[self::agent(agent), "  ".into()], waiting, agent, look);
+}
+
+/// The same on a page that is about this agent alone.
+pub(crate) fn own_wait(page: &mut Page, waiting: &Waiting, agent: Option<&AgentName>, look: &Look) {
+    wait(page, &[], waiting, agent, look);
+}
+
+fn wait(page: &mut Page, name: &[Span], waiting: &Waiting, agent: Option<&AgentName>, look: &Look) {
+    let mut line = vec![Span::from("  ")];
+    line.extend_from_slice(name);
+    line.extend([
         waiting.what.as_str().into(),
         Tone::Faint.of(" - "),
         waits(&waiting.on, look),
     ]);
+    page.line(line);
     if let Some(command) = way_out(waiting, agent) {
         page.line([Tone::Faint.of("    → "), look.command(&command)]);
     }

@@ -6,7 +6,7 @@ use shared::AgentName;
 use shared::admin_api::DiffEntry;
 use shared::event::Level;
 use shared::gate::GateState;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::reconciler::{PassError, Reconciler, Requeue};
 use super::views::AgentView;
@@ -21,7 +21,7 @@ use crate::model::step::Action;
 use crate::observe;
 use crate::plan::agent::Inputs;
 use crate::plan::schedule::{Schedule, schedule};
-use crate::plan::{Plan, agent as planner, refs, status, view};
+use crate::plan::{Plan, agent as planner, refs, status, support, view};
 use crate::spec::Accepted;
 
 /// A pass that carries out more steps than this is going round in circles.
@@ -31,13 +31,16 @@ const MAX_DIFF: usize = 64 * 1024;
 
 impl Reconciler {
     pub(super) async fn agent_pass(&self, name: &AgentName) -> Result<Requeue, PassError> {
-        let Some(accepted) = self.accepted() else {
-            return Ok(Requeue::default());
-        };
-        let Some(facts) = self.facts(&accepted) else {
-            return Ok(Requeue::default());
-        };
+        // The right to one build, or to one start or stop.
+        let mut held: Option<SemaphorePermit<'_>> = None;
         for _ in 0..MAX_ROUNDS {
+            // Afresh each round: a build takes long enough for the operator to change spec and policy meanwhile.
+            let Some(accepted) = self.accepted() else {
+                return Ok(Requeue::default());
+            };
+            let Some(facts) = self.facts(&accepted) else {
+                return Ok(Requeue::default());
+            };
             let Some(ledger) = self.ledger.agent(name).await? else {
                 self.views().agents.remove(name);
                 return Ok(Requeue::default());
@@ -75,8 +78,24 @@ impl Reconciler {
                 });
             };
             self.record(&ledger, &plan, ready).await?;
-            let _permit = self.permit(&ready.planned.step.action).await;
+            if let Some(class) = self.class(&ready.planned.step.action)
+                && held.is_none()
+            {
+                let free = class.try_acquire();
+                let waited = free.is_err();
+                // The semaphores are never closed.
+                held = if waited {
+                    class.acquire().await.ok()
+                } else {
+                    free.ok()
+                };
+                if waited {
+                    // While it waited for its turn the world went on: with the permit in hand, look again.
+                    continue;
+                }
+            }
             execute::step(&self.host, &self.ledger, &ledger, ready, facts.watched_since).await?;
+            drop(held.take());
         }
         Err(PassError::Restless(MAX_ROUNDS))
     }
@@ -188,15 +207,13 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Keeps steps of one class from crowding the machine. Held only while the step is carried out.
-    async fn permit(&self, action: &Action) -> Option<SemaphorePermit<'_>> {
-        let class = match action {
-            Action::Build { .. } => &self.builds,
-            Action::Start { .. } | Action::Stop { .. } | Action::Restart { .. } => &self.transitions,
-            _ => return None,
-        };
-        // The semaphores are never closed.
-        class.acquire().await.ok()
+    /// What keeps steps of one class from crowding the machine.
+    fn class(&self, action: &Action) -> Option<&Semaphore> {
+        match action {
+            Action::Build { .. } => Some(&self.builds),
+            Action::Start { .. } | Action::Stop { .. } | Action::Restart { .. } => Some(&self.transitions),
+            _ => None,
+        }
     }
 
     fn show(
@@ -221,12 +238,9 @@ impl Reconciler {
         if let Some(why) = self.host.runtime.unsandboxed() {
             status.notices.push(format!("it runs without a sandbox: {why}"));
         }
-        let limits = &inputs.spec.map(|spec| spec.limits.clone()).unwrap_or_default();
-        if *limits != shared::spec::LimitsSpec::default() {
-            status
-                .notices
-                .push("its limits are not enforced: the process runtime has no cgroups".to_owned());
-        }
+        status
+            .notices
+            .extend(inputs.spec.map(support::of_agent).unwrap_or_default());
         let plan_view = plan.view(scheduled.waiting.clone())?;
         let diff = diff(inputs, plan);
         views.agents.insert(

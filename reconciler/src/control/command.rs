@@ -13,7 +13,7 @@ use crate::execute::{event, plain_mark};
 use crate::host::Imported;
 use crate::ledger::{DecideError, LedgerError};
 use crate::model::change::Change;
-use crate::model::records::{AgentLedger, AgentLife, Override, Overrides, Proposal};
+use crate::model::records::{AgentLedger, AgentLife, Override, Proposal};
 
 /// Proposals of one agent that may be open at once.
 const MAX_OPEN_PROPOSALS: usize = 8;
@@ -91,30 +91,25 @@ impl Reconciler {
             .and_then(|accepted| accepted.spec.agents.get(name).map(|spec| spec.run));
         let now = self.host.clock.now();
         let before = ledger.overrides.run.as_ref().filter(|o| o.holds(now));
-        let effective = before.map(|o| o.value).or(declared);
-        if effective == Some(run) && because.until.is_none() {
+        // What the spec says anyway needs no override.
+        let value = (declared != Some(run)).then(|| overriding(run, &because, now));
+        if !differs(before, value.as_ref()) {
             return Ok(false);
         }
-        // What the spec says anyway needs no override.
-        let value = if declared == Some(run) {
-            None
-        } else {
-            Some(overriding(run, &because, now))
-        };
         let word = match run {
             RunState::Running => "started",
             RunState::Paused => "paused",
             RunState::Stopped => "stopped",
         };
-        let overrides = Overrides {
+        let change = Change::RunOverride {
+            uid: ledger.record.uid,
             run: value,
-            ..ledger.overrides.clone()
         };
         self.command(
             &ledger,
-            overrides,
+            change,
             "runOverridden",
-            format!("{name} is to be {word}"),
+            format!("{name} is to be {word}{}", until_when(&because)),
             &because,
         )
         .await?;
@@ -128,12 +123,13 @@ impl Reconciler {
     pub async fn suspend(&self, name: &AgentName, because: Because) -> Result<bool, CommandError> {
         let ledger = self.command_on(name).await?;
         let suspended = Some(overriding((), &because, self.host.clock.now()));
-        let overrides = Overrides {
+        let change = Change::Suspension {
+            uid: ledger.record.uid,
             suspended,
-            ..ledger.overrides.clone()
         };
-        let message = format!("{name} is suspended: nothing is changed about it");
-        self.command(&ledger, overrides, "suspended", message, &because)
+        let until = until_when(&because);
+        let message = format!("{name} is suspended{until}: nothing is changed about it");
+        self.command(&ledger, change, "suspended", message, &because)
             .await?;
         Ok(true)
     }
@@ -147,18 +143,12 @@ impl Reconciler {
         if ledger.overrides.suspended.is_none() {
             return Ok(false);
         }
-        let overrides = Overrides {
+        let change = Change::Suspension {
+            uid: ledger.record.uid,
             suspended: None,
-            ..ledger.overrides.clone()
         };
-        self.command(
-            &ledger,
-            overrides,
-            "resumed",
-            format!("{name} is resumed"),
-            &because,
-        )
-        .await?;
+        self.command(&ledger, change, "resumed", format!("{name} is resumed"), &because)
+            .await?;
         Ok(true)
     }
 
@@ -186,12 +176,15 @@ impl Reconciler {
         Ok(true)
     }
 
-    /// Forgets failures, quarantines and failed builds, so that everything is tried again.
+    /// Forgets failures, quarantines, failed builds and denials of what the spec asks for, so that everything is tried
+    /// again.
     ///
     /// # Errors
     /// When there is no such agent, or the ledger fails.
     pub async fn retry(&self, name: &AgentName, because: Because) -> Result<bool, CommandError> {
-        let ledger = self.command_on(name).await?;
+        // Archiving a removed agent can fail too.
+        let ledger = self.ledger.agent(name).await?;
+        let ledger = ledger.ok_or_else(|| CommandError::NoAgent(name.clone()))?;
         let now = self.host.clock.now();
         let note = by_whom(format!("{name}: everything that failed is tried again"), &because);
         let changes = vec![
@@ -289,7 +282,7 @@ impl Reconciler {
     async fn command(
         &self,
         ledger: &AgentLedger,
-        overrides: Overrides,
+        change: Change,
         kind: &'static str,
         message: String,
         because: &Because,
@@ -297,10 +290,7 @@ impl Reconciler {
         let now = self.host.clock.now();
         let name = &ledger.record.name;
         let changes = vec![
-            Change::Overrides {
-                uid: ledger.record.uid,
-                overrides,
-            },
+            change,
             Change::Event {
                 agent: Some(name.clone()),
                 level: Level::Info,
@@ -316,6 +306,13 @@ impl Reconciler {
     }
 }
 
+/// Whether one override has another effect than the other. The same until another time has: what ends by itself is
+/// not what stays.
+fn differs(before: Option<&Override<RunState>>, after: Option<&Override<RunState>>) -> bool {
+    let effect = |o: &Override<RunState>| (o.value, o.until);
+    before.map(effect) != after.map(effect)
+}
+
 fn overriding<T>(value: T, because: &Because, now: Timestamp) -> Override<T> {
     Override {
         value,
@@ -324,6 +321,12 @@ fn overriding<T>(value: T, because: &Because, now: Timestamp) -> Override<T> {
         since: now,
         until: because.until,
     }
+}
+
+fn until_when(because: &Because) -> String {
+    because.until.map_or_else(String::new, |at| {
+        format!(" until {}", at.strftime("%Y-%m-%d %H:%M:%SZ"))
+    })
 }
 
 fn by_whom(message: String, because: &Because) -> String {
@@ -355,5 +358,29 @@ fn info(ledger: &AgentLedger, proposal: &Proposal) -> ProposalInfo {
             .marks
             .get(&ProposalPhase::Proposed)
             .map_or(Timestamp::UNIX_EPOCH, |mark| mark.at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stop(until: Option<Timestamp>) -> Override<RunState> {
+        let because = Because {
+            by: "unix:root".to_owned(),
+            reason: String::new(),
+            until,
+        };
+        overriding(RunState::Stopped, &because, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_stop_that_stays_replaces_one_that_ends_by_itself() {
+        let (nap, stays) = (stop(Some(Timestamp::MAX)), stop(None));
+        assert!(differs(Some(&nap), Some(&stays)));
+        assert!(differs(Some(&stays), Some(&nap)));
+        assert!(differs(Some(&stays), None), "a start takes the stop back");
+        assert!(!differs(Some(&stays), Some(&stays)));
+        assert!(!differs(None, None));
     }
 }

@@ -1,6 +1,6 @@
 //! One pass over the hive: the spec file, the register of agents, removals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use camino::Utf8Path;
@@ -13,6 +13,7 @@ use shared::spec::Spec;
 use super::reconciler::{Key, PassError, Reconciler, Requeue, lock};
 use crate::execute;
 use crate::gate::revalidate;
+use crate::ledger::Listing;
 use crate::model::change::Change;
 use crate::model::records::{AgentLife, AgentOrigin, AgentRecord};
 use crate::plan::hive as planner;
@@ -32,7 +33,7 @@ impl Reconciler {
         };
         let mut others = self.register(&accepted).await?;
         for _ in 0..MAX_ROUNDS {
-            let records = self.ledger.agents().await?.complete()?;
+            let records = self.ledger.agents().await?.items;
             let declared = declared_names(&accepted);
             let plan = planner::plan(&facts, &records, &declared)?;
             let gates = self.ledger.hive_gates().await?;
@@ -59,6 +60,8 @@ impl Reconciler {
             let Some(ready) = scheduled.ready.first() else {
                 others.sort();
                 others.dedup();
+                // Only now are they sure to be looked at.
+                self.views().spec_seen = Some((accepted.digest.clone(), accepted.agent_faults.clone()));
                 return Ok(Requeue {
                     at: scheduled.wake_at,
                     others,
@@ -91,6 +94,9 @@ impl Reconciler {
         let unchanged = previous.as_deref().is_some_and(|previous| *previous == *accepted);
         if !unchanged || first {
             self.note_spec(previous.as_deref(), &accepted).await?;
+            if let Some(spec) = accepted.in_force() {
+                self.limit_builds(spec.builder.max_builds);
+            }
             *lock(&self.accepted) = Some(Arc::clone(&accepted));
         }
         Ok(accepted)
@@ -151,6 +157,8 @@ impl Reconciler {
         }
         if !faults.is_empty() && faults != faults_before {
             let first = faults.first().cloned().unwrap_or_default();
+            // A fault of the file as a whole names the file itself.
+            let first = first.trim_start_matches(&format!("{}: ", accepted.path));
             let more = faults.len() - 1;
             let more = if more == 0 {
                 String::new()
@@ -167,7 +175,7 @@ impl Reconciler {
             event(
                 Level::Info,
                 "specMended",
-                format!("{}: no faults any more", accepted.path),
+                format!("{}: the spec has no faults any more", accepted.path),
             );
         }
         if !changes.is_empty() {
@@ -180,10 +188,20 @@ impl Reconciler {
     /// that should be looked at.
     async fn register(&self, accepted: &Accepted) -> Result<Vec<Key>, PassError> {
         let now = self.host.clock.now();
-        let records = self.ledger.agents().await?.complete()?;
+        let Listing {
+            items: records,
+            undecodable,
+        } = self.ledger.agents().await?;
+        // A row that cannot be read is an agent all the same: it is shown by its own pass and holds up nobody else.
+        let unreadable: BTreeSet<AgentName> = undecodable.into_iter().filter_map(|row| row.agent).collect();
         let by_name: BTreeMap<&AgentName, &AgentRecord> = records.iter().map(|r| (&r.name, r)).collect();
         let mut changes = Vec::new();
-        for name in accepted.spec.agents.keys() {
+        for name in accepted
+            .spec
+            .agents
+            .keys()
+            .filter(|name| !unreadable.contains(*name))
+        {
             match by_name.get(name) {
                 None => {
                     let uid = self.host.ids.agent_uid();
@@ -213,12 +231,9 @@ impl Reconciler {
         if !changes.is_empty() {
             self.ledger.apply(changes).await?;
         }
-        let changed = {
-            let mut views = self.views();
-            let changed = views.spec_seen.as_ref() != Some(&accepted.digest);
-            views.spec_seen = Some(accepted.digest.clone());
-            changed
-        };
+        // A faulty entry may leave the digest as it was, but its agent is to be shown with the fault.
+        let seen = Some((accepted.digest.clone(), accepted.agent_faults.clone()));
+        let changed = self.views().spec_seen != seen;
         if !changed {
             return Ok(Vec::new());
         }
@@ -258,5 +273,7 @@ fn spec_faults(accepted: &Accepted) -> Vec<Waiting> {
         },
         hint: hint.clone(),
     };
-    accepted.faults.iter().map(fault).collect()
+    // Those of agents too: one that is new has no status of its own in which they could be shown.
+    let of_agents = accepted.agent_faults.values().flatten();
+    accepted.faults.iter().chain(of_agents).map(fault).collect()
 }

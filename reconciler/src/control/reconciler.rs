@@ -10,9 +10,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::views::Views;
 use crate::execute::ExecuteError;
-use crate::host::Host;
+use crate::host::{Host, HostError};
 use crate::ledger::{Ledger, LedgerError};
-use crate::plan::HiveFacts;
+use crate::plan::{HiveFacts, support};
 use crate::spec::Accepted;
 
 /// Something to reconcile.
@@ -45,9 +45,15 @@ pub enum PassError {
     /// A value has no canonical form.
     #[error(transparent)]
     NotCanonical(#[from] NotCanonical),
+    /// Something outside could not be observed.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// The planner broke a rule: its plan is not carried out.
     #[error("the plan breaks an invariant and is not carried out: {0}")]
     Invariant(String),
+    /// The program has a fault that ended the pass in the middle.
+    #[error("a fault of the program ended the pass; the log has the place, please report it")]
+    Panicked,
     /// A pass did not come to rest.
     #[error("no rest after {0} rounds: something undoes what this pass does")]
     Restless(usize),
@@ -71,6 +77,7 @@ pub struct Reconciler {
     pub(super) accepted: Mutex<Option<Arc<Accepted>>>,
     pub(super) views: Mutex<Views>,
     pub(super) builds: Semaphore,
+    max_builds: Mutex<usize>,
     pub(super) transitions: Semaphore,
     nudges: mpsc::UnboundedSender<Key>,
 }
@@ -81,8 +88,9 @@ impl Reconciler {
         let (nudges, nudged) = mpsc::unbounded_channel();
         let now = host.clock.now();
         let reconciler = Self {
-            // Raised to the spec's `maxBuilds` when a spec is accepted.
-            builds: Semaphore::new(2),
+            // The spec's `maxBuilds`, once there is a spec.
+            builds: Semaphore::new(0),
+            max_builds: Mutex::new(0),
             transitions: Semaphore::new(settings.max_transitions.max(1)),
             accepted: Mutex::new(None),
             views: Mutex::new(Views::new(now)),
@@ -137,6 +145,35 @@ impl Reconciler {
         }
     }
 
+    /// Lets this many builds run at once. Builds that run already are not cut short.
+    pub(super) fn limit_builds(&self, most: u32) {
+        let most = usize::try_from(most).unwrap_or(usize::MAX).max(1);
+        let mut now = lock(&self.max_builds);
+        if most > *now {
+            self.builds.add_permits(most - *now);
+            *now = most;
+        } else {
+            *now -= self.builds.forget_permits(*now - most);
+        }
+    }
+
+    /// Looks at every agent's container once, in one go: running agents are adopted. No step is taken before that.
+    ///
+    /// # Errors
+    /// When they cannot be observed; then nothing is known, and nothing may be done.
+    pub async fn first_inventory(&self) -> Result<usize, PassError> {
+        let names: Vec<AgentName> = self
+            .ledger
+            .agents()
+            .await?
+            .items
+            .into_iter()
+            .map(|r| r.name)
+            .collect();
+        self.host.runtime.observe(&names).await?;
+        Ok(names.len())
+    }
+
     /// What planning needs to know of the hive; `None` while no spec is in force.
     pub(super) fn facts(&self, accepted: &Accepted) -> Option<HiveFacts> {
         let spec = accepted.in_force()?;
@@ -150,23 +187,9 @@ impl Reconciler {
             operator: spec.operator.clone(),
             policy: spec.policy.clone(),
             harness,
-            unsupported: unsupported(spec),
+            unsupported: support::unsupported(spec),
             watched_since: self.watched_since,
         })
-    }
-}
-
-/// Why this daemon cannot run agents of this spec.
-fn unsupported(spec: &shared::spec::Spec) -> Option<String> {
-    use shared::spec::{BuilderKind, RuntimeKind};
-    match (spec.runtime.kind, spec.builder.kind) {
-        (RuntimeKind::Nspawn, _) => {
-            Some("runtime.kind \"nspawn\" is not part of this version yet: write \"process\"".to_owned())
-        }
-        (_, BuilderKind::Nix) => {
-            Some("builder.kind \"nix\" is not part of this version yet: write \"plain\"".to_owned())
-        }
-        (RuntimeKind::Process, BuilderKind::Plain) => None,
     }
 }
 

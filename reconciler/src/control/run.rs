@@ -1,11 +1,14 @@
 //! The shell around the loop: timers, tasks, shutdown. Decides nothing.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use shared::event::Level;
+use shared::plan::{Waiting, WaitingOn};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -16,7 +19,9 @@ use crate::model::change::Change;
 use crate::queue::Queue;
 
 /// Passes that may run at once.
-const MAX_PASSES: usize = 32;
+///
+/// Passes are cheap, and those that wait for a build or a start hold one of these; what is dear has limits of its own.
+const MAX_PASSES: usize = 256;
 /// Everything is looked at this often, whether anything was heard of it or not; spread by up to a quarter.
 const RESYNC_SECS: i64 = 300;
 
@@ -36,6 +41,9 @@ pub async fn run(
         resync_at: None,
         reconciler,
     };
+    if !shell.first_inventory(&mut shutdown).await {
+        return;
+    }
     shell.resync().await;
     loop {
         shell.start_passes();
@@ -91,6 +99,41 @@ impl Shell {
         self.reconciler.host().clock.now()
     }
 
+    /// Waits until every agent's container could be observed once. Returns false when the daemon ends before that.
+    async fn first_inventory(&mut self, shutdown: &mut watch::Receiver<bool>) -> bool {
+        for tries in 1_u32.. {
+            let error = match self.reconciler.first_inventory().await {
+                Ok(agents) => {
+                    tracing::info!(agents, "first inventory is complete");
+                    return true;
+                }
+                Err(error) => crate::error_chain(&error),
+            };
+            tracing::error!(
+                error,
+                tries,
+                "the agents cannot be observed: nothing is done until they can"
+            );
+            let on = WaitingOn::StaleInventory {
+                source: "runtime".to_owned(),
+                error: Some(error),
+            };
+            let waiting = Waiting {
+                what: "every agent".to_owned(),
+                on,
+                hint: None,
+            };
+            self.reconciler.views().hive_waiting = vec![waiting];
+            let now = self.now();
+            let pause = backoff(tries, self.reconciler.host().ids.jitter(), now).duration_since(now);
+            tokio::select! {
+                () = tokio::time::sleep(Duration::try_from(pause).unwrap_or(Duration::ZERO)) => {}
+                _ = shutdown.wait_for(|end| *end) => return false,
+            }
+        }
+        false
+    }
+
     fn start_passes(&mut self) {
         let now = self.now();
         while self.passes.len() < MAX_PASSES {
@@ -101,7 +144,9 @@ impl Shell {
             let reconciler = Arc::clone(&self.reconciler);
             let key = popped.key;
             self.passes.spawn(async move {
-                let outcome = reconciler.reconcile(&key).await;
+                // A key whose pass is lost would count as running for good, and never be looked at again.
+                let pass = AssertUnwindSafe(reconciler.reconcile(&key)).catch_unwind();
+                let outcome = pass.await.unwrap_or(Err(PassError::Panicked));
                 (key, outcome)
             });
         }

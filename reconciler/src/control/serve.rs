@@ -34,6 +34,11 @@ use crate::spec;
 /// How often what is too old is deleted from the ledger.
 const PRUNE_EVERY: Duration = Duration::from_secs(6 * 3600);
 
+/// How often the lock of the one daemon is asked for.
+const LOCK_TRIES: u32 = 10;
+/// How long between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -122,7 +127,7 @@ pub async fn serve_until(
     at_end: AtEnd,
 ) -> Result<(), ServeError> {
     let layout = prepare(&args)?;
-    let _lock = take_lock(&layout)?;
+    let _lock = take_lock(&layout).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids = Arc::new(RandomIds);
     let ledger = Ledger::open(&layout.ledger(), clock.now(), ids.hive_id())
@@ -184,7 +189,9 @@ pub async fn serve_until(
     keeper.abort();
     if at_end == AtEnd::StopAgents {
         for record in ledger.agents().await?.items {
-            host.runtime.stop(&record.name).await?;
+            if let Err(error) = host.runtime.stop(&record.name).await {
+                tracing::error!(agent = %record.name, error = error.chain(), "the agent could not be stopped");
+            }
         }
     }
     remove_socket(&layout.admin_socket());
@@ -294,8 +301,66 @@ fn prepare(args: &ServeArgs) -> Result<Layout, ServeError> {
     Ok(layout)
 }
 
+/// Makes sure that a daemon with these arguments would be the only one in its folders.
+///
+/// # Errors
+/// When another has them, or they cannot be used.
+pub async fn check_free(args: &ServeArgs) -> Result<(), ServeError> {
+    take_lock(&prepare(args)?).await.map(drop)
+}
+
+/// Removes all that an earlier daemon with these arguments left: agents that still run, then its files.
+///
+/// # Errors
+/// When a daemon has the folders, or an agent cannot be stopped; then nothing is removed.
+pub async fn clear(args: &ServeArgs) -> Result<(), ServeError> {
+    let layout = prepare(args)?;
+    let _lock = take_lock(&layout).await?;
+    // Stopping needs no sandbox.
+    let sandbox = Sandbox::None {
+        why: "nothing is started".to_owned(),
+    };
+    let runtime = ProcessRuntime::new(ProcessOptions {
+        layout: layout.clone(),
+        sandbox,
+        launcher: Vec::new(),
+        grace: DEFAULT_GRACE,
+        unsafe_no_sandbox: false,
+        clock: Arc::new(SystemClock),
+        notify: Arc::new(|_| {}),
+    })?;
+    for entry in entries(&layout.agents())? {
+        if let Some(agent) = entry.file_name().and_then(|name| name.parse::<AgentName>().ok()) {
+            runtime.stop(&agent).await?;
+        }
+    }
+    // The lock is held to the end, so its file stays.
+    let lock = layout.lock();
+    let left = entries(layout.state())?.into_iter().chain(entries(layout.run())?);
+    for path in left.filter(|path| *path != lock) {
+        let removed = if path.is_dir() && !path.is_symlink() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        removed.map_err(io_error("remove", &path))?;
+    }
+    Ok(())
+}
+
+fn entries(folder: &Utf8Path) -> Result<Vec<Utf8PathBuf>, ServeError> {
+    let listed = folder.read_dir_utf8().and_then(|entries| {
+        entries
+            .map(|entry| entry.map(|entry| entry.path().to_owned()))
+            .collect()
+    });
+    listed.map_err(io_error("list", folder))
+}
+
 /// Held as long as the daemon runs; the kernel lets go when it dies.
-fn take_lock(layout: &Layout) -> Result<std::fs::File, ServeError> {
+///
+/// One that was killed a moment ago may still be ending, so it is asked for more than once before it is refused.
+async fn take_lock(layout: &Layout) -> Result<std::fs::File, ServeError> {
     let path = layout.lock();
     let mut file = std::fs::OpenOptions::new()
         .read(true)
@@ -304,17 +369,24 @@ fn take_lock(layout: &Layout) -> Result<std::fs::File, ServeError> {
         .truncate(false)
         .open(&path)
         .map_err(io_error("open", &path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let pid = io::read_to_string(&file).ok().map(|text| text.trim().to_owned());
-            let pid = pid.filter(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()));
-            return Err(ServeError::Taken {
-                state: layout.state().to_owned(),
-                pid,
-            });
+    let mut tries = 0;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::WOULDBLOCK) if tries < LOCK_TRIES => {
+                tries += 1;
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let pid = io::read_to_string(&file).ok().map(|text| text.trim().to_owned());
+                let pid = pid.filter(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()));
+                return Err(ServeError::Taken {
+                    state: layout.state().to_owned(),
+                    pid,
+                });
+            }
+            Err(errno) => return Err(io_error("lock", &path)(errno.into())),
         }
-        Err(errno) => return Err(io_error("lock", &path)(errno.into())),
     }
     file.set_len(0).map_err(io_error("write", &path))?;
     writeln!(file, "{}", std::process::id()).map_err(io_error("write", &path))?;

@@ -8,6 +8,8 @@ use shared::admin_api::DiffEntry;
 use shared::plan::{PlanView, Waiting};
 use shared::status::AgentStatus;
 
+use crate::spec::Fault;
+
 /// One agent as its last pass left it.
 #[derive(Debug, Clone)]
 pub struct AgentView {
@@ -34,8 +36,8 @@ pub struct Views {
     pub hive_plan: Option<PlanView>,
     /// What the hive itself waits on.
     pub hive_waiting: Vec<Waiting>,
-    /// The spec whose agents were all nudged.
-    pub spec_seen: Option<shared::Digest>,
+    /// The spec whose agents were all nudged, and the faults they were shown with.
+    pub spec_seen: Option<(shared::Digest, BTreeMap<AgentName, Vec<Fault>>)>,
     /// Passes that could not be finished, by key.
     pub failures: BTreeMap<String, String>,
 }

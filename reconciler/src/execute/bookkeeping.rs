@@ -64,6 +64,7 @@ pub(super) fn changes(
             to: _,
             reason,
         } => deploy::revert(agent, failed, reason, now),
+        Action::Halt { failed, reason } => deploy::halt(agent, failed, reason, now),
         Action::NoteFailure { at, what } => {
             let count = agent.failures.count.saturating_add(1);
             let failures = Failures {
@@ -81,6 +82,15 @@ pub(super) fn changes(
                     now,
                 ),
             ];
+            // Less and less often: an agent that keeps ending must not keep its managers busy.
+            if count.is_power_of_two() {
+                changes.push(Change::NotifyManagers {
+                    about: name.clone(),
+                    body: format!("{name} {what} (time {count} in a row); it is started again by itself"),
+                    dedupe: format!("{uid}:ended:{at}"),
+                    at: now,
+                });
+            }
             if let Some(trial) = &agent.probation {
                 let mut stopped = clocked(trial, false, watched_since, now);
                 stopped.failed_starts = stopped.failed_starts.saturating_add(1);

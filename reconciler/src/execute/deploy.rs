@@ -9,7 +9,7 @@ use shared::agent_api::ProposalPhase;
 use shared::event::Level;
 use shared::{GateId, ProposalNumber};
 
-use super::{Effect, event};
+use super::{Effect, event, told};
 use crate::host::{Host, HostError};
 use crate::model::build::BuildOutput;
 use crate::model::change::Change;
@@ -153,6 +153,35 @@ fn changes(
     changes
 }
 
+/// The changes that stop a narrowed agent whose system failed. What is deployed stays what the spec asks for.
+pub(super) fn halt(agent: &AgentLedger, failed: &str, reason: &str, now: Timestamp) -> Vec<Change> {
+    let (uid, name) = (agent.record.uid, &agent.record.name);
+    let short = crate::plan::view::short_system(failed);
+    let message = format!(
+        "{name}: system {short} failed its probation: {reason}; the one before may do more than the spec allows, so \
+         {name} is stopped"
+    );
+    let quarantine = crate::model::records::Quarantine {
+        reason: reason.to_owned(),
+        since: now,
+    };
+    vec![
+        Change::Probation { uid, probation: None },
+        Change::Quarantine {
+            uid,
+            system: failed.to_owned(),
+            quarantine,
+        },
+        event(name, Level::Alert, "halted", message.clone(), now),
+        Change::Notify {
+            agent: name.clone(),
+            body: message,
+            dedupe: format!("{uid}:halted:{failed}"),
+            at: now,
+        },
+    ]
+}
+
 /// The changes that go back to the last good system.
 pub(super) fn revert(agent: &AgentLedger, failed: &str, reason: &str, now: Timestamp) -> Vec<Change> {
     let record = &agent.record;
@@ -184,13 +213,8 @@ pub(super) fn revert(agent: &AgentLedger, failed: &str, reason: &str, now: Times
             quarantine,
         },
         event(name, Level::Alert, "reverted", message.clone(), now),
-        Change::Notify {
-            agent: name.clone(),
-            body: message,
-            dedupe: format!("{uid}:reverted:{failed}"),
-            at: now,
-        },
     ];
+    changes.extend(told(agent, &message, &format!("reverted:{failed}"), now));
     if let Some(number) = agent.probation.as_ref().and_then(|trial| trial.proposal) {
         let mark = super::plain_mark(now, &format!("failed its probation: {reason}"));
         changes.push(Change::Phase {

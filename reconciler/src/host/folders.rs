@@ -22,7 +22,7 @@ use shared::{AgentName, AgentUid, CommitOid, Digest};
 pub use file::write_atomic;
 pub(crate) use file::{read_bounded, remove_leftovers};
 
-use super::layout::Layout;
+use super::layout::{Layout, MAX_SOCKET_PATH};
 use super::{FolderState, Folders, HostError, LaunchFile};
 
 /// Nobody but the daemon.
@@ -163,6 +163,18 @@ pub(crate) fn read_launch(path: &Utf8Path) -> Result<LaunchFile, HostError> {
 }
 
 fn prepare(layout: &Layout, agent: &AgentName) -> Result<(), HostError> {
+    let socket = layout.agent_socket(agent);
+    // An agent whose door can never open must not be started over and over.
+    if socket.as_str().len() > MAX_SOCKET_PATH {
+        return Err(HostError::refused(
+            agent.as_str(),
+            format!(
+                "its socket path {socket} has {} bytes, at most {MAX_SOCKET_PATH} are possible: choose a shorter \
+                 name, or a shorter --run folder",
+                socket.as_str().len()
+            ),
+        ));
+    }
     let sock = layout.sock(agent);
     for folder in [layout.state(), layout.run()] {
         ensure_base(folder)?;

@@ -25,7 +25,7 @@ pub enum Heard {
     Nothing,
     /// Something new of a run that is known.
     News,
-    /// A run that this daemon had not heard of.
+    /// A run whose predecessors may still hold leases, as far as this daemon knows.
     NewRun,
 }
 
@@ -36,6 +36,8 @@ struct Agent {
     forgotten_run: Option<String>,
     /// The run and the announcement that were last told, so that a harness that cannot follow does not spin.
     told: Option<(String, Announcement)>,
+    /// The run whose predecessors' leases were given back.
+    settled_run: Option<String>,
     announcement: watch::Sender<Announcement>,
 }
 
@@ -66,10 +68,13 @@ impl Link {
         if agent.forgotten_run.as_ref() == Some(&report.run_id) {
             return Heard::Nothing;
         }
+        let settled = agent.settled_run.as_ref() == Some(&report.run_id);
         let heard = match agent.state.as_ref().map(|state| &state.report) {
             Some(last) if last.run_id != report.run_id => Heard::NewRun,
             None => Heard::NewRun,
             Some(last) if report.seq < last.seq => return Heard::Nothing,
+            // The leases of the run before it could not be given back yet.
+            Some(_) if !settled => Heard::NewRun,
             Some(last)
                 if Report {
                     seq: last.seq,
@@ -100,6 +105,13 @@ impl Link {
         heard
     }
 
+    /// Notes that the leases of all runs before this one were given back.
+    pub fn settled(&self, name: &AgentName, run_id: &str) {
+        if let Some(agent) = self.agents().get_mut(name) {
+            agent.settled_run = Some(run_id.to_owned());
+        }
+    }
+
     /// Whether this run was not told yet what is announced now.
     pub fn is_news(&self, name: &AgentName, run_id: &str) -> bool {
         let agents = self.agents();
@@ -110,11 +122,10 @@ impl Link {
         !matches!(&agent.told, Some((run, told)) if run == run_id && *told == *announced)
     }
 
-    /// Notes that this run was told what is announced now.
-    pub fn told(&self, name: &AgentName, run_id: &str) {
+    /// Notes what this run was told: not necessarily what is announced by now.
+    pub fn told(&self, name: &AgentName, run_id: &str, what: Announcement) {
         if let Some(agent) = self.agents().get_mut(name) {
-            let announced = agent.announcement.borrow().clone();
-            agent.told = Some((run_id.to_owned(), announced));
+            agent.told = Some((run_id.to_owned(), what));
         }
     }
 
@@ -181,6 +192,7 @@ mod tests {
         let link = Link::new(Arc::new(SystemClock));
         let alice: AgentName = "alice".parse().unwrap();
         assert_eq!(link.report(&alice, report("one")), Heard::NewRun);
+        link.settled(&alice, "one");
         assert_eq!(
             link.report(&alice, report("one")),
             Heard::Nothing,
@@ -190,6 +202,42 @@ mod tests {
         assert_eq!(link.report(&alice, report("one")), Heard::Nothing);
         assert_eq!(link.state(&alice), None);
         assert_eq!(link.report(&alice, report("two")), Heard::NewRun);
+    }
+
+    #[test]
+    fn a_run_is_new_until_the_leases_of_the_one_before_were_given_back() {
+        let link = Link::new(Arc::new(SystemClock));
+        let alice: AgentName = "alice".parse().unwrap();
+        assert_eq!(link.report(&alice, report("one")), Heard::NewRun);
+        assert_eq!(
+            link.report(&alice, report("one")),
+            Heard::NewRun,
+            "the ledger failed meanwhile"
+        );
+        link.settled(&alice, "one");
+        let next = Report {
+            seq: 1,
+            ..report("one")
+        };
+        assert_eq!(link.report(&alice, next), Heard::Nothing);
+        assert_eq!(link.report(&alice, report("two")), Heard::NewRun);
+        link.settled(&alice, "two");
+    }
+
+    #[test]
+    fn what_is_announced_while_an_answer_is_made_is_still_news() {
+        let link = Link::new(Arc::new(SystemClock));
+        let alice: AgentName = "alice".parse().unwrap();
+        let digest: Digest = format!("config1-{}", "0".repeat(64)).parse().unwrap();
+        link.report(&alice, report("one"));
+        let answered = link.listen(&alice).borrow().clone();
+        link.announce(&alice, &digest, false);
+        link.told(&alice, "one", answered);
+        assert!(link.is_news(&alice, "one"));
+        let answered = link.listen(&alice).borrow().clone();
+        link.told(&alice, "one", answered);
+        assert!(!link.is_news(&alice, "one"));
+        assert!(link.is_news(&alice, "two"), "another run was told nothing");
     }
 
     #[test]
@@ -226,6 +274,7 @@ mod tests {
             ..report("one")
         };
         link.report(&alice, thinking.clone());
+        link.settled(&alice, "one");
         assert_eq!(
             link.report(
                 &alice,

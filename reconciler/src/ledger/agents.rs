@@ -47,6 +47,16 @@ impl Ledger {
         .await
     }
 
+    /// The record of an agent that is not archived.
+    pub async fn record(&self, name: &AgentName) -> Result<Option<AgentRecord>, LedgerError> {
+        let name = name.clone();
+        self.read(move |db| match uid_of(db, &name)? {
+            Some(uid) => Ok(Some(get(db, uid)?)),
+            None => Ok(None),
+        })
+        .await
+    }
+
     /// All there is to know of all agents that are not archived, by name, from one snapshot. An agent of which
     /// any row cannot be read is an entry of `undecodable`.
     pub async fn agent_ledgers(&self) -> Result<Listing<AgentLedger>, LedgerError> {
@@ -98,6 +108,30 @@ pub(super) fn uid_of(db: &Connection, name: &AgentName) -> Result<Option<AgentUi
         [name.as_str()],
         |row| row.parsed("uid"),
     )
+}
+
+/// An agent's overrides; none when it has no row.
+pub(super) fn overrides(db: &Connection, uid: AgentUid) -> Result<Overrides, LedgerError> {
+    let sql = "SELECT uid, doc FROM overrides WHERE uid = ?1";
+    let found = one(db, ("overrides", &["uid"]), sql, [text(&uid)], |row| {
+        row.json("doc")
+    })?;
+    Ok(found.unwrap_or_default())
+}
+
+/// The active agents whose deployed role is manager.
+pub(super) fn managers(db: &Connection) -> Result<Vec<AgentName>, LedgerError> {
+    let found = list(
+        db,
+        AGENTS,
+        "SELECT uid, name FROM agents
+         WHERE life = 'active' AND json_extract(doc, '$.deployed.output.config.role') = 'manager'
+         ORDER BY name",
+        [],
+        |row| row.parsed("name"),
+    )?;
+    // A row that cannot be read is reported by whoever loads the agent; it keeps no other manager from being told.
+    Ok(found.items)
 }
 
 /// Everything about one agent, or about all that are not archived.

@@ -112,10 +112,13 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
             .map(drop)
         }
         Change::Forget { uid } => forget(tx, uid),
-        // What says nothing is no row.
-        Change::Overrides { uid, overrides } => {
-            let doc = (overrides != Overrides::default()).then_some(&overrides);
-            agents::put_doc(tx, "overrides", uid, doc)
+        Change::RunOverride { uid, run } => {
+            let before = agents::overrides(tx, uid)?;
+            put_overrides(tx, uid, &Overrides { run, ..before })
+        }
+        Change::Suspension { uid, suspended } => {
+            let before = agents::overrides(tx, uid)?;
+            put_overrides(tx, uid, &Overrides { suspended, ..before })
         }
         Change::Failures { uid, failures } => {
             let doc = (failures != Failures::default()).then_some(&failures);
@@ -139,6 +142,12 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
                 data,
             },
         ),
+        Change::NotifyManagers {
+            about,
+            body,
+            dedupe,
+            at,
+        } => messages::notify_managers(tx, &about, &body, &dedupe, at),
         Change::Notify {
             agent,
             body,
@@ -185,6 +194,12 @@ fn set_life(tx: &mut Tx<'_>, uid: AgentUid, life: AgentLife) -> Result<(), Ledge
     )
 }
 
+/// What says nothing is no row.
+fn put_overrides(tx: &Tx<'_>, uid: AgentUid, overrides: &Overrides) -> Result<(), LedgerError> {
+    let doc = (*overrides != Overrides::default()).then_some(overrides);
+    agents::put_doc(tx, "overrides", uid, doc)
+}
+
 fn forget(tx: &Tx<'_>, uid: AgentUid) -> Result<(), LedgerError> {
     agents::known(tx, uid)?;
     for sql in [
@@ -192,6 +207,9 @@ fn forget(tx: &Tx<'_>, uid: AgentUid) -> Result<(), LedgerError> {
         "DELETE FROM failures WHERE uid = ?1",
         "DELETE FROM quarantine WHERE uid = ?1",
         "DELETE FROM builds WHERE uid = ?1 AND failed",
+        // What a proposal was denied for stays denied; what the spec asks for is asked about again.
+        "UPDATE gates SET state = 'superseded', ended_because = 'the operator wants to be asked again'
+         WHERE uid = ?1 AND state = 'denied' AND json_extract(doc, '$.proposal') IS NULL",
     ] {
         execute(tx, sql, [uid_or_hive(Some(uid))])?;
     }

@@ -372,6 +372,9 @@ fn record_decision(tx: &mut Tx<'_>, gate: &mut Gate, decision: Decision) -> Resu
             gate.id, gate.view.summary
         );
         tell_agent(tx, gate, &what, "denied", *at)?;
+        if let Some(name) = &gate.agent {
+            messages::notify_managers(tx, name, &what, &format!("gate/{}/denied", gate.id), *at)?;
+        }
     }
     gate.decision = Some(decision);
     Ok(())

@@ -55,6 +55,14 @@ pub(crate) fn undelivered(db: &Connection, to: &Address) -> Result<u64, LedgerEr
     )
 }
 
+/// How many messages wait for each agent that has any.
+pub(crate) fn inboxes(db: &Connection) -> Result<Vec<(String, u64)>, LedgerError> {
+    let mut query =
+        db.prepare_cached("SELECT to_addr, count(*) FROM messages WHERE state = 'queued' GROUP BY to_addr")?;
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Messages that wait for a turn.
 pub(crate) fn queued(db: &Connection, to: &Address) -> Result<u64, LedgerError> {
     count(
@@ -176,6 +184,22 @@ pub(super) fn notify(
             at,
         },
     )?;
+    Ok(())
+}
+
+/// The same message to every manager but the agent it is about.
+pub(super) fn notify_managers(
+    tx: &mut Tx<'_>,
+    about: &AgentName,
+    body: &str,
+    dedupe: &str,
+    at: Timestamp,
+) -> Result<(), LedgerError> {
+    for manager in agents::managers(tx)? {
+        if manager != *about {
+            notify(tx, &manager, body, dedupe, at)?;
+        }
+    }
     Ok(())
 }
 

@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use serde_json::Value;
 use shared::agent_api::ProposalPhase;
 use shared::event::Level;
+use shared::spec::RunState;
 use shared::{AgentName, AgentUid, CommitOid, Digest, ProposalNumber};
 
 use crate::model::records::{
-    AgentLife, AgentOrigin, BuildState, Deployed, Failures, Mark, Overrides, Probation, Proposal, Quarantine,
+    AgentLife, AgentOrigin, BuildState, Deployed, Failures, Mark, Override, Probation, Proposal, Quarantine,
 };
 
 /// One change.
@@ -109,12 +110,19 @@ pub enum Change {
         /// The agent.
         uid: AgentUid,
     },
-    /// The agent's overrides.
-    Overrides {
+    /// The operator's override of whether the agent runs; `None` takes it back.
+    RunOverride {
         /// The agent.
         uid: AgentUid,
-        /// All of them.
-        overrides: Overrides,
+        /// The override.
+        run: Option<Override<RunState>>,
+    },
+    /// The suspension of planning; `None` ends it.
+    Suspension {
+        /// The agent.
+        uid: AgentUid,
+        /// The override.
+        suspended: Option<Override<()>>,
     },
     /// The agent's unasked ends.
     Failures {
@@ -135,6 +143,17 @@ pub enum Change {
         message: String,
         /// More.
         data: Value,
+        /// When.
+        at: Timestamp,
+    },
+    /// A message from the daemon to every manager but the agent it is about.
+    NotifyManagers {
+        /// About whom.
+        about: AgentName,
+        /// One line.
+        body: String,
+        /// Sent once for the same id.
+        dedupe: String,
         /// When.
         at: Timestamp,
     },

@@ -125,6 +125,15 @@ pub enum Action {
         /// Why.
         reason: String,
     },
+    /// Ends the probation of a narrowed agent badly: the last good system may do more than the spec allows now, so it
+    /// does not come back. The agent is stopped.
+    #[serde(rename_all = "camelCase")]
+    Halt {
+        /// The system that failed.
+        failed: String,
+        /// Why.
+        reason: String,
+    },
     /// Notes that a run ended unasked, in the agent's failures and in its probation.
     #[serde(rename_all = "camelCase")]
     NoteFailure {
@@ -213,6 +222,7 @@ impl Action {
             Self::ProbationClock { .. } => "probationClock",
             Self::MarkGood { .. } => "markGood",
             Self::Revert { .. } => "revert",
+            Self::Halt { .. } => "halt",
             Self::NoteFailure { .. } => "noteFailure",
             Self::ClearFailures => "clearFailures",
             Self::Archive => "archive",
@@ -224,8 +234,13 @@ impl Action {
         match self {
             Self::Build { .. } => EffectClass::RunsAgentCode,
             Self::Stop { .. } | Self::Restart { .. } => EffectClass::Restart,
-            Self::Deploy { interrupts, .. } if *interrupts != Interruption::None => EffectClass::Restart,
-            Self::AcceptRemoval { .. } | Self::Archive | Self::Revert { .. } => EffectClass::Destructive,
+            Self::Deploy {
+                interrupts: Interruption::Restart,
+                ..
+            } => EffectClass::Restart,
+            Self::AcceptRemoval { .. } | Self::Archive | Self::Revert { .. } | Self::Halt { .. } => {
+                EffectClass::Destructive
+            }
             _ => EffectClass::Additive,
         }
     }
@@ -238,6 +253,7 @@ impl Action {
                 | Self::ProbationClock { .. }
                 | Self::MarkGood { .. }
                 | Self::Revert { .. }
+                | Self::Halt { .. }
                 | Self::NoteFailure { .. }
                 | Self::ClearFailures
         )

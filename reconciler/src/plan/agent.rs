@@ -107,6 +107,7 @@ impl<'a> Planner<'a> {
             source: source.to_owned(),
             error: Some(error.to_owned()),
         };
+        self.plan.partial = true;
         self.plan.wait(what, on, None);
     }
 
@@ -130,8 +131,11 @@ impl<'a> Planner<'a> {
             return None;
         }
         if self.inputs.spec.is_none() {
-            let first = format!("a valid entry agents.{} in the spec", self.name());
-            let hint = Some("hive spec check FILE".to_owned());
+            let first = format!(
+                "agents.{} is declared without faults, or its removal is approved",
+                self.name()
+            );
+            let hint = Some("hive explain hive".to_owned());
             self.plan
                 .wait("everything", WaitingOn::Dependency { first }, hint);
         }
@@ -165,23 +169,34 @@ impl<'a> Planner<'a> {
 
     fn active(&mut self) -> Result<(), NotCanonical> {
         let ledger = self.inputs.ledger;
-        if let Some(suspended) = ledger
+        let suspended = ledger
             .overrides
             .suspended
             .as_ref()
-            .filter(|o| o.holds(self.inputs.now))
-        {
-            let on = WaitingOn::Suspended {
-                until: suspended.until,
-                by: suspended.by.clone(),
-                reason: suspended.reason.clone(),
-            };
-            self.plan
-                .wait("everything", on, Some(format!("hive resume {}", self.name())));
-            // The running agent keeps running, with the config it was told of.
-            self.announce();
-            return Ok(());
-        }
+            .filter(|o| o.holds(self.inputs.now));
+        let Some(suspended) = suspended else {
+            return self.converge();
+        };
+        let on = WaitingOn::Suspended {
+            until: suspended.until,
+            by: suspended.by.clone(),
+            reason: suspended.reason.clone(),
+        };
+        self.plan
+            .wait("everything", on, Some(format!("hive resume {}", self.name())));
+        let wake_at = self.plan.wake_at;
+        self.converge()?;
+        // Shown, not done: all of it waits for the resumption alone.
+        self.plan.held = std::mem::take(&mut self.plan.steps);
+        self.plan.waiting.truncate(1);
+        self.plan.wake_at = wake_at;
+        self.plan.partial = true;
+        // The running agent keeps running, with the config it was told of.
+        self.announce();
+        Ok(())
+    }
+
+    fn converge(&mut self) -> Result<(), NotCanonical> {
         let Some(spec) = self.spec_or_wait() else {
             return Ok(());
         };
@@ -190,8 +205,7 @@ impl<'a> Planner<'a> {
         self.proposals(spec, settled)?;
         self.trial(spec)?;
         self.files()?;
-        self.run(spec)?;
-        Ok(())
+        self.run(spec)
     }
 
     fn request(&self, spec: &AgentSpec, commit: &CommitOid, grants: GrantMode) -> BuildRequest {
@@ -332,8 +346,14 @@ impl<'a> Planner<'a> {
             return self.phase(number, ProposalPhase::Failed, &quarantine.reason);
         }
         if let Some(trial) = &self.inputs.ledger.probation {
-            let until = super::trial::ends_at(trial, self.inputs.facts.watched_since, self.inputs.now);
-            self.plan.wait(what, WaitingOn::Health { until }, None);
+            let on = if trial.active_since.is_some() {
+                let until = super::trial::ends_at(trial, self.inputs.facts.watched_since, self.inputs.now);
+                WaitingOn::Health { until }
+            } else {
+                let first = "what is deployed now passes its probation".to_owned();
+                WaitingOn::Dependency { first }
+            };
+            self.plan.wait(what, on, None);
             return Ok(());
         }
         let class = self.deploy_class(output);
@@ -383,11 +403,16 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// `reload*` when nothing but MCP servers changes and no restart is needed, else `deploy*`.
+    /// `reload*` when nothing but MCP servers changes and no restart is needed, else `deploy*`. Another commit can
+    /// bring other files along, so only a change of the spec is a mere reload.
     fn deploy_class(&self, output: &BuildOutput) -> GateClass {
         let changes = output.capability_diff(self.deployed_output());
         let widens = changes.iter().any(|change| change.widens);
-        let only_servers = !changes.is_empty()
+        let same_commit = self
+            .deployed_output()
+            .is_some_and(|now| now.commit == output.commit);
+        let only_servers = same_commit
+            && !changes.is_empty()
             && changes
                 .iter()
                 .all(|change| change.field.starts_with("mcpServers."))
@@ -441,7 +466,7 @@ impl<'a> Planner<'a> {
         let widening = changes.iter().filter(|change| change.widens).count();
         let source = match proposal {
             Some(proposal) => format!("proposal {} of {name}", proposal.number),
-            None => format!("the spec's {name}"),
+            None => format!("what the spec says for {name}"),
         };
         let power = match widening {
             0 => "within its capabilities".to_owned(),

@@ -103,6 +103,19 @@ pub fn main_drifted(record: &AgentRecord, proposals: &[Proposal], observed: &Com
     !known.contains(observed)
 }
 
+/// What somebody else did that this update repairs; `None` when it only projects what happened here.
+pub fn drift(record: &AgentRecord, proposals: &[Proposal], update: &RefUpdate) -> Option<String> {
+    match update {
+        RefUpdate::Main { from: Some(seen), .. } if main_drifted(record, proposals, seen) => {
+            Some("main was moved by somebody else and is put back".to_owned())
+        }
+        RefUpdate::Tag {
+            name, from: Some(_), ..
+        } => Some(format!("tag {name} was changed by somebody else and is put back")),
+        RefUpdate::Main { .. } | RefUpdate::Tag { .. } | RefUpdate::DeleteTag { .. } => None,
+    }
+}
+
 impl Planner<'_> {
     /// Repairs `main` and the tags.
     pub(super) fn refs(&mut self) -> Result<(), NotCanonical> {
@@ -128,19 +141,13 @@ impl Planner<'_> {
             .main()
             .filter(|main| repo.main.as_ref() != Some(main))
         {
-            if repo
-                .main
-                .as_ref()
-                .is_some_and(|seen| main_drifted(&ledger.record, &ledger.proposals, seen))
-            {
-                self.plan
-                    .notices
-                    .push("main was moved by somebody else and is put back".to_owned());
-            }
             let update = RefUpdate::Main {
                 from: repo.main.clone(),
                 to: main.clone(),
             };
+            self.plan
+                .notices
+                .extend(drift(&ledger.record, &ledger.proposals, &update));
             self.free(Action::ProjectRef(update))?;
         }
         self.tags(repo)
@@ -153,18 +160,18 @@ impl Planner<'_> {
             if seen.is_some_and(|seen| seen.commit == tag.commit && seen.message == tag.message) {
                 continue;
             }
-            if seen.is_some() {
-                self.plan
-                    .notices
-                    .push(format!("tag {name} was changed by somebody else and is put back"));
-            }
-            self.free(Action::ProjectRef(RefUpdate::Tag {
+            let update = RefUpdate::Tag {
                 name: name.clone(),
                 from: seen.map(|seen| seen.object.clone()),
                 commit: tag.commit.clone(),
                 message: tag.message.clone(),
                 at: tag.at,
-            }))?;
+            };
+            let ledger = self.inputs.ledger;
+            self.plan
+                .notices
+                .extend(drift(&ledger.record, &ledger.proposals, &update));
+            self.free(Action::ProjectRef(update))?;
         }
         let ours = |name: &str| {
             name.split_once('/')

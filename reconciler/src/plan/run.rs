@@ -17,8 +17,12 @@ use crate::model::step::{Action, Authority};
 const RECOVERED_AFTER_SECS: i64 = 60;
 
 impl Planner<'_> {
-    /// Whether the agent should run: the operator's override, else the spec.
+    /// Whether the agent should run: the operator's override, else the spec. One whose deployed system failed its
+    /// probation must not, whatever they say.
     pub(super) fn wanted_run(&self, spec: &AgentSpec) -> RunState {
+        if self.halted().is_some() {
+            return RunState::Stopped;
+        }
         let overridden = self
             .inputs
             .ledger
@@ -27,6 +31,16 @@ impl Planner<'_> {
             .as_ref()
             .filter(|o| o.holds(self.inputs.now));
         overridden.map_or(spec.run, |o| o.value)
+    }
+
+    /// Why the deployed system must not run.
+    fn halted(&self) -> Option<&str> {
+        let ledger = self.inputs.ledger;
+        let deployed = ledger.record.deployed.as_ref()?;
+        ledger
+            .quarantine
+            .get(&deployed.output.system)
+            .map(|quarantine| quarantine.reason.as_str())
     }
 
     fn run_is_overridden(&self) -> bool {
@@ -119,6 +133,13 @@ impl Planner<'_> {
             self.free(Action::NoteFailure { at, what })?;
             return Ok(());
         }
+        if let Some(why) = self.halted() {
+            let error = format!(
+                "its system failed its probation, and the one before may do more than the spec allows: {why}"
+            );
+            let hint = format!("change the spec, or run: hive retry {}", self.name());
+            self.stuck("running", error, Some(hint));
+        }
         let wanted = self.wanted_run(spec);
         let deployed = self.inputs.ledger.record.deployed.as_ref();
         self.announce();
@@ -143,10 +164,14 @@ impl Planner<'_> {
     }
 
     fn stop(&mut self, spec: &AgentSpec, run: &str) -> Result<(), NotCanonical> {
+        let action = Action::Stop { run: run.to_owned() };
+        if let (Some(_), Some(deployed)) = (self.halted(), &self.inputs.ledger.record.deployed) {
+            // Its probation is over, and the gate that allowed the deployment allowed its end.
+            return self.step(action, Authority::Under(deployed.gate), GateView::default());
+        }
         if self.waits_for_turn(spec, "stopping", self.stop_wanted_since()) {
             return Ok(());
         }
-        let action = Action::Stop { run: run.to_owned() };
         if self.run_is_overridden() {
             // The operator's own command is the decision.
             return self.step(action, Authority::Free, GateView::default());

@@ -76,7 +76,7 @@ pub fn derive(
         mcp: harness.map(|h| h.report.mcp.clone()).unwrap_or_default(),
         inbox: ledger.inbox,
         faults,
-        notices: notices(plan, ledger, now),
+        notices: notices(plan, inventory, ledger, now),
         config: deployed.map(|d| d.output.config.clone()),
         origins: origins(ledger),
     }
@@ -103,15 +103,36 @@ fn open_gates(waiting: &[Waiting]) -> Vec<shared::GateId> {
     waiting.iter().filter_map(gate).collect()
 }
 
-fn notices(plan: &Plan, ledger: &AgentLedger, now: Timestamp) -> Vec<String> {
+fn notices(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger, now: Timestamp) -> Vec<String> {
     let mut notices = plan.notices.clone();
+    let reported = inventory.harness.iter().flat_map(|harness| &harness.report.mcp);
+    for (name, state) in reported {
+        match state.health {
+            McpHealth::Healthy | McpHealth::Failed => {}
+            McpHealth::Unprobed => {
+                notices.push(format!("MCP server {name} cannot be probed by this harness yet"));
+            }
+            McpHealth::Unknown => {
+                notices.push(format!(
+                    "MCP server {name} is in a state that this daemon does not know"
+                ));
+            }
+        }
+    }
     if let Some(run) = ledger.overrides.run.as_ref().filter(|o| o.holds(now)) {
         let word = match run.value {
             RunState::Running => "running",
             RunState::Paused => "paused",
             RunState::Stopped => "stopped",
         };
-        notices.push(format!("kept {word} by {}{}", run.by, because(&run.reason)));
+        let until = run.until.map_or_else(String::new, |at| {
+            format!(" until {}", at.strftime("%Y-%m-%d %H:%M:%SZ"))
+        });
+        notices.push(format!(
+            "kept {word}{until} by {}{}",
+            run.by,
+            because(&run.reason)
+        ));
     }
     if let Some((system, quarantine)) = desired_quarantine(plan, ledger) {
         let short = super::view::short_system(system);
@@ -148,7 +169,16 @@ fn sync(plan: &Plan, schedule: &Schedule, inventory: &AgentInventory) -> Finding
     if let Some(waiting) = schedule.waiting.iter().find(stale) {
         return Finding(Sync::Unknown, "staleInventory", waiting.what.clone());
     }
-    if plan.steps.is_empty() && schedule.waiting.is_empty() {
+    let resume = |w: &Waiting| matches!(w.on, WaitingOn::Suspended { .. });
+    if let Some(first) = plan.held.first() {
+        let what = super::view::action(&first.step.action);
+        return Finding(
+            Sync::OutOfSync,
+            "held",
+            format!("held back while it is suspended: {what}"),
+        );
+    }
+    if plan.steps.is_empty() && schedule.waiting.iter().all(resume) {
         return Finding(
             Sync::InSync,
             "converged",

@@ -9,6 +9,7 @@ use shared::status::{McpHealth, TurnState};
 use super::after;
 use super::agent::Planner;
 use crate::host::UnitState;
+use crate::model::build::BuildOutput;
 use crate::model::records::{Deployed, Probation};
 use crate::model::step::Action;
 
@@ -94,13 +95,20 @@ impl Planner<'_> {
         let watched_since = self.inputs.facts.watched_since;
         let out_of_time = elapsed(trial, watched_since, self.inputs.now) >= i64::from(trial.window_secs);
         if out_of_time || trial.failed_starts >= MAX_FAILED_STARTS {
-            let to = ledger
-                .record
-                .last_good
-                .as_ref()
-                .map(|good| good.output.system.clone());
+            let failed = deployed.output.system.clone();
+            let good = ledger.record.last_good.as_ref().map(|good| &good.output);
+            // An agent that was narrowed must not get its power back by failing.
+            let narrowed = |good: &BuildOutput| {
+                good.capability_diff(Some(&deployed.output))
+                    .iter()
+                    .any(|change| change.widens)
+            };
+            if trial.proposal.is_none() && good.is_some_and(narrowed) {
+                return self.free(Action::Halt { failed, reason: why });
+            }
+            let to = good.map(|good| good.system.clone());
             return self.free(Action::Revert {
-                failed: deployed.output.system.clone(),
+                failed,
                 to,
                 reason: why,
             });
@@ -108,6 +116,12 @@ impl Planner<'_> {
         let active = self.is_on_trial(spec, deployed);
         if active != trial.active_since.is_some() {
             self.free(Action::ProbationClock { active })?;
+        }
+        if self.wanted_run(spec) != RunState::Running {
+            // Deferred, and no reason to call what is as wanted anything else.
+            let notice = "its deployment is on probation, which goes on when it runs".to_owned();
+            self.plan.notices.push(notice);
+            return Ok(());
         }
         let what = format!("probation ({why})");
         if active {

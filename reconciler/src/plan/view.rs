@@ -87,6 +87,9 @@ pub fn action(action: &Action) -> String {
             format!("go back to the last good system {} ({reason})", short_system(to))
         }
         Action::Revert { to: None, reason, .. } => format!("give up its first system ({reason})"),
+        Action::Halt { reason, .. } => {
+            format!("stop it: the narrowed system failed its probation ({reason})")
+        }
         Action::NoteFailure { what, .. } => format!("note that it {what}"),
         Action::ClearFailures => "forget earlier failures".to_owned(),
         Action::Archive => "move its state and repo to the archive".to_owned(),

@@ -1,8 +1,10 @@
 //! Plays a scenario against the real loop in a fake world.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use reconciler::broker::Broker;
 use reconciler::control::command::{Because, CommandError};
 use reconciler::control::reconciler::Settings;
 use reconciler::control::{Key, Reconciler};
@@ -15,7 +17,7 @@ use shared::event::Event;
 use shared::gate::{Asker, Gate, GateState};
 use shared::plan::Waiting;
 use shared::status::AgentStatus;
-use shared::{AgentName, CommitOid, HiveId};
+use shared::{AgentName, CommitOid, HiveId, TurnId};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// A pass more than this for one move, and it does not converge.
@@ -98,7 +100,9 @@ pub(crate) struct End {
     pub(crate) events: Vec<Event>,
     pub(crate) statuses: Vec<AgentStatus>,
     pub(crate) hive_waiting: Vec<Waiting>,
-    /// Effects, gates and events that came of looking at everything once more.
+    /// What the daemon wrote to each agent.
+    pub(crate) told: BTreeMap<AgentName, Vec<String>>,
+    /// Effects, gates, messages and events that came of looking at everything once more.
     pub(crate) noise: usize,
     /// Planned steps or keys without progress that named no reason.
     pub(crate) unexplained: Vec<String>,
@@ -107,6 +111,12 @@ pub(crate) struct End {
 impl End {
     pub(crate) fn status(&self, name: &str) -> &AgentStatus {
         self.statuses.iter().find(|s| s.name.as_str() == name).unwrap()
+    }
+
+    /// Whether the daemon told this agent something that holds this text.
+    pub(crate) fn was_told(&self, name: &str, text: &str) -> bool {
+        let told = self.told.get(&name.parse::<AgentName>().unwrap());
+        told.is_some_and(|told| told.iter().any(|body| body.contains(text)))
     }
 
     pub(crate) fn count(&self, kind: &str) -> usize {
@@ -371,11 +381,25 @@ impl Daemon {
         state.now = state.now.max(time);
     }
 
-    async fn traces(&self) -> (usize, u64, usize) {
+    async fn traces(&self) -> (usize, u64, usize, u64) {
         let effects = self.world.lock().begun;
         let seq = self.ledger.last_seq().await.unwrap();
         let gates = self.ledger.gates(true).await.unwrap().complete().unwrap().len();
-        (effects, seq, gates)
+        let agents = self.ledger.agent_ledgers().await.unwrap().complete().unwrap();
+        (effects, seq, gates, agents.iter().map(|agent| agent.inbox).sum())
+    }
+
+    /// What the daemon wrote to each agent.
+    async fn told(&self) -> BTreeMap<AgentName, Vec<String>> {
+        let broker = Broker::new(self.ledger.clone());
+        let now = self.world.lock().now;
+        let mut told = BTreeMap::new();
+        for record in self.ledger.agents().await.unwrap().complete().unwrap() {
+            let turn = TurnId(uuid::Uuid::from_u128(1));
+            let messages = broker.recv(&record.name, turn, 32, now).await.unwrap();
+            told.insert(record.name, messages.into_iter().map(|m| m.body).collect());
+        }
+        told
     }
 
     /// What the APIs would show, and agents that make no progress and give no reason.
@@ -412,8 +436,10 @@ impl Daemon {
         self.resync().await;
         self.rest(scenario).await;
         let after = self.traces().await;
-        let noise =
-            (after.0 - before.0) + usize::try_from(after.1 - before.1).unwrap() + (after.2 - before.2);
+        let noise = (after.0 - before.0)
+            + usize::try_from((after.1 - before.1) + (after.3 - before.3)).unwrap()
+            + (after.2 - before.2);
+        let told = self.told().await;
         let (statuses, hive_waiting, unexplained) = self.shown();
         let (effects, begun) = {
             let state = self.world.lock();
@@ -428,6 +454,7 @@ impl Daemon {
             events: self.events().await,
             statuses,
             hive_waiting,
+            told,
             noise,
             unexplained,
             world: self.world,

@@ -60,6 +60,14 @@ pub(crate) fn all() -> Vec<Scenario> {
             assert_eq!((end.count("makeRepo"), end.count("start")), (2, 2));
         }),
         scenario(
+            "a manager hears of a new agent",
+            vec![spec(json!({ "queen": { "role": "manager" } })), two_agents()],
+            |end| {
+                assert!(end.was_told("queen", "alice was spawned"), "{:?}", end.told);
+                assert!(!end.was_told("alice", ""), "{:?}", end.told);
+            },
+        ),
+        scenario(
             "change",
             vec![
                 two_agents(),
@@ -118,6 +126,9 @@ pub(crate) fn all() -> Vec<Scenario> {
                     "tend the wiki"
                 );
                 assert_eq!(tags(end, "alice"), ["denied/1", "proposal/1"]);
+                for agent in ["alice", "queen"] {
+                    assert!(end.was_told(agent, "denied gate"), "{:?}", end.told);
+                }
             },
         ),
         scenario(
@@ -162,6 +173,13 @@ pub(crate) fn all() -> Vec<Scenario> {
                 |end| {
                     in_sync(end, "alice");
                     assert_eq!(tags(end, "alice"), ["failed/1", "proposal/1"]);
+                    for agent in ["alice", "queen"] {
+                        assert!(
+                            end.was_told(agent, "proposal 1 of alice failed"),
+                            "{:?}",
+                            end.told
+                        );
+                    }
                     assert!(
                         end.gates
                             .iter()
@@ -188,6 +206,9 @@ pub(crate) fn all() -> Vec<Scenario> {
                     );
                     assert_eq!(tags(end, "alice"), ["approved/1", "failed/1", "proposal/1"]);
                     assert!(end.events.iter().any(|e| e.kind == "reverted"));
+                    for agent in ["alice", "queen"] {
+                        assert!(end.was_told(agent, "failed its probation"), "{:?}", end.told);
+                    }
                 },
             )
         },
@@ -219,6 +240,7 @@ pub(crate) fn all() -> Vec<Scenario> {
             |end| {
                 assert!(!runs(end, "alice"));
                 assert_eq!((end.count("stop"), end.count("archive")), (1, 1));
+                assert!(end.was_told("queen", "alice was archived"), "{:?}", end.told);
                 assert!(end.statuses.iter().all(|s| s.name.as_str() != "alice"));
             },
         ),
@@ -277,6 +299,11 @@ pub(crate) fn all() -> Vec<Scenario> {
             |end| {
                 assert!(runs(end, "alice") && !runs(end, "queen"));
                 in_sync(end, "alice");
+                assert!(
+                    end.was_told("queen", "alice killed by signal 9"),
+                    "{:?}",
+                    end.told
+                );
                 assert_eq!(end.status("queen").health.value, Health::Suspended);
             },
         ),

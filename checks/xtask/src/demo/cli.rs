@@ -11,6 +11,7 @@ use camino::Utf8PathBuf;
 use serde_json::Value;
 
 use super::daemon::DaemonConfig;
+use super::interrupt;
 use super::poll::{Look, eventually};
 use crate::toolchain;
 
@@ -33,8 +34,8 @@ pub(crate) struct Answer {
     pub(crate) line: String,
     /// Its exit code.
     pub(crate) code: i32,
-    /// What it printed; null when it printed nothing.
-    pub(crate) json: Value,
+    /// The documents it printed: none, one, or for `events` one for each event.
+    pub(crate) documents: Vec<Value>,
     /// What it complained about.
     pub(crate) stderr: String,
 }
@@ -44,12 +45,21 @@ impl fmt::Display for Answer {
         write!(
             f,
             "`{}` exited with status {} and said {}",
-            self.line, self.code, self.json
+            self.line,
+            self.code,
+            Value::from(self.documents.clone())
         )?;
         if !self.stderr.is_empty() {
             write!(f, "; stderr: {}", self.stderr.trim_end())?;
         }
         Ok(())
+    }
+}
+
+impl Answer {
+    /// The first document; null when it printed nothing.
+    pub(crate) fn json(&self) -> &Value {
+        self.documents.first().unwrap_or(&Value::Null)
     }
 }
 
@@ -72,7 +82,7 @@ impl Cli {
             .args(arguments);
         toolchain::isolate(&mut command, &self.home);
         let line = toolchain::command_line(&command);
-        println!("$ {line}");
+        interrupt::check()?;
 
         // Files, not pipes: nobody has to read while we wait.
         let mut stdout = tempfile::tempfile().context("making a file for the output")?;
@@ -99,15 +109,14 @@ impl Cli {
         let code = status
             .code()
             .with_context(|| format!("`{line}` {}", toolchain::describe(status)))?;
-        let json = if output.trim().is_empty() {
-            Value::Null
-        } else {
-            serde_json::from_str(&output).with_context(|| format!("`{line}` printed {output:?}, not JSON"))?
-        };
+        let documents = serde_json::Deserializer::from_str(&output)
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("`{line}` printed {output:?}, not JSON"))?;
         Ok(Answer {
             line,
             code,
-            json,
+            documents,
             stderr,
         })
     }
@@ -145,9 +154,22 @@ mod tests {
         let answer = cli.run(&["gate", "list"]).expect("an answer");
         let socket = folder.path().join("run/admin.sock");
         assert_eq!(answer.code, 3);
-        assert_eq!(answer.json["args"], format!("--socket {socket} --json gate list"));
+        assert_eq!(
+            answer.json()["args"],
+            format!("--socket {socket} --json gate list")
+        );
         assert_eq!(answer.stderr, "waiting\n");
         assert!(answer.to_string().contains("exited with status 3"), "{answer}");
+    }
+
+    #[test]
+    fn a_stream_of_documents_is_taken_in_whole() {
+        let folder = ShortFolder::new().expect("made");
+        let answer = cli(&folder, r#"echo '{ "seq": 1 }'; echo '{ "seq": 2 }'"#)
+            .run(&["events"])
+            .expect("an answer");
+        assert_eq!(answer.documents.len(), 2);
+        assert_eq!(answer.json()["seq"], 1);
     }
 
     #[test]
@@ -157,8 +179,8 @@ mod tests {
             cli(&folder, "exit 0")
                 .run(&["start", "a"])
                 .expect("an answer")
-                .json,
-            Value::Null
+                .json(),
+            &Value::Null
         );
         let error = cli(&folder, "echo oops").run(&["status"]).expect_err("no JSON");
         assert!(error.to_string().contains("oops"), "{error}");

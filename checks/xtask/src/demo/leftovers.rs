@@ -1,6 +1,6 @@
 //! Agents that a killed daemon left running, found through what their runtime noted and ended by id.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read as _;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const MAX_RUN_FILE: u64 = 64 << 10;
 
 /// A process, told from a later one with the same pid by when it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-struct Process {
+pub(crate) struct Process {
     pid: i32,
     /// Field 22 of `/proc/PID/stat`: clock ticks since boot.
     #[serde(alias = "startTime")]
@@ -34,7 +34,7 @@ pub(crate) fn kill_agents(state: &Utf8Path) -> Result<()> {
         // anything dies, because orphans lose their parent and a sandbox's outer process may leave its inner ones.
         doomed.extend(
             noted(state)
-                .into_iter()
+                .into_values()
                 .filter(|it| alive(*it))
                 .flat_map(with_descendants),
         );
@@ -51,21 +51,21 @@ pub(crate) fn kill_agents(state: &Utf8Path) -> Result<()> {
     })
 }
 
-/// The processes in all readable `launch/run.json`; a file being written or long gone is no error.
-fn noted(state: &Utf8Path) -> Vec<Process> {
+/// The process of each agent whose `launch/run.json` can be read; a file being written or long gone is no error.
+pub(crate) fn noted(state: &Utf8Path) -> BTreeMap<String, Process> {
     let Ok(agents) = state.join("agents").read_dir_utf8() else {
-        return Vec::new();
+        return BTreeMap::new();
     };
-    let files = agents.flatten().map(|agent| agent.path().join("launch/run.json"));
-    files
-        .filter_map(|path| {
+    agents
+        .flatten()
+        .filter_map(|agent| {
             let mut text = Vec::new();
-            fs::File::open(path)
+            fs::File::open(agent.path().join("launch/run.json"))
                 .ok()?
                 .take(MAX_RUN_FILE)
                 .read_to_end(&mut text)
                 .ok()?;
-            serde_json::from_slice(&text).ok()
+            Some((agent.file_name().to_owned(), serde_json::from_slice(&text).ok()?))
         })
         .collect()
 }
@@ -117,7 +117,8 @@ fn parse_stat(pid: i32, text: &str) -> Option<Stat> {
     })
 }
 
-fn alive(process: Process) -> bool {
+/// Whether it is this process that has the pid, and it is not dead.
+pub(crate) fn alive(process: Process) -> bool {
     read_stat(process.pid).is_some_and(|stat| stat.process == process && !stat.dead)
 }
 

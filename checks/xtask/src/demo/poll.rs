@@ -38,8 +38,22 @@ pub(crate) fn eventually<T>(
     }
 }
 
+/// Looks again and again for this long; fails at the first look that does not succeed.
+pub(crate) fn steadily(length: Duration, mut look: impl FnMut() -> Result<()>) -> Result<()> {
+    let end = Instant::now() + length;
+    loop {
+        look()?;
+        if Instant::now() >= end {
+            return Ok(());
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use anyhow::ensure;
+
     use super::*;
 
     #[test]
@@ -75,5 +89,17 @@ mod tests {
             format!("{:#}", result.expect_err("fails")),
             "waiting until it answers: it exited"
         );
+    }
+
+    #[test]
+    fn what_changes_in_the_meantime_is_not_steady() {
+        let mut looks = 0;
+        let result = steadily(Duration::from_secs(60), || {
+            looks += 1;
+            ensure!(looks < 3, "look {looks}");
+            Ok(())
+        });
+        assert_eq!(result.expect_err("fails").to_string(), "look 3");
+        steadily(Duration::ZERO, || Ok(())).expect("looked once");
     }
 }

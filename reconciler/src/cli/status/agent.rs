@@ -40,7 +40,7 @@ pub(super) fn render(agent: &AgentStatus, look: &Look) -> Page {
     if !agent.waiting.is_empty() {
         page.heading("Waiting");
         for waiting in &agent.waiting {
-            words::blocked(&mut page, waiting, Some(&agent.name), look);
+            words::own_wait(&mut page, waiting, Some(&agent.name), look);
         }
     }
     page.heading("Next");
@@ -265,7 +265,7 @@ mod tests {
           wiki  ✓ healthy  2 tools: read, write
 
         Waiting
-          alice  deploy proposal 2 - waits on gate 3 (deployWidens)
+          deploy proposal 2 - waits on gate 3 (deployWidens)
             → hive gate show 3
 
         Next

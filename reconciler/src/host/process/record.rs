@@ -133,7 +133,6 @@ impl Account {
 /// `bwrap` reports a signal the way a shell does.
 pub(super) fn cause_of_code(code: i32) -> ExitCause {
     match code {
-        0 => ExitCause::Clean,
         129..=192 => ExitCause::Signal(code - 128),
         _ => ExitCause::Code(code),
     }
@@ -300,7 +299,7 @@ mod tests {
 
     #[test]
     fn an_exit_status_names_its_cause() {
-        assert_eq!(cause_of_code(0), ExitCause::Clean);
+        assert_eq!(cause_of_code(0), ExitCause::Code(0));
         assert_eq!(cause_of_code(75), ExitCause::Code(75));
         assert_eq!(cause_of_code(128), ExitCause::Code(128));
         assert_eq!(cause_of_code(137), ExitCause::Signal(9));

@@ -8,9 +8,7 @@ use shared::spec::RunState;
 use super::*;
 use crate::ledger::agents::load;
 use crate::ledger::error::{LedgerError, Undecodable};
-use crate::model::records::{
-    AgentLedger, AgentLife, BuildState, Failures, Override, Overrides, Probation, Quarantine,
-};
+use crate::model::records::{AgentLedger, AgentLife, BuildState, Failures, Override, Probation, Quarantine};
 
 async fn alice(desk: &Desk) -> AgentLedger {
     desk.ledger
@@ -99,18 +97,15 @@ fn one_of_each() -> Vec<Change> {
             system: "/systems/b".into(),
             quarantine: quarantine(),
         },
-        Change::Overrides {
+        Change::RunOverride {
             uid,
-            overrides: Overrides {
-                run: Some(Override {
-                    value: RunState::Stopped,
-                    by: "unix:root".into(),
-                    reason: String::new(),
-                    since: now(),
-                    until: None,
-                }),
-                suspended: None,
-            },
+            run: Some(Override {
+                value: RunState::Stopped,
+                by: "unix:root".into(),
+                reason: String::new(),
+                since: now(),
+                until: None,
+            }),
         },
         Change::Failures {
             uid,
@@ -177,10 +172,7 @@ async fn what_says_nothing_leaves_no_row() {
     let uid = uid(1);
     desk.apply(vec![
         Change::Probation { uid, probation: None },
-        Change::Overrides {
-            uid,
-            overrides: Overrides::default(),
-        },
+        Change::RunOverride { uid, run: None },
         Change::Failures {
             uid,
             failures: Failures::default(),

@@ -356,11 +356,11 @@ fn a_locked_field_is_not_overlaid_and_its_proposal_widens_nothing() {
 fn the_class_says_what_changes_and_whether_it_widens() {
     let wiki = r#"{ "mcpServers": { "wiki": { "command": "/bin/wiki" } } }"#;
     let table = [
-        ("{}", wiki, GateClass::ReloadWidens, Interruption::Reload),
+        ("{}", wiki, GateClass::DeployWidens, Interruption::Reload),
         (
             wiki,
             r#"{ "mcpServers": { "wiki": null } }"#,
-            GateClass::ReloadWithin,
+            GateClass::DeployWithin,
             Interruption::Reload,
         ),
         (
@@ -399,6 +399,26 @@ fn the_class_says_what_changes_and_whether_it_widens() {
             unreachable!()
         };
         assert_eq!(*interrupts, interruption, "{spec} then {overlay}");
+    }
+}
+
+/// A commit can bring any file along, so only the spec's own change of nothing but MCP servers is a mere reload.
+#[test]
+fn only_a_change_of_the_spec_is_a_mere_reload() {
+    let wiki = r#"{ "mcpServers": { "wiki": { "command": "/bin/wiki" } } }"#;
+    for (before, after, wanted) in [
+        ("{}", wiki, GateClass::ReloadWidens),
+        (wiki, "{}", GateClass::ReloadWithin),
+    ] {
+        let mut case = Case::at_rest_with(before);
+        case.spec = Some(agent_spec(after));
+        case.build_candidate();
+        let plan = case.plan();
+        assert_eq!(
+            class(step(&plan, "deploy")),
+            Some(wanted),
+            "{before} then {after}"
+        );
     }
 }
 

@@ -144,10 +144,13 @@ fn the_clock_stands_while_the_agent_is_stopped_or_paused() {
         let plan = case.plan();
         assert!(!kinds(&plan).contains(&"revert"), "{run:?}: {:?}", kinds(&plan));
         assert!(
-            plan.waiting
-                .iter()
-                .any(|w| matches!(w.on, WaitingOn::Dependency { .. })),
+            plan.notices.iter().any(|notice| notice.contains("on probation")),
             "{run:?}"
+        );
+        assert!(
+            plan.waiting.is_empty(),
+            "what is stopped as wanted is in sync: {:?}",
+            plan.waiting
         );
     }
 }

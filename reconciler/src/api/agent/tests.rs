@@ -1,0 +1,67 @@
+use std::sync::Arc;
+
+use shared::HiveId;
+use tokio::sync::watch;
+
+use super::*;
+use crate::broker::Broker;
+use crate::control::Reconciler;
+use crate::control::reconciler::Settings;
+use crate::host::fake::World;
+use crate::host::harness_link::Link;
+use crate::host::layout::Layout;
+use crate::ledger::Ledger;
+
+fn context(world: &World, ledger: &Ledger) -> Context {
+    let settings = Settings {
+        harness: "/fake/hive-harness".into(),
+        max_transitions: 4,
+    };
+    let (reconciler, _nudged) = Reconciler::new(world.host(), ledger.clone(), settings);
+    let (_, shutdown) = watch::channel(false);
+    Context {
+        link: Arc::new(Link::new(Arc::clone(&world.host().clock))),
+        broker: Broker::new(ledger.clone()),
+        layout: Layout::new("/fake/state".into(), "/fake/run".into()),
+        reconciler,
+        shutdown,
+    }
+}
+
+#[tokio::test]
+async fn a_restarted_daemon_keeps_the_allow_list_before_its_first_pass() {
+    let world = World::new();
+    let spec = r#"{ "version": 1, "hive": { "name": "h" }, "agents": {
+        "alice": { "recipients": ["operator"] }, "bob": {}, "queen": { "role": "manager" } } }"#;
+    world.lock().spec = Ok(spec.into());
+    let now = world.lock().now;
+    let ledger = Ledger::open_in_memory(now, HiveId(uuid::Uuid::from_u128(7)))
+        .await
+        .unwrap();
+    let name = |text: &str| -> AgentName { text.parse().unwrap() };
+    let may = async |context: &Context, from: &str, to: &str| {
+        let to: Address = to.parse().unwrap();
+        may_write(context, &name(from), &to, None).await.unwrap()
+    };
+
+    let before = context(&world, &ledger);
+    before.reconciler.reconcile(&Key::Hive).await.unwrap();
+    assert!(
+        !may(&before, "alice", "bob").await,
+        "nothing is deployed, so nobody may be written to"
+    );
+    for agent in ["alice", "bob", "queen"] {
+        before
+            .reconciler
+            .reconcile(&Key::Agent(name(agent)))
+            .await
+            .unwrap();
+    }
+    let after = context(&world, &ledger);
+    for (context, when) in [(&before, "before the restart"), (&after, "after it")] {
+        assert!(!may(context, "alice", "bob").await, "{when}");
+        assert!(may(context, "alice", "operator").await, "{when}");
+        assert!(may(context, "alice", "queen").await, "{when}");
+        assert!(may(context, "bob", "alice").await, "{when}");
+    }
+}

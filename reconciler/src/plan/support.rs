@@ -1,0 +1,110 @@
+//! What of a valid spec this version does not do yet. It is said wherever somebody would look, never passed over.
+
+use shared::spec::{AgentSpec, BudgetSpec, BuilderKind, LimitsSpec, Network, RuntimeKind, Spec};
+
+/// Why this daemon cannot run any agent of this spec.
+pub fn unsupported(spec: &Spec) -> Option<String> {
+    match (spec.runtime.kind, spec.builder.kind) {
+        (RuntimeKind::Nspawn, _) => {
+            Some("runtime.kind \"nspawn\" is not part of this version yet: write \"process\"".to_owned())
+        }
+        (_, BuilderKind::Nix) => {
+            Some("builder.kind \"nix\" is not part of this version yet: write \"plain\"".to_owned())
+        }
+        (RuntimeKind::Process, BuilderKind::Plain) => None,
+    }
+}
+
+/// Declared for the hive, and without effect in this version.
+pub fn of_hive(spec: &Spec) -> Vec<String> {
+    let declared = [
+        (spec.web.listen.is_some(), "web.listen", "there is no web UI"),
+        (spec.forge.is_some(), "forge", "config repos are not mirrored"),
+        (
+            spec.egress.model_url.is_some(),
+            "egress.modelUrl",
+            "there is no model gateway",
+        ),
+        (
+            spec.egress.api_key_file.is_some(),
+            "egress.apiKeyFile",
+            "there is no model gateway",
+        ),
+    ];
+    without_effect(&declared)
+}
+
+/// Declared for an agent, and without effect in this version.
+pub fn of_agent(spec: &AgentSpec) -> Vec<String> {
+    let declared = [
+        (
+            spec.limits != LimitsSpec::default(),
+            "limits",
+            "the process runtime has no cgroups to enforce them",
+        ),
+        (
+            spec.budget != BudgetSpec::default(),
+            "budget",
+            "no driver that spends anything is part of it",
+        ),
+        (
+            !spec.secrets.is_empty(),
+            "secrets",
+            "nothing hands them to the agent",
+        ),
+        (
+            !spec.secret_env.is_empty(),
+            "secretEnv",
+            "nothing hands them to the agent",
+        ),
+        (
+            spec.network == Network::Hosts,
+            "network \"hosts\"",
+            "without the egress service it means loopback only",
+        ),
+        (spec.system.is_some(), "system", "it is for the nix builder"),
+        (
+            !spec.modules.is_empty(),
+            "modules",
+            "they are for the nix builder",
+        ),
+    ];
+    without_effect(&declared)
+}
+
+fn without_effect(declared: &[(bool, &str, &str)]) -> Vec<String> {
+    let named = declared.iter().filter(|(is_declared, _, _)| *is_declared);
+    named
+        .map(|(_, field, why)| format!("{field} has no effect in this version: {why}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(text: &str) -> Spec {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named_and_what_has_is_not() {
+        let plain = spec(r#"{ "version": 1, "hive": { "name": "h" }, "agents": { "a": {} } }"#);
+        assert_eq!(unsupported(&plain), None);
+        assert!(of_hive(&plain).is_empty());
+        assert!(of_agent(&plain.agents.values().next().unwrap().clone()).is_empty());
+
+        let more = spec(
+            r#"{ "version": 1, "hive": { "name": "h" }, "web": { "listen": "127.0.0.1:1" },
+                 "agents": { "a": { "limits": { "memory": "1G" }, "budget": { "usdPerDay": 1.0 } } } }"#,
+        );
+        assert_eq!(of_hive(&more).len(), 1);
+        assert_eq!(of_agent(&more.agents.values().next().unwrap().clone()).len(), 2);
+    }
+
+    #[test]
+    fn a_runtime_that_is_not_there_is_refused_with_what_to_write_instead() {
+        let nspawn = spec(r#"{ "version": 1, "hive": { "name": "h" }, "runtime": { "kind": "nspawn" } }"#);
+        assert!(unsupported(&nspawn).unwrap().contains("process"));
+    }
+}
