@@ -227,3 +227,93 @@ fn a_partial_plan_ends_no_gate() {
         assert_eq!(revalidate(&policy, &plan(Vec::new()), &gates).len(), 1);
     }
 }
+
+#[test]
+fn a_gate_that_ended_permits_nothing_and_asks_anew() {
+    let policy = asking();
+    let step = planned(start_step("one"), &policy);
+    for state in [GateState::Superseded, GateState::Expired] {
+        let gates = [record(1, &step, state, false)];
+        assert_eq!(
+            permission(&policy, &step, &gates),
+            Permission::NoGate,
+            "{state:?}"
+        );
+        let actions = revalidate(&policy, &plan(vec![step.clone()]), &gates);
+        assert!(matches!(&actions[..], [GateAction::Open(_)]), "{state:?}");
+    }
+}
+
+#[test]
+fn a_live_gate_outweighs_an_earlier_denial_of_the_same_effect() {
+    let policy = asking();
+    let step = planned(start_step("one"), &policy);
+    let gates = [
+        record(1, &step, GateState::Denied, false),
+        record(2, &step, GateState::Approved, false),
+    ];
+    assert_eq!(
+        permission(&policy, &step, &gates),
+        Permission::Granted(Some(GateId(2)))
+    );
+}
+
+#[test]
+fn an_effect_that_has_begun_is_never_taken_back_by_a_plan() {
+    let policy = asking();
+    let step = planned(start_step("one"), &policy);
+    for (state, completed) in [
+        (GateState::Consumed, false),
+        (GateState::Consumed, true),
+        (GateState::Denied, false),
+    ] {
+        let gates = [record(1, &step, state, completed)];
+        assert!(
+            revalidate(&policy, &plan(Vec::new()), &gates).is_empty(),
+            "{state:?}"
+        );
+    }
+}
+
+#[test]
+fn a_gate_that_ends_says_what_the_plan_says() {
+    let policy = asking();
+    let step = planned(start_step("one"), &policy);
+    let gates = [record(1, &step, GateState::Approved, false)];
+    let moved = Plan {
+        ended_because: "main moved on".to_owned(),
+        ..plan(Vec::new())
+    };
+    let actions = revalidate(&policy, &moved, &gates);
+    assert!(matches!(&actions[..], [GateAction::End { reason, .. }] if reason == "main moved on"));
+}
+
+#[test]
+fn an_automatic_approval_names_the_rule_and_asking_names_none() {
+    let auto = PolicySpec {
+        agent: BTreeMap::from([(GateClass::Start, Verdict::Auto)]),
+        ..PolicySpec::default()
+    };
+    for (policy, rule) in [(auto, Some("agent.start=auto")), (asking(), None)] {
+        let step = planned(start_step("one"), &policy);
+        let actions = revalidate(&policy, &plan(vec![step]), &[]);
+        let [GateAction::Open(gate)] = &actions[..] else {
+            panic!("{actions:?}");
+        };
+        assert_eq!(gate.auto.as_deref(), rule);
+    }
+}
+
+#[test]
+fn what_follows_from_a_consumed_gate_needs_no_other() {
+    let policy = PolicySpec::default();
+    for authority in [Authority::Free, Authority::Under(GateId(9))] {
+        let step = Step {
+            authority,
+            ..start_step("one")
+        };
+        let step = planned(step, &policy);
+        assert_eq!(permission(&policy, &step, &[]), Permission::Granted(None));
+        assert!(revalidate(&policy, &plan(vec![step]), &[]).is_empty());
+    }
+}

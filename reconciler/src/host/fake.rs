@@ -216,6 +216,7 @@ impl World {
             };
             state.units.insert(agent.clone(), exited);
             state.loaded.remove(agent);
+            state.busy.remove(agent);
         }
     }
 

@@ -3,6 +3,7 @@
 mod agent;
 mod digests;
 mod hive;
+mod invariants;
 mod laws;
 mod refs;
 mod run;

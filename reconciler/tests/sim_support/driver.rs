@@ -8,8 +8,8 @@ use reconciler::broker::Broker;
 use reconciler::control::command::{Because, CommandError};
 use reconciler::control::reconciler::Settings;
 use reconciler::control::{Key, Reconciler};
-use reconciler::host::Imported;
 use reconciler::host::fake::{Behaviour, Effect, Fault, World};
+use reconciler::host::{Imported, UnitState};
 use reconciler::ledger::Ledger;
 use reconciler::model::records::AgentRecord;
 use reconciler::queue::Queue;
@@ -98,6 +98,8 @@ pub(crate) struct End {
     pub(crate) fingerprint: String,
     pub(crate) effects: Vec<Effect>,
     pub(crate) begun: usize,
+    /// How many effects were begun by the end of each move.
+    pub(crate) begun_by: Vec<usize>,
     pub(crate) gates: Vec<Gate>,
     pub(crate) events: Vec<Event>,
     pub(crate) statuses: Vec<AgentStatus>,
@@ -175,6 +177,7 @@ pub(crate) async fn play(scenario: &Scenario, disturbance: &Disturbance) -> End 
         nudged,
         queue: Queue::default(),
     };
+    let mut begun_by = Vec::new();
     for (index, step) in scenario.moves.iter().enumerate() {
         if let Disturbance::Blind(at, source) = disturbance
             && *at == index
@@ -195,8 +198,9 @@ pub(crate) async fn play(scenario: &Scenario, disturbance: &Disturbance) -> End 
             daemon.restart().await;
             daemon.rest(scenario.name).await;
         }
+        begun_by.push(daemon.world.lock().begun);
     }
-    daemon.end(scenario.name).await
+    daemon.end(scenario.name, begun_by).await
 }
 
 impl Daemon {
@@ -305,7 +309,10 @@ impl Daemon {
                 self.reconciler.resume(&name(agent), because()).await.unwrap();
             }
             Move::TurnBegins(agent) => {
-                self.world.lock().busy.insert(name(agent), now);
+                let agent = name(agent);
+                if matches!(self.world.unit(&agent), UnitState::Running { .. }) {
+                    self.world.lock().busy.insert(agent, now);
+                }
             }
             Move::TurnEnds(agent) => {
                 let agent = name(agent);
@@ -327,11 +334,15 @@ impl Daemon {
 
     /// Runs passes until nothing is due and no timer within the horizon is left.
     async fn rest(&mut self, scenario: &str) {
+        self.rest_until(scenario, 900).await;
+    }
+
+    async fn rest_until(&mut self, scenario: &str, horizon_secs: i64) {
         let horizon = self
             .world
             .lock()
             .now
-            .checked_add(jiff::SignedDuration::from_secs(900))
+            .checked_add(jiff::SignedDuration::from_secs(horizon_secs))
             .unwrap();
         for _ in 0..MAX_PASSES {
             while let Ok(key) = self.nudged.try_recv() {
@@ -427,9 +438,10 @@ impl Daemon {
         }
     }
 
-    async fn end(mut self, scenario: &str) -> End {
+    async fn end(mut self, scenario: &str, begun_by: Vec<usize>) -> End {
         self.resync().await;
-        self.rest(scenario).await;
+        // The longest turn is over by then: what waited for its end has happened.
+        self.rest_until(scenario, 7_200).await;
         let before = self.traces().await;
         self.resync().await;
         self.rest(scenario).await;
@@ -447,6 +459,7 @@ impl Daemon {
             fingerprint: self.world.fingerprint(),
             effects,
             begun,
+            begun_by,
             gates: self.ledger.gates(true).await.unwrap().complete().unwrap(),
             events: self.events().await,
             statuses,

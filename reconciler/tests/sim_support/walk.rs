@@ -53,32 +53,51 @@ const OVERLAYS: [&str; 8] = [
     r#"{ "prompt": "poison" }"#,
 ];
 
-/// An agent's declaration: what is healthy, or whatever.
-fn declaration(dice: &mut Dice, healthy: bool) -> Value {
-    let all = [
+/// What a walk may declare.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pool {
+    /// What becomes healthy.
+    Healthy,
+    /// Whatever.
+    All,
+    /// Whatever runs. Whether a system that was deployed while its agent was stopped or paused gets the time to prove
+    /// itself before the next one replaces it depends on how long a build takes, and with it how its trial ends.
+    Running,
+}
+
+/// An agent's declaration.
+fn declaration(dice: &mut Dice, pool: Pool) -> Value {
+    let healthy = [
         json!({}),
         json!({ "prompt": "tend the wiki" }),
         json!({ "prompt": "tend the bees", "locked": ["prompt"] }),
         json!({ "network": "none" }),
-        json!({ "run": "stopped" }),
-        json!({ "run": "paused" }),
         json!({ "mcpServers": { "wiki": { "command": "/bin/wiki" } } }),
+        json!({ "prompt": "tend the wiki", "drain": "immediate", "maxTurnMinutes": 1 }),
+    ];
+    let others = [
         json!({ "prompt": "explode" }),
         json!({ "prompt": "mute" }),
         json!({ "prompt": 7 }),
         json!({ "mcpServers": { "broken": { "command": "/bin/broken" } } }),
-        json!({ "prompt": "tend the wiki", "drain": "immediate", "maxTurnMinutes": 1 }),
+        json!({ "run": "stopped" }),
+        json!({ "run": "paused" }),
     ];
-    let count = if healthy { 7 } else { all.len() };
-    all[dice.below(count)].clone()
+    let others = match pool {
+        Pool::Healthy => &[],
+        Pool::Running => &others[..4],
+        Pool::All => &others[..],
+    };
+    let all: Vec<&Value> = healthy.iter().chain(others).collect();
+    dice.of(&all).clone()
 }
 
 /// A spec with a manager, and each other agent or not.
-fn spec(dice: &mut Dice, healthy: bool) -> Move {
+fn spec(dice: &mut Dice, pool: Pool) -> Move {
     let mut agents = json!({ "queen": { "role": "manager" } });
     for agent in AGENTS {
         if dice.below(4) > 0 {
-            agents[agent] = declaration(dice, healthy);
+            agents[agent] = declaration(dice, pool);
         }
     }
     document(&agents)
@@ -102,7 +121,7 @@ fn hostile_spec(dice: &mut Dice) -> Move {
 fn any_move(dice: &mut Dice) -> Move {
     let agent = dice.of(&AGENTS);
     match dice.below(20) {
-        0 | 1 => spec(dice, false),
+        0 | 1 => spec(dice, Pool::Running),
         2 => hostile_spec(dice),
         3..=5 => Move::Propose(agent, dice.of(&OVERLAYS)),
         6 => Move::ProposeOnSeed(agent, dice.of(&OVERLAYS)),
@@ -122,7 +141,7 @@ fn any_move(dice: &mut Dice) -> Move {
 
 /// So many moves, beginning with a spec.
 pub(crate) fn any_walk(dice: &mut Dice, steps: usize) -> Vec<Move> {
-    let first = spec(dice, true);
+    let first = spec(dice, Pool::Healthy);
     std::iter::once(first)
         .chain((1..steps).map(|_| any_move(dice)))
         .collect()
@@ -133,11 +152,11 @@ pub(crate) fn spec_walk(dice: &mut Dice, steps: usize) -> Vec<Move> {
     let mut moves: Vec<Move> = (1..steps)
         .map(|_| match dice.below(5) {
             0 => hostile_spec(dice),
-            1 => spec(dice, true),
-            _ => spec(dice, false),
+            1 => spec(dice, Pool::Healthy),
+            _ => spec(dice, Pool::All),
         })
         .collect();
-    moves.push(spec(dice, true));
+    moves.push(spec(dice, Pool::Healthy));
     moves
 }
 
@@ -164,7 +183,7 @@ pub(crate) fn check_walk(moves: &[Move]) {
     oracle::check_alone(&calm, &reference, "a walk without its disturbances");
     let (scenario, end) = played(moves.to_vec());
     oracle::check_alone(&scenario, &end, "a walk");
-    oracle::check_same(
+    oracle::check_same_end(
         &scenario,
         &reference,
         &end,

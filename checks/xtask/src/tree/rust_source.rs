@@ -13,10 +13,6 @@ const MAX_LINES: usize = 600;
 /// Files that may be longer, and why.
 const LONG_FILES: &[(&str, &str)] = &[
     (
-        "reconciler/src/host/fake.rs",
-        "the world of the simulation: each door's fake is short, and all share one state and one way to fail",
-    ),
-    (
         "reconciler/src/spec/tests.rs",
         "a table of faults and their messages",
     ),

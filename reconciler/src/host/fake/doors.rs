@@ -105,6 +105,7 @@ impl Runtime for World {
                 state.changes_nothing = true;
             }
             state.loaded.remove(agent);
+            state.busy.remove(agent);
             Ok(())
         })
     }
