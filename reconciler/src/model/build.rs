@@ -84,25 +84,25 @@ pub struct HostSide {
     pub secrets: BTreeSet<String>,
 }
 
+/// The part of a declared agent that a build depends on. Whether it should run, when it may be interrupted and what it
+/// may spend are no inputs: a change of these builds nothing and asks nobody.
+pub fn build_inputs(spec: &AgentSpec) -> AgentSpec {
+    let defaults = AgentSpec::default();
+    AgentSpec {
+        run: defaults.run,
+        drain: defaults.drain,
+        budget: defaults.budget,
+        ..spec.clone()
+    }
+}
+
 impl BuildRequest {
     /// The key under which the outcome is kept: the same inputs are built once.
     ///
     /// # Errors
     /// Only when a value has no canonical form, which means a fault in the program.
     pub fn key(&self) -> Result<Digest, NotCanonical> {
-        // Whether an agent should run, and what it may spend, are no inputs of a build.
-        let AgentSpec {
-            run: _,
-            budget: _,
-            drain: _,
-            ..
-        } = &self.spec;
-        let spec = AgentSpec {
-            run: shared::spec::RunState::default(),
-            budget: shared::spec::BudgetSpec::default(),
-            drain: shared::spec::Drain::default(),
-            ..self.spec.clone()
-        };
+        let spec = build_inputs(&self.spec);
         digest(Encoding::Build, &Self { spec, ..self.clone() })
     }
 }

@@ -1,11 +1,9 @@
 //! The plan of one agent: its life, its candidate from the spec, its proposals.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use shared::agent_api::ProposalPhase;
 use shared::canonical::NotCanonical;
-use shared::gate::{Asker, CapabilityChange, GateClass, GateState, GateView, Verdict};
+use shared::gate::{Asker, GateClass, GateState, GateView, Verdict};
 use shared::plan::WaitingOn;
 use shared::spec::AgentSpec;
 use shared::{AgentName, AgentUid, CommitOid, Digest, ProposalNumber};
@@ -13,10 +11,10 @@ use shared::{AgentName, AgentUid, CommitOid, Digest, ProposalNumber};
 use super::{HiveFacts, Plan, free};
 use crate::gate;
 use crate::host::UnitState;
-use crate::model::build::{BuildOutput, BuildRequest, GrantMode};
+use crate::model::build::{BuildRequest, GrantMode, build_inputs};
 use crate::model::inventory::AgentInventory;
 use crate::model::records::{AgentLedger, AgentLife, BuildState, Proposal};
-use crate::model::step::{Action, Authority, Interruption, Step};
+use crate::model::step::{Action, Authority, Step};
 
 /// Everything the plan of one agent is made from.
 #[derive(Clone, Copy)]
@@ -215,7 +213,7 @@ impl<'a> Planner<'a> {
             hive: self.inputs.facts.name.clone(),
             operator: self.inputs.facts.operator.clone(),
             commit: commit.clone(),
-            spec: spec.clone(),
+            spec: build_inputs(spec),
             harness: self.inputs.facts.harness.clone(),
             grants,
         }
@@ -389,136 +387,4 @@ impl<'a> Planner<'a> {
             reason: reason.to_owned(),
         })
     }
-
-    fn deployed_output(&self) -> Option<&'a BuildOutput> {
-        self.inputs.ledger.record.deployed.as_ref().map(|d| &d.output)
-    }
-
-    fn interruption(&self, output: &BuildOutput) -> Interruption {
-        match self.deployed_output() {
-            None => Interruption::None,
-            Some(now) if now.toplevel != output.toplevel => Interruption::Restart,
-            Some(now) if now.config_digest != output.config_digest => Interruption::Reload,
-            Some(_) => Interruption::None,
-        }
-    }
-
-    /// `reload*` when nothing but MCP servers changes and no restart is needed, else `deploy*`. Another commit can
-    /// bring other files along, so only a change of the spec is a mere reload.
-    fn deploy_class(&self, output: &BuildOutput) -> GateClass {
-        let changes = output.capability_diff(self.deployed_output());
-        let widens = changes.iter().any(|change| change.widens);
-        let same_commit = self
-            .deployed_output()
-            .is_some_and(|now| now.commit == output.commit);
-        let only_servers = same_commit
-            && !changes.is_empty()
-            && changes
-                .iter()
-                .all(|change| change.field.starts_with("mcpServers."))
-            && self.interruption(output) == Interruption::Reload;
-        match (only_servers, widens) {
-            (true, false) => GateClass::ReloadWithin,
-            (true, true) => GateClass::ReloadWidens,
-            (false, false) => GateClass::DeployWithin,
-            (false, true) => GateClass::DeployWidens,
-        }
-    }
-
-    fn deploy(
-        &mut self,
-        build: Digest,
-        output: &BuildOutput,
-        proposal: Option<&Proposal>,
-        asked_by: Asker,
-    ) -> Result<(), NotCanonical> {
-        let ledger = self.inputs.ledger;
-        let Some(main) = ledger.record.main() else {
-            return Ok(());
-        };
-        let before = self.deployed_output();
-        let interrupts = self.interruption(output);
-        let class = self.deploy_class(output);
-        let action = Action::Deploy {
-            build,
-            system: output.system.clone(),
-            from: before.map(|b| b.system.clone()),
-            commit: output.commit.clone(),
-            main: main.clone(),
-            proposal: proposal.map(|p| p.number),
-            grants: output.grants.clone(),
-            interrupts,
-            watched: altered_servers(before, output),
-        };
-        let view = self.deploy_view(output, before, proposal, interrupts);
-        self.step(action, Authority::Class { class, asked_by }, view)
-    }
-
-    fn deploy_view(
-        &self,
-        output: &BuildOutput,
-        before: Option<&BuildOutput>,
-        proposal: Option<&Proposal>,
-        interrupts: Interruption,
-    ) -> GateView {
-        let name = self.name();
-        let changes: Vec<CapabilityChange> = output.capability_diff(before);
-        let widening = changes.iter().filter(|change| change.widens).count();
-        let source = match proposal {
-            Some(proposal) => format!("proposal {} of {name}", proposal.number),
-            None => format!("what the spec says for {name}"),
-        };
-        let power = match widening {
-            0 => "within its capabilities".to_owned(),
-            1 => "widening 1 capability".to_owned(),
-            n => format!("widening {n} capabilities"),
-        };
-        let closure_diff = match before {
-            None => vec![format!("new: {}", output.system)],
-            Some(before) => vec![format!("{} -> {}", before.system, output.system)],
-        };
-        GateView {
-            summary: format!("deploy {source}, {power}"),
-            title: proposal.map(|p| p.title.clone()),
-            reason: proposal
-                .map(|p| p.reason.clone())
-                .filter(|reason| !reason.is_empty()),
-            commit_diff: String::new(),
-            closure_diff,
-            capabilities: changes,
-            steps: deploy_steps(name, interrupts, proposal.is_some()),
-        }
-    }
-}
-
-/// MCP servers that `output` adds or alters: a deployment is good once they are healthy.
-fn altered_servers(before: Option<&BuildOutput>, output: &BuildOutput) -> BTreeSet<shared::ServerName> {
-    let old = before.map(|b| &b.config.mcp_servers);
-    let unchanged = |name, server| old.and_then(|old| old.get(name)) == Some(server);
-    let servers = output.config.mcp_servers.iter();
-    servers
-        .filter(|(name, server)| !unchanged(*name, *server))
-        .map(|(name, _)| name.clone())
-        .collect()
-}
-
-fn deploy_steps(name: &AgentName, interrupts: Interruption, proposal: bool) -> Vec<String> {
-    let mut steps = Vec::new();
-    if proposal {
-        steps.push(format!("main of {name}'s config repo moves to the commit"));
-    }
-    steps.push("launch file, tree and config are written".to_owned());
-    steps.push(match interrupts {
-        Interruption::Restart => {
-            format!("{name} restarts at its next turn boundary: what it is started from changes")
-        }
-        Interruption::Reload => {
-            format!("{name} reloads its config at its next turn boundary, without a restart")
-        }
-        Interruption::None => format!("{name} starts from it when it should run"),
-    });
-    steps.push(format!(
-        "{name} is on probation; when it does not become healthy, the last good system comes back"
-    ));
-    steps
 }
