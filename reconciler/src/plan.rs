@@ -51,6 +51,8 @@ pub struct Plan {
     pub agent: Option<AgentName>,
     /// In the order in which they are carried out.
     pub steps: Vec<PlannedStep>,
+    /// What proposals wait on. They are offers: until one is approved nothing about it is wanted, so it is no drift.
+    pub offers: Vec<Waiting>,
     /// What would be done if the agent were not suspended.
     pub held: Vec<PlannedStep>,
     /// What is blocked by facts. Waits for decisions and retries come from [`schedule`].
@@ -75,6 +77,7 @@ impl Plan {
             agent,
             steps: Vec::new(),
             held: Vec::new(),
+            offers: Vec::new(),
             waiting: Vec::new(),
             announce: None,
             wake_at: None,
@@ -106,6 +109,15 @@ impl Plan {
             on,
             hint,
         });
+    }
+
+    /// The same for a proposal.
+    fn wait_with_offer(&mut self, what: impl Into<String>, on: WaitingOn) {
+        if let Some(at) = deadline(&on) {
+            self.wake(at);
+        }
+        let what = what.into();
+        self.offers.push(Waiting { what, on, hint: None });
     }
 
     fn wake(&mut self, at: Timestamp) {

@@ -187,6 +187,7 @@ impl<'a> Planner<'a> {
         // Shown, not done: all of it waits for the resumption alone.
         self.plan.held = std::mem::take(&mut self.plan.steps);
         self.plan.waiting.truncate(1);
+        self.plan.offers.clear();
         self.plan.wake_at = wake_at;
         self.plan.partial = true;
         // The running agent keeps running, with the config it was told of.
@@ -292,7 +293,8 @@ impl<'a> Planner<'a> {
                 let on = WaitingOn::Dependency {
                     first: "what the spec asks for is deployed".to_owned(),
                 };
-                self.plan.wait(format!("proposal {}", proposal.number), on, None);
+                self.plan
+                    .wait_with_offer(format!("proposal {}", proposal.number), on);
                 self.plan.ended_because = "the spec changed underneath it".to_owned();
             }
         }
@@ -351,7 +353,7 @@ impl<'a> Planner<'a> {
                 let first = "what is deployed now passes its probation".to_owned();
                 WaitingOn::Dependency { first }
             };
-            self.plan.wait(what, on, None);
+            self.plan.wait_with_offer(what, on);
             return Ok(());
         }
         let class = self.deploy_class(output);

@@ -42,7 +42,7 @@ pub fn schedule(
 ) -> Schedule {
     let mut schedule = Schedule {
         ready: Vec::new(),
-        waiting: plan.waiting.clone(),
+        waiting: plan.waiting.iter().chain(&plan.offers).cloned().collect(),
         wake_at: plan.wake_at,
     };
     for planned in &plan.steps {

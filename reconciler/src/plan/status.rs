@@ -1,6 +1,7 @@
 //! The three axes of an agent's status, derived from its plan and its facts. A view, never an input to planning.
 
 use jiff::Timestamp;
+use shared::gate::Asker;
 use shared::plan::{Waiting, WaitingOn};
 use shared::spec::{Role, RunState};
 use shared::status::{
@@ -13,6 +14,7 @@ use super::schedule::Schedule;
 use crate::host::UnitState;
 use crate::model::inventory::AgentInventory;
 use crate::model::records::{AgentLedger, AgentLife, Quarantine};
+use crate::model::step::{Action, Authority, Step};
 
 /// A value with its reason, before it is known since when it holds.
 struct Finding<T>(T, &'static str, String);
@@ -152,6 +154,18 @@ fn because(reason: &str) -> String {
     }
 }
 
+/// A step that an agent asked for, or the books of a proposal.
+fn is_offer(step: &Step) -> bool {
+    let asked = matches!(
+        step.authority,
+        Authority::Class {
+            asked_by: Asker::Agent | Asker::Manager,
+            ..
+        }
+    );
+    asked || matches!(step.action, Action::SetPhase { .. })
+}
+
 fn sync(plan: &Plan, schedule: &Schedule, inventory: &AgentInventory) -> Finding<Sync> {
     let unknown = [
         ("runtime", inventory.unit.as_ref().err()),
@@ -178,14 +192,22 @@ fn sync(plan: &Plan, schedule: &Schedule, inventory: &AgentInventory) -> Finding
             format!("held back while it is suspended: {what}"),
         );
     }
-    if plan.steps.is_empty() && schedule.waiting.iter().all(resume) {
-        return Finding(
-            Sync::InSync,
-            "converged",
-            "what is there is what is wanted".to_owned(),
-        );
+    let drift: Vec<String> = plan
+        .steps
+        .iter()
+        .filter(|planned| !is_offer(&planned.step))
+        .map(|planned| super::view::action(&planned.step.action))
+        .collect();
+    if !drift.is_empty() || !plan.waiting.iter().all(resume) {
+        let message = if drift.is_empty() {
+            "something is awaited".to_owned()
+        } else {
+            drift.join("; ")
+        };
+        return Finding(Sync::OutOfSync, "differs", message);
     }
-    Finding(Sync::OutOfSync, "differs", plan.summary())
+    let message = "what is there is what is wanted".to_owned();
+    Finding(Sync::InSync, "converged", message)
 }
 
 fn health(plan: &Plan, inputs: Inputs<'_>) -> Finding<Health> {

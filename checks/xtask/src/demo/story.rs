@@ -148,7 +148,7 @@ fn the_daemon_dies(hive: &mut Hive, processes: &BTreeMap<String, Process>, asked
         agents.len() == AGENTS.len()
             && agents.iter().all(|agent| {
                 if agent["name"] == "alice" {
-                    is(agent, "outOfSync", "healthy", "awaitingGate")
+                    is(agent, "inSync", "healthy", "awaitingGate")
                 } else {
                     is(agent, "inSync", "healthy", "idle")
                 }

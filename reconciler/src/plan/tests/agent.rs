@@ -239,7 +239,7 @@ fn a_new_spec_deploys_during_a_probation_and_a_proposal_does_not() {
     let plan = case.plan();
     assert!(!kinds(&plan).contains(&"deploy"));
     assert!(
-        plan.waiting
+        plan.offers
             .iter()
             .any(|w| w.what == "proposal 1" && matches!(w.on, WaitingOn::Health { .. }))
     );
@@ -265,7 +265,7 @@ fn a_proposal_waits_until_what_the_spec_asks_for_is_deployed() {
         &step(&plan, "deploy").step.action,
         Action::Deploy { proposal: None, .. }
     ));
-    assert!(plan.waiting.iter().any(|w| w.what == "proposal 1"));
+    assert!(plan.offers.iter().any(|w| w.what == "proposal 1"));
     assert_eq!(plan.ended_because, "the spec changed underneath it");
 }
 

@@ -53,7 +53,7 @@ fn an_open_gate_is_awaited_and_the_agent_stays_healthy() {
     let gate = case.gate(&plan.steps[0], GateState::Open);
     assert_eq!(
         axes(&case),
-        (Sync::OutOfSync, Health::Healthy, Activity::AwaitingGate)
+        (Sync::InSync, Health::Healthy, Activity::AwaitingGate)
     );
     assert_eq!(status(&case).gates, [gate]);
 }
