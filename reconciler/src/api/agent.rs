@@ -2,6 +2,7 @@
 //! who it comes from is the name this door was opened for.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -25,6 +26,7 @@ use shared::version::{AGENT_API, AGENT_API_HEADER, agent_api_accepts};
 use shared::wire_error::ErrorCode;
 use shared::{Address, AgentName};
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::Context;
@@ -39,6 +41,11 @@ const MAX_REQUEST: usize = MAX_BODY_BYTES * 6 + 4096;
 /// A harness that does not take up what it was told is told again after this long.
 const TELL_AGAIN: Duration = Duration::from_secs(5);
 
+/// How many bundles one agent may send or fetch at once.
+pub const MAX_TRANSFERS: usize = 2;
+/// How long sending a bundle may take.
+const UPLOAD_WITHIN: Duration = Duration::from_secs(60);
+
 /// What an agent's handlers work with.
 #[derive(Clone)]
 pub struct AgentContext {
@@ -46,6 +53,8 @@ pub struct AgentContext {
     pub context: Context,
     /// Whose door this is.
     pub agent: AgentName,
+    /// The right to one transfer of a bundle: each costs memory, disk and a git program.
+    pub transfers: Arc<Semaphore>,
 }
 
 /// The routes.
@@ -100,7 +109,9 @@ async fn poll(
     State(door): State<AgentContext>,
     Json(request): Json<PollRequest>,
 ) -> ApiResult<Json<PollResponse>> {
-    let AgentContext { mut context, agent } = door;
+    let AgentContext {
+        mut context, agent, ..
+    } = door;
     let report = request.report;
     let heard = context.link.report(&agent, report.clone());
     if heard == Heard::NewRun {
@@ -155,7 +166,9 @@ async fn recv(
     State(door): State<AgentContext>,
     Json(request): Json<RecvRequest>,
 ) -> ApiResult<Json<RecvResponse>> {
-    let AgentContext { mut context, agent } = door;
+    let AgentContext {
+        mut context, agent, ..
+    } = door;
     let mut inbox = context.broker.subscribe(&agent);
     let until = wait_until(request.wait_secs);
     loop {
@@ -177,7 +190,7 @@ async fn recv(
 }
 
 async fn ack(State(door): State<AgentContext>, Json(request): Json<AckRequest>) -> ApiResult<StatusCode> {
-    let AgentContext { context, agent } = door;
+    let AgentContext { context, agent, .. } = door;
     if request.done {
         context.broker.ack(&agent, request.turn).await?;
     } else {
@@ -191,7 +204,7 @@ async fn send(
     State(door): State<AgentContext>,
     Json(request): Json<SendRequest>,
 ) -> ApiResult<Json<SendResponse>> {
-    let AgentContext { context, agent } = door;
+    let AgentContext { context, agent, .. } = door;
     let SendRequest {
         to,
         kind,
@@ -265,7 +278,8 @@ async fn is_manager(context: &Context, to: &Address) -> ApiResult<bool> {
 }
 
 async fn bundle(State(door): State<AgentContext>) -> ApiResult<Response> {
-    let AgentContext { context, agent } = door;
+    let _transfer = transfer(&door.transfers)?;
+    let AgentContext { context, agent, .. } = door;
     let repos = &context.reconciler.host().repos;
     let file = incoming(&context, &agent, "out").await?;
     let exported = repos.export(&agent, &file.0).await;
@@ -290,7 +304,8 @@ async fn propose(
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Json<ProposalInfo>> {
-    let AgentContext { context, agent } = door;
+    let _transfer = transfer(&door.transfers)?;
+    let AgentContext { context, agent, .. } = door;
     let length: Option<u64> = headers
         .get("content-length")
         .and_then(|v| v.to_str().ok()?.parse().ok());
@@ -304,7 +319,11 @@ async fn propose(
         return Err(ApiError::new(ErrorCode::Unavailable, message).hint("try again in a moment"));
     };
     let file = incoming(&context, &agent, "in").await?;
-    receive(&file.0, body).await?;
+    let received = tokio::time::timeout(UPLOAD_WITHIN, receive(&file.0, body)).await;
+    received.map_err(|_| {
+        let message = format!("the bundle did not arrive within {} s", UPLOAD_WITHIN.as_secs());
+        ApiError::new(ErrorCode::BadRequest, message)
+    })??;
     let imported = context
         .reconciler
         .host()
@@ -314,6 +333,14 @@ async fn propose(
     Ok(Json(
         context.reconciler.propose(&agent, imported, Asker::Agent).await?,
     ))
+}
+
+/// The right to a transfer, or a refusal: an agent that sends many at once waits for its own.
+fn transfer(transfers: &Arc<Semaphore>) -> ApiResult<OwnedSemaphorePermit> {
+    Arc::clone(transfers).try_acquire_owned().map_err(|_| {
+        let message = format!("{MAX_TRANSFERS} bundles of this agent are under way already");
+        ApiError::new(ErrorCode::Unavailable, message).hint("try again when one of them is done")
+    })
 }
 
 fn too_large() -> ApiError {

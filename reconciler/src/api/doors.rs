@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use axum::Router;
 use camino::{Utf8Path, Utf8PathBuf};
 use shared::AgentName;
 use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::agent::{self, AgentContext};
+use super::agent::{self, AgentContext, MAX_TRANSFERS};
 use super::peer::Peer;
 use super::{Context, admin};
 use crate::host::layout::MAX_SOCKET_PATH;
@@ -115,6 +117,7 @@ impl AgentDoors {
         let context = AgentContext {
             context: self.context.clone(),
             agent: agent.clone(),
+            transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)),
         };
         self.open
             .insert(agent.clone(), serve(listener, agent::router(context)));
