@@ -173,6 +173,11 @@ fn agent_chain(status: &AgentStatus, root: Option<&Gate>) -> Vec<Cause> {
     let well = health.value == Health::Healthy;
     let mut chain = Vec::new();
     match (calm, well) {
+        // In sync with what is decided; what it waits on is not decided yet.
+        (true, true) if !status.waiting.is_empty() => {
+            let text = format!("{name} is in sync and healthy, and {}", status.activity.value);
+            chain.push(since(text, status.activity.since));
+        }
         (true, true) => {
             let text = format!("{name} is in sync and healthy: {}", sync.message);
             chain.push(since(text, sync.since.max(health.since)));
