@@ -36,7 +36,7 @@ pub use document::MAX_BYTES;
 pub use fault::Fault;
 pub use read::{ReadError, read};
 pub use report::report;
-pub use schema::{digest, field_digest, schema};
+pub use schema::{digest, schema};
 pub use validate::validate;
 pub use watch::{SpecWatcher, WatchError, watch};
 

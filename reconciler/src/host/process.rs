@@ -100,11 +100,6 @@ impl ProcessRuntime {
         })
     }
 
-    /// What a person should know about limits: here they are declared but not enforced.
-    pub fn limits_notice(&self) -> &'static str {
-        "the process runtime does not enforce limits on CPU, memory and tasks; use the nspawn runtime for that"
-    }
-
     async fn observe_one(&self, agent: &AgentName) -> Result<UnitState, HostError> {
         let mut states = self.observe(std::slice::from_ref(agent)).await?;
         Ok(states.remove(agent).unwrap_or(UnitState::Absent))

@@ -1,6 +1,5 @@
 //! The JSON Schema of the spec, and its digests.
 
-use serde::Serialize;
 use serde_json::Value;
 use shared::Digest;
 use shared::canonical::{Encoding, digest_value};
@@ -12,22 +11,14 @@ pub fn schema() -> Value {
 }
 
 /// The identity of a spec: the same whatever the order and layout of its document.
+///
+/// Every type of the spec has a JSON form. Should one come not to have it, the reason takes the place of the value: that
+/// equals no digest of a spec.
 pub fn digest(spec: &Spec) -> Digest {
-    encoded(Encoding::Spec, spec)
-}
-
-/// The identity of one field of a spec, to which a grant is bound.
-pub fn field_digest<T: Serialize + ?Sized>(field: &T) -> Digest {
-    encoded(Encoding::Field, field)
-}
-
-/// Every type of the spec has a JSON form. Should one come not to have it, the reason takes the place of the value:
-/// that equals no digest of a value.
-fn encoded<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Digest {
-    let value = serde_json::to_value(value).unwrap_or_else(|error| {
+    let value = serde_json::to_value(spec).unwrap_or_else(|error| {
         Value::Array(vec![Value::from("without JSON form"), error.to_string().into()])
     });
-    digest_value(encoding, &value)
+    digest_value(Encoding::Spec, &value)
 }
 
 #[cfg(test)]
@@ -52,6 +43,5 @@ mod tests {
         let (one, same, other) = (digest_of(one), digest_of(same), digest_of(other));
         assert_eq!(one, same);
         assert_ne!(one, other);
-        assert_ne!(field_digest(&"a"), field_digest(&"b"));
     }
 }
