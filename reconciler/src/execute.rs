@@ -22,7 +22,7 @@ use crate::host::{Host, HostError, UnitState};
 use crate::ledger::{BeginError, Ledger, LedgerError};
 use crate::model::change::Change;
 use crate::model::records::{AgentLedger, AgentLife, BuildState, Mark};
-use crate::model::step::{Action, PlannedStep, Step};
+use crate::model::step::{Action, PlannedStep};
 use crate::plan::refs;
 use crate::plan::schedule::Ready;
 
@@ -79,13 +79,12 @@ pub async fn step(
         .gate
         .and_then(|gate| agent.gates.iter().find(|record| record.gate.id == gate));
     let step = stored.map_or(&ready.planned.step, |record| &record.step);
-    let doing = doing(step, agent);
     around(
         host,
         ledger,
         ready,
         Some(agent.record.uid),
-        carry_out(host, agent, ready, &doing),
+        carry_out(host, agent, ready, &step.action),
     )
     .await
 }
@@ -173,19 +172,6 @@ async fn around(
     }
 }
 
-/// A step with what its execution reads from the ledger.
-struct Doing<'a> {
-    action: &'a Action,
-    agent: &'a AgentLedger,
-}
-
-fn doing<'a>(step: &'a Step, agent: &'a AgentLedger) -> Doing<'a> {
-    Doing {
-        action: &step.action,
-        agent,
-    }
-}
-
 /// An event about an agent.
 pub(crate) fn event(
     agent: &AgentName,
@@ -208,11 +194,11 @@ async fn carry_out(
     host: &Host,
     agent: &AgentLedger,
     ready: &Ready,
-    doing: &Doing<'_>,
+    action: &Action,
 ) -> Result<Effect, HostError> {
-    let record = &doing.agent.record;
+    let record = &agent.record;
     let (name, uid) = (&record.name, record.uid);
-    match doing.action {
+    match action {
         Action::Spawn => {
             host.folders.prepare(name).await?;
             let commit = host.repos.ensure(name, &seed_files(name)).await?;
@@ -275,11 +261,11 @@ async fn carry_out(
                 event,
             ]))
         }
-        Action::Deploy { .. } => deploy::carry_out(host, agent, ready, doing.action).await,
+        Action::Deploy { .. } => deploy::carry_out(host, agent, ready, action).await,
         Action::ProjectRef(update) => {
             host.repos.update_ref(name, update).await?;
             let now = host.clock.now();
-            let drift = refs::drift(record, &doing.agent.proposals, update);
+            let drift = refs::drift(record, &agent.proposals, update);
             let told =
                 drift.map(|what| event(name, Level::Warning, "refPutBack", format!("{name}: {what}"), now));
             Ok(Effect::Done(told.into_iter().collect()))
@@ -302,7 +288,7 @@ async fn carry_out(
                 .await?;
             Ok(Effect::Done(Vec::new()))
         }
-        Action::Start { toplevel } => start(host, doing.agent, toplevel).await,
+        Action::Start { toplevel } => start(host, agent, toplevel).await,
         Action::Stop { run } => {
             stop(host, name, run).await?;
             let now = host.clock.now();
@@ -316,7 +302,7 @@ async fn carry_out(
         }
         Action::Restart { toplevel, run } => {
             stop(host, name, run).await?;
-            start(host, doing.agent, toplevel).await
+            start(host, agent, toplevel).await
         }
         Action::Archive => {
             host.folders.archive(name, uid).await?;

@@ -101,9 +101,7 @@ impl Plan {
     }
 
     fn wait(&mut self, what: impl Into<String>, on: WaitingOn, hint: Option<String>) {
-        if let Some(at) = deadline(&on) {
-            self.wake(at);
-        }
+        self.wake_for(&on);
         self.waiting.push(Waiting {
             what: what.into(),
             on,
@@ -113,11 +111,15 @@ impl Plan {
 
     /// The same for a proposal.
     fn wait_with_offer(&mut self, what: impl Into<String>, on: WaitingOn) {
-        if let Some(at) = deadline(&on) {
-            self.wake(at);
-        }
+        self.wake_for(&on);
         let what = what.into();
         self.offers.push(Waiting { what, on, hint: None });
+    }
+
+    fn wake_for(&mut self, on: &WaitingOn) {
+        if let Some(at) = deadline(on) {
+            self.wake(at);
+        }
     }
 
     fn wake(&mut self, at: Timestamp) {

@@ -127,12 +127,7 @@ async fn status(State(context): State<Context>) -> ApiResult<Json<HiveStatus>> {
         path: accepted.path.to_string(),
         generation: accepted.generation,
         digest: accepted.in_force().map(|_| accepted.digest.clone()),
-        faults: accepted
-            .faults
-            .iter()
-            .chain(accepted.agent_faults.values().flatten())
-            .map(ToString::to_string)
-            .collect(),
+        faults: accepted.all_faults().map(ToString::to_string).collect(),
         stale: accepted.stale,
     });
     let open = gates

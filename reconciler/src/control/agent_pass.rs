@@ -77,7 +77,6 @@ impl Reconciler {
                     others: Vec::new(),
                 });
             };
-            self.record(&ledger, &plan, ready).await?;
             if let Some(class) = self.class(&ready.planned.step.action)
                 && held.is_none()
             {
@@ -94,6 +93,7 @@ impl Reconciler {
                     continue;
                 }
             }
+            self.record(&ledger, &plan, ready).await?;
             execute::step(&self.host, &self.ledger, &ledger, ready, facts.watched_since).await?;
             drop(held.take());
         }
@@ -132,22 +132,15 @@ impl Reconciler {
                     .any(|step| step.effect_digest == record.gate.digest)
         });
         let stale = ledger.attempts.keys().find(|id| !planned(id)).cloned();
+        let (id, gate) = match (begun, stale) {
+            (Some(record), _) => (crate::gate::step_id(&record.step)?, Some(record.gate.id)),
+            (None, Some(id)) => (id, None),
+            (None, None) => return Ok(false),
+        };
         let now = self.host.clock.now();
         let uid = Some(ledger.record.uid);
-        match (begun, stale) {
-            (Some(record), _) => {
-                let id = crate::gate::step_id(&record.step)?;
-                self.ledger
-                    .complete(uid, id, Some(record.gate.id), Vec::new(), now)
-                    .await?;
-                Ok(true)
-            }
-            (None, Some(id)) => {
-                self.ledger.complete(uid, id, None, Vec::new(), now).await?;
-                Ok(true)
-            }
-            (None, None) => Ok(false),
-        }
+        self.ledger.complete(uid, id, gate, Vec::new(), now).await?;
+        Ok(true)
     }
 
     /// Opens and ends gates. A gate about a commit is opened with its diff, so that what is decided about is stored.

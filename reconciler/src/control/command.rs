@@ -90,7 +90,7 @@ impl Reconciler {
             .accepted()
             .and_then(|accepted| accepted.spec.agents.get(name).map(|spec| spec.run));
         let now = self.host.clock.now();
-        let before = ledger.overrides.run.as_ref().filter(|o| o.holds(now));
+        let before = ledger.overrides.run_at(now);
         // What the spec says anyway needs no override.
         let value = (declared != Some(run)).then(|| overriding(run, &because, now));
         if !differs(before, value.as_ref()) {

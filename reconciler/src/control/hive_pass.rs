@@ -120,20 +120,9 @@ impl Reconciler {
             let (digest, generation) = (accepted.digest.clone(), accepted.generation);
             self.ledger.store_spec(text, digest, generation, now).await?;
         }
-        let faults: Vec<String> = accepted
-            .faults
-            .iter()
-            .chain(accepted.agent_faults.values().flatten())
-            .map(ToString::to_string)
-            .collect();
+        let faults: Vec<String> = accepted.all_faults().map(ToString::to_string).collect();
         let faults_before: Vec<String> = previous
-            .map(|p| {
-                p.faults
-                    .iter()
-                    .chain(p.agent_faults.values().flatten())
-                    .map(ToString::to_string)
-                    .collect()
-            })
+            .map(|p| p.all_faults().map(ToString::to_string).collect())
             .unwrap_or_default();
         let mut changes = Vec::new();
         let mut event = |level, kind, message: String| {

@@ -251,6 +251,18 @@ pub struct Overrides {
     pub suspended: Option<Override<()>>,
 }
 
+impl Overrides {
+    /// Whether the agent should run, as far as that is overridden now.
+    pub fn run_at(&self, now: Timestamp) -> Option<&Override<RunState>> {
+        self.run.as_ref().filter(|o| o.holds(now))
+    }
+
+    /// The suspension, while it lasts.
+    pub fn suspended_at(&self, now: Timestamp) -> Option<&Override<()>> {
+        self.suspended.as_ref().filter(|o| o.holds(now))
+    }
+}
+
 /// The run of ended runs that nobody asked for; it feeds the back-off of starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -167,11 +167,7 @@ impl<'a> Planner<'a> {
 
     fn active(&mut self) -> Result<(), NotCanonical> {
         let ledger = self.inputs.ledger;
-        let suspended = ledger
-            .overrides
-            .suspended
-            .as_ref()
-            .filter(|o| o.holds(self.inputs.now));
+        let suspended = ledger.overrides.suspended_at(self.inputs.now);
         let Some(suspended) = suspended else {
             return self.converge();
         };

@@ -23,13 +23,7 @@ impl Planner<'_> {
         if self.halted().is_some() {
             return RunState::Stopped;
         }
-        let overridden = self
-            .inputs
-            .ledger
-            .overrides
-            .run
-            .as_ref()
-            .filter(|o| o.holds(self.inputs.now));
+        let overridden = self.inputs.ledger.overrides.run_at(self.inputs.now);
         overridden.map_or(spec.run, |o| o.value)
     }
 
@@ -44,12 +38,7 @@ impl Planner<'_> {
     }
 
     fn run_is_overridden(&self) -> bool {
-        self.inputs
-            .ledger
-            .overrides
-            .run
-            .as_ref()
-            .is_some_and(|o| o.holds(self.inputs.now))
+        self.inputs.ledger.overrides.run_at(self.inputs.now).is_some()
     }
 
     /// A run that ended unasked and was not noted yet.
@@ -180,9 +169,8 @@ impl Planner<'_> {
     }
 
     fn stop_wanted_since(&self) -> Timestamp {
-        let overridden = self.inputs.ledger.overrides.run.as_ref();
+        let overridden = self.inputs.ledger.overrides.run_at(self.inputs.now);
         overridden
-            .filter(|o| o.holds(self.inputs.now))
             .map(|o| o.since)
             // The spec does not say since when: the turn that is under way gets its whole time.
             .or_else(|| self.inputs.inventory.harness.as_ref().map(|h| h.at))

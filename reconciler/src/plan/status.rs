@@ -121,7 +121,7 @@ fn notices(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger, now: T
             }
         }
     }
-    if let Some(run) = ledger.overrides.run.as_ref().filter(|o| o.holds(now)) {
+    if let Some(run) = ledger.overrides.run_at(now) {
         let word = match run.value {
             RunState::Running => "running",
             RunState::Paused => "paused",
@@ -225,12 +225,7 @@ fn health(plan: &Plan, inputs: Inputs<'_>) -> Finding<Health> {
             "it is not part of the hive (yet, or any more)".to_owned(),
         );
     }
-    let overridden = ledger
-        .overrides
-        .run
-        .as_ref()
-        .filter(|o| o.holds(now))
-        .map(|o| o.value);
+    let overridden = ledger.overrides.run_at(now).map(|o| o.value);
     let wanted = overridden.or(spec.map(|s| s.run)).unwrap_or_default();
     match &inventory.unit {
         Err(error) => Finding(Health::Unknown, "sourceFailed", error.clone()),

@@ -48,6 +48,11 @@ impl Accepted {
         (self.generation > 0).then_some(&self.spec)
     }
 
+    /// Every fault of the file: those of the document, then those of its agents.
+    pub fn all_faults(&self) -> impl Iterator<Item = &Fault> {
+        self.faults.iter().chain(self.agent_faults.values().flatten())
+    }
+
     /// Whether an agent is declared, be it faultily. Only one that is not was removed.
     pub fn declares(&self, agent: &AgentName) -> bool {
         self.spec.agents.contains_key(agent) || self.agent_faults.contains_key(agent)
