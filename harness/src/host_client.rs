@@ -147,10 +147,9 @@ impl HostClient {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn ack(&self, turn: TurnId, done: bool) -> Result<(), ClientError> {
+    pub async fn ack(&self, ack: &AckRequest) -> Result<(), ClientError> {
         let request = self.request(Method::POST, "/v1/ack", SLACK);
-        self.answer("ack", request.json(&AckRequest { turn, done }))
-            .await?;
+        self.answer("ack", request.json(ack)).await?;
         Ok(())
     }
 

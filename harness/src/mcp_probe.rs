@@ -13,8 +13,7 @@ use rmcp::model::{ClientCapabilities, ClientConfig, Implementation, ProtocolVers
 use shared::ServerName;
 use shared::spec::McpServerSpec;
 use shared::status::{McpHealth, McpServerState};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::{ChildStdin, ChildStdout};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
@@ -28,25 +27,32 @@ const END_TIME: Duration = Duration::from_millis(500);
 const MAX_OUTPUT: u64 = 8 * 1024 * 1024;
 /// How much of its standard error is kept.
 const ERROR_TAIL: usize = 2048;
-/// The most tools that are reported, and the longest name of one.
-const MAX_TOOLS: usize = 512;
-const MAX_TOOL_NAME: usize = 128;
+/// The most tools of one server that are reported.
+pub const MAX_TOOLS: usize = 512;
+/// The longest name of a tool that is reported, in characters, besides the mark that it was shortened.
+pub const MAX_TOOL_NAME: usize = 128;
 /// Probes that run at once.
 const AT_ONCE: usize = 4;
 
 /// Why a server failed.
 #[derive(Debug, thiserror::Error)]
-enum ProbeError {
+pub enum ProbeError {
+    /// Its program cannot be run.
     #[error("cannot start {program}")]
     Start {
+        /// The program.
         program: String,
+        /// Why.
         #[source]
         source: std::io::Error,
     },
+    /// It took too long.
     #[error("did not answer initialize and tools/list within {} s", .0.as_secs_f32())]
     TimedOut(Duration),
+    /// It did not shake hands.
     #[error("initialize failed")]
     Initialize(#[source] Box<rmcp::service::ClientInitializeError>),
+    /// It did not name its tools.
     #[error("tools/list failed")]
     ListTools(#[source] Box<rmcp::ServiceError>),
 }
@@ -248,7 +254,15 @@ async fn probe_stdio(
     }
 }
 
-async fn list_tools(input: ChildStdin, output: ChildStdout) -> Result<Vec<String>, ProbeError> {
+/// Shakes hands with the server whose standard input and output these are, and asks for its tools: their names without
+/// control characters, sorted, each once. Waits for as long as the server keeps it waiting.
+///
+/// # Errors
+/// When the server does not answer as MCP says, or says more than it may.
+pub async fn list_tools(
+    input: impl AsyncWrite + Send + Unpin + 'static,
+    output: impl AsyncRead + Send + Unpin + 'static,
+) -> Result<Vec<String>, ProbeError> {
     let version = env!("CARGO_PKG_VERSION");
     let client = ClientConfig::new(
         ClientCapabilities::default(),

@@ -283,9 +283,13 @@ impl Loop {
     }
 
     fn start_turn(&mut self) {
-        let Some(config) = self.config.clone() else {
+        let Some(mut config) = self.config.clone() else {
             return;
         };
+        if let Some(model) = self.state.announced.model.clone() {
+            // The file is what was deployed; the operator's word goes before it and is gone with it.
+            Arc::make_mut(&mut config).driver.model = Some(model);
+        }
         let (turn, interrupted) = watch::channel(None);
         self.turn = turn;
         let id = crate::ids::turn_id();

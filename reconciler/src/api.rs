@@ -6,10 +6,16 @@
 
 pub mod admin;
 pub mod agent;
+pub mod archive;
+pub mod connections;
 pub mod doors;
+mod drafts;
+pub mod endpoint;
 pub mod error;
 pub mod events;
 pub mod explain;
+pub mod metrics;
+pub mod openapi;
 pub mod peer;
 
 use std::sync::Arc;

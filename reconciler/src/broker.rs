@@ -15,7 +15,7 @@ use shared::{Address, AgentName, TurnId};
 use tokio::sync::watch;
 
 use crate::ledger::messages::{self, Leases, NewMessage};
-use crate::ledger::{Ledger, LedgerError, Wakes, bounded};
+use crate::ledger::{Ledger, LedgerError, TxError, Wakes, bounded};
 
 /// The most messages that may wait for one recipient, leased ones included.
 pub const MAX_INBOX: u64 = 1000;
@@ -69,6 +69,21 @@ pub enum SendError {
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+}
+
+impl TxError for SendError {
+    fn ledger(&self) -> Option<&LedgerError> {
+        match self {
+            Self::Ledger(error) => Some(error),
+            Self::TooLarge { .. }
+            | Self::BadDedupe { .. }
+            | Self::UnknownRecipient(_)
+            | Self::ToSystem
+            | Self::BadKind { .. }
+            | Self::AskedItself(_)
+            | Self::InboxFull { .. } => None,
+        }
+    }
 }
 
 /// A message to be sent. Who sends it is stamped by the daemon, never read from a body.
@@ -175,6 +190,15 @@ impl Broker {
         at: Timestamp,
     ) -> Result<usize, LedgerError> {
         self.give_back(agent, Leases::Of(turn), at).await
+    }
+
+    /// No turn ever saw what was leased to this one: it is queued again as if it had not been leased. Returns how many
+    /// messages that were.
+    pub async fn return_unread(&self, agent: &AgentName, turn: TurnId) -> Result<usize, LedgerError> {
+        let agent = agent.clone();
+        self.ledger
+            .write(move |tx| messages::return_unread(tx, &agent, turn))
+            .await
     }
 
     /// A run of the harness ended: what was leased is queued again, except for the turn that still lives, if any.

@@ -18,21 +18,28 @@ use crate::host::clock::SystemClock;
 use crate::host::process::launch::{self, LaunchArgs};
 
 mod agent;
+mod archive;
 mod client;
 mod daemon;
 mod demo;
 mod diff;
+mod doctor;
 mod error;
 mod events;
 mod exit;
 mod explain;
+mod export;
 #[cfg(test)]
 mod fixtures;
 mod gate;
 mod history;
 mod look;
+mod metrics;
 mod page;
 mod plan;
+mod recover;
+mod reference;
+mod spawn;
 mod spec;
 mod sse;
 mod status;
@@ -108,17 +115,53 @@ impl Global {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     #[command(flatten)]
+    Public(Public),
+    #[command(flatten)]
+    Hidden(Hidden),
+}
+
+/// The verbs that only this project's own programs use: in no help, manual page, completion or reference.
+#[derive(Debug, clap::Subcommand)]
+enum Hidden {
+    /// Become an agent's sandbox
+    #[command(hide = true)]
+    LaunchProcess(LaunchArgs),
+    /// Write the references of the documentation to a folder
+    #[command(hide = true)]
+    References {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        dir: Utf8PathBuf,
+    },
+}
+
+/// The verbs for people.
+#[derive(Debug, clap::Subcommand)]
+enum Public {
+    #[command(flatten)]
     Ask(Request),
     /// Print the spec's schema, or check a file against it
     #[command(subcommand)]
     Spec(spec::SpecCommand),
+    /// Check programs, kernel, folders, ledger, spec, repos and daemon; change nothing
+    #[command(after_help = doctor::HELP)]
+    Doctor(doctor::DoctorArgs),
+    /// Write down everything plans are made from, for a fault report
+    Export(export::ExportArgs),
+    /// Make the plans of an export again, and compare; exit status 1 when one differs
+    Replay(export::ReplayArgs),
+    /// Rebuild a ledger that is lost, while the daemon is down
+    Recover(recover::RecoverArgs),
     /// Run the daemon
     Serve(daemon::ServeArgs),
     /// Run a small hive that needs nothing but this program
     Demo(daemon::DemoArgs),
-    /// Become an agent's sandbox
-    #[command(hide = true)]
-    LaunchProcess(LaunchArgs),
+    /// Print the OpenAPI document of one of the daemon's APIs
+    Api(reference::ApiArgs),
+    /// Print a script that completes this command line in a shell
+    Completions(reference::CompletionsArgs),
+    /// Print the manual page of hive, or write the pages of all verbs to a folder
+    Man(reference::ManArgs),
 }
 
 /// The verbs that talk to the daemon.
@@ -146,16 +189,32 @@ enum Request {
     Start(agent::OverrideArgs),
     /// Stop an agent, and keep it stopped
     Stop(agent::TimedOverrideArgs),
+    /// Keep an agent running, but let it take no turns
+    Pause(agent::TimedOverrideArgs),
+    /// Have another model run an agent's turns than its config says
+    Model(agent::ModelArgs),
     /// Restart an agent between two turns
     Restart(agent::OverrideArgs),
+    /// Propose what an agent had deployed before
+    Rollback(agent::RollbackArgs),
     /// Leave an agent as it is: reconcile it no more
     Suspend(agent::TimedOverrideArgs),
     /// Reconcile a suspended agent again
     Resume(agent::OverrideArgs),
     /// Try again what failed, without waiting
     Retry(agent::OverrideArgs),
+    /// Make an agent that the spec does not declare, from spawnDefaults
+    Spawn(spawn::SpawnArgs),
+    /// Show what is kept of removed agents
+    Archive,
+    /// Remove an agent that the spec does not declare; with --purge, keep nothing of it
+    Destroy(archive::DestroyArgs),
+    /// Bring a removed agent back, with its state
+    Restore(archive::RestoreArgs),
     /// Send an agent a message
     Send(agent::SendArgs),
+    /// Print the daemon's metrics in Prometheus' text format
+    Metrics,
 }
 
 impl Cli {
@@ -173,7 +232,7 @@ impl Cli {
     ///
     #[expect(clippy::print_stderr, reason = "the daemon reads the reason from stderr")]
     pub fn launch(&self) -> Option<ExitCode> {
-        let Command::LaunchProcess(args) = &self.command else {
+        let Command::Hidden(Hidden::LaunchProcess(args)) = &self.command else {
             return None;
         };
         match launch::run(args) {
@@ -187,7 +246,7 @@ impl Cli {
 
     /// Whether it runs the daemon, which wants more than one thread.
     pub fn is_daemon(&self) -> bool {
-        matches!(self.command, Command::Serve(_) | Command::Demo(_))
+        matches!(self.command, Command::Public(Public::Serve(_) | Public::Demo(_)))
     }
 }
 
@@ -215,13 +274,23 @@ async fn run_with(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Exit {
 
 async fn dispatch(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Result<Exit, CliError> {
     match cli.command {
-        Command::Serve(args) => daemon::serve(args).await,
-        Command::Demo(args) => demo::run(ui, args).await,
-        Command::LaunchProcess(_) => Err(CliError::Daemon(
+        Command::Hidden(Hidden::LaunchProcess(_)) => Err(CliError::Daemon(
             "launch-process is for the daemon alone".to_owned(),
         )),
-        Command::Spec(command) => spec::run(ui, command).await,
-        Command::Ask(request) => {
+        Command::Hidden(Hidden::References { dir }) => reference::write_all(dir).await,
+        Command::Public(Public::Serve(args)) => daemon::serve(args).await,
+        Command::Public(Public::Demo(args)) => demo::run(ui, args).await,
+        Command::Public(Public::Spec(command)) => spec::run(ui, command).await,
+        Command::Public(Public::Doctor(args)) => {
+            Box::pin(doctor::run(ui, args, &cli.global.socket, clock.now())).await
+        }
+        Command::Public(Public::Export(args)) => Box::pin(export::export(ui, args, &cli.global.socket)).await,
+        Command::Public(Public::Replay(args)) => export::replay(ui, &args),
+        Command::Public(Public::Recover(args)) => Box::pin(recover::run(ui, args, clock.now())).await,
+        Command::Public(Public::Api(args)) => reference::api(ui, &args),
+        Command::Public(Public::Completions(args)) => reference::completions(ui, &args),
+        Command::Public(Public::Man(args)) => reference::man(ui, args).await,
+        Command::Public(Public::Ask(request)) => {
             let session = &mut Session::new(ui, clock, &cli.global.socket)?;
             ask(session, request).await
         }
@@ -239,11 +308,19 @@ async fn ask(session: &mut Session<'_>, request: Request) -> Result<Exit, CliErr
         Request::Events(args) => events::run(session, args).await,
         Request::Start(args) => agent::command(session, "start", args.into()).await,
         Request::Stop(args) => agent::command(session, "stop", args).await,
+        Request::Pause(args) => agent::command(session, "pause", args).await,
+        Request::Model(args) => agent::model(session, args).await,
         Request::Restart(args) => agent::command(session, "restart", args.into()).await,
+        Request::Rollback(args) => agent::rollback(session, args).await,
         Request::Suspend(args) => agent::command(session, "suspend", args).await,
         Request::Resume(args) => agent::command(session, "resume", args.into()).await,
         Request::Retry(args) => agent::command(session, "retry", args.into()).await,
+        Request::Spawn(args) => spawn::run(session, args).await,
+        Request::Archive => archive::list(session).await,
+        Request::Destroy(args) => archive::destroy(session, args).await,
+        Request::Restore(args) => archive::restore(session, args).await,
         Request::Send(args) => agent::send(session, args).await,
+        Request::Metrics => metrics::run(session).await,
     }
 }
 

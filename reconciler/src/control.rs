@@ -12,10 +12,17 @@
 
 pub mod agent_pass;
 pub mod command;
+pub mod drafts;
+pub mod export;
 pub mod hive_pass;
+pub mod lifecycle;
+pub mod lock;
 pub mod reconciler;
+pub mod rollback;
 pub mod run;
 pub mod serve;
+pub mod storage;
 pub mod views;
+mod watching;
 
 pub use reconciler::{Key, PassError, Reconciler, Requeue};

@@ -7,8 +7,9 @@
 
 pub mod bookkeeping;
 pub mod deploy;
+pub mod spawn;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -17,10 +18,12 @@ use shared::canonical::NotCanonical;
 use shared::event::Level;
 use shared::{AgentName, AgentUid};
 
+use crate::counters::Counted;
 use crate::gate::backoff;
 use crate::host::{Host, HostError, UnitState};
 use crate::ledger::{BeginError, Ledger, LedgerError};
 use crate::model::change::Change;
+use crate::model::draft::Rules;
 use crate::model::records::{AgentLedger, AgentLife, BuildState, Mark};
 use crate::model::step::{Action, PlannedStep};
 use crate::plan::refs;
@@ -38,6 +41,15 @@ pub enum ExecuteError {
     /// A value has no canonical form.
     #[error(transparent)]
     NotCanonical(#[from] NotCanonical),
+}
+
+/// What holds at the time of a step, besides what the ledger says.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// When this daemon began to watch.
+    pub watched_since: Timestamp,
+    /// What the spec says about drafts.
+    pub rules: Rules,
 }
 
 /// How a step went.
@@ -68,12 +80,19 @@ pub async fn step(
     ledger: &Ledger,
     agent: &AgentLedger,
     ready: &Ready,
-    watched_since: Timestamp,
+    moment: Moment,
 ) -> Result<Outcome, ExecuteError> {
     let now = host.clock.now();
-    if let Some(changes) = bookkeeping::changes(&ready.planned.step.action, agent, watched_since, now) {
-        ledger.apply(changes).await?;
-        return Ok(Outcome::Done);
+    let step = &ready.planned.step;
+    if let Some(changes) = bookkeeping::changes(&step.action, agent, moment.watched_since, now) {
+        let (outcome, word) = match ledger.apply(changes).await {
+            Ok(()) => (Outcome::Done, "done"),
+            // Somebody decided in the meantime; the next round sees it.
+            Err(LedgerError::Overtaken { .. }) => (Outcome::Abandoned, "abandoned"),
+            Err(error) => return Err(error.into()),
+        };
+        count(ledger, &step.action, word);
+        return Ok(outcome);
     }
     let stored = ready
         .gate
@@ -84,7 +103,7 @@ pub async fn step(
         ledger,
         ready,
         Some(agent.record.uid),
-        carry_out(host, agent, ready, &step.action),
+        carry_out(host, ledger, agent, ready, &step.action, moment.rules),
     )
     .await
 }
@@ -98,6 +117,10 @@ pub async fn hive_step(host: &Host, ledger: &Ledger, ready: &Ready) -> Result<Ou
     let effect = async {
         Ok(match &ready.planned.step.action {
             Action::AcceptRemoval { agents, .. } => Effect::Done(removal(agents, now)),
+            Action::Purge { agent, uid } => {
+                host.folders.purge(agent, *uid).await?;
+                Effect::Done(purged(agent, *uid, host.clock.now()))
+            }
             other => Effect::Gone(format!("{} is not a step of the hive", other.kind())),
         })
     };
@@ -116,6 +139,17 @@ fn removal(agents: &[(AgentName, AgentUid)], now: Timestamp) -> Vec<Change> {
         ]
     };
     agents.iter().flat_map(of_one).collect()
+}
+
+fn purged(agent: &AgentName, uid: AgentUid, now: Timestamp) -> Vec<Change> {
+    let message = format!("nothing is kept of {agent} any more but its history");
+    vec![
+        Change::Life {
+            uid,
+            life: AgentLife::Purged { since: now },
+        },
+        event(agent, Level::Warning, "purged", message, now),
+    ]
 }
 
 /// The two transactions around an effect.
@@ -148,11 +182,13 @@ async fn around(
     match result {
         Ok(Effect::Done(changes)) => {
             ledger.complete(uid, id.clone(), ready.gate, changes, now).await?;
+            count(ledger, &step.action, "done");
             Ok(Outcome::Done)
         }
         Ok(Effect::Gone(reason)) => {
             tracing::warn!(step = step.action.kind(), reason, "step abandoned");
             ledger.abandon(uid, id.clone(), ready.gate, reason, now).await?;
+            count(ledger, &step.action, "abandoned");
             Ok(Outcome::Abandoned)
         }
         Err(error) => {
@@ -167,9 +203,15 @@ async fn around(
             ledger
                 .fail(uid, id.clone(), message, next_at, error.is_terminal(), now)
                 .await?;
+            count(ledger, &step.action, "failed");
             Ok(Outcome::Failed)
         }
     }
+}
+
+fn count(ledger: &Ledger, action: &Action, outcome: &'static str) {
+    let kind = action.kind();
+    ledger.counters().add(Counted::Step { kind, outcome });
 }
 
 /// An event about an agent.
@@ -192,9 +234,11 @@ pub(crate) fn event(
 
 async fn carry_out(
     host: &Host,
+    ledger: &Ledger,
     agent: &AgentLedger,
     ready: &Ready,
     action: &Action,
+    rules: Rules,
 ) -> Result<Effect, HostError> {
     let record = &agent.record;
     let (name, uid) = (&record.name, record.uid);
@@ -259,6 +303,24 @@ async fn carry_out(
                     at: now,
                 },
                 event,
+            ]))
+        }
+        Action::MakeDraft { .. } => spawn::make(host, agent, action).await,
+        Action::SpawnDraft { .. } => spawn::spawn(host, ledger, agent, ready, action, rules).await,
+        Action::DropStaged => {
+            host.staging.keep(uid, BTreeSet::new()).await?;
+            Ok(Effect::Done(vec![Change::Draft { uid, draft: None }]))
+        }
+        Action::DropDraft => {
+            host.staging.discard(name, uid).await?;
+            host.repos.delete(name).await?;
+            let since = host.clock.now();
+            Ok(Effect::Done(vec![
+                Change::Life {
+                    uid,
+                    life: AgentLife::Purged { since },
+                },
+                Change::Draft { uid, draft: None },
             ]))
         }
         Action::Deploy { .. } => deploy::carry_out(host, agent, ready, action).await,
@@ -327,8 +389,26 @@ async fn carry_out(
                 },
             ]))
         }
+        Action::Restore => {
+            host.folders.restore(name, uid).await?;
+            let now = host.clock.now();
+            let body = format!("{name} is back from the archive");
+            let life = AgentLife::Active;
+            Ok(Effect::Done(vec![
+                Change::Life { uid, life },
+                event(name, Level::Info, "restored", body.clone(), now),
+                Change::NotifyManagers {
+                    about: name.clone(),
+                    body,
+                    dedupe: format!("{uid}:restored:{now}"),
+                    at: now,
+                },
+            ]))
+        }
         Action::AcceptRemoval { .. }
+        | Action::Purge { .. }
         | Action::SetPhase { .. }
+        | Action::EndOffer { .. }
         | Action::ProbationClock { .. }
         | Action::MarkGood { .. }
         | Action::Revert { .. }
@@ -440,3 +520,6 @@ pub(crate) fn ended(
     changes.extend(told(agent, &message, &format!("proposal:{number}:{word}"), at));
     changes
 }
+
+#[cfg(test)]
+mod tests;

@@ -165,6 +165,7 @@ pub fn revalidate(policy: &PolicySpec, plan: &Plan, gates: &[GateRecord]) -> Vec
         let wanted = planned.iter().any(|step| {
             matches!(step.step.authority, Authority::Class { .. }) && step.effect_digest == record.gate.digest
         });
+        let wanted = wanted || plan.later.contains(&record.gate.digest);
         let undone = matches!(record.gate.state, GateState::Open | GateState::Approved);
         if undone && !wanted && !plan.partial {
             actions.push(GateAction::End {
@@ -205,6 +206,7 @@ fn new_gate(
         Action::Build {
             request, proposal, ..
         } => (*proposal, Some(request.commit.clone()), None),
+        Action::SpawnDraft { commit, system, .. } => (None, Some(commit.clone()), Some(system.clone())),
         _ => (None, None, None),
     };
     NewGate {

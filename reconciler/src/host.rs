@@ -4,6 +4,7 @@
 //! loop under test is the binary's own. Observing never changes anything. Every effect is idempotent: carried out
 //! twice, it leaves what it leaves when carried out once.
 
+pub mod checkup;
 pub mod clock;
 pub mod error;
 pub mod fake;
@@ -11,12 +12,17 @@ pub mod folders;
 pub mod git;
 pub mod harness_link;
 pub mod layout;
+pub mod open_files;
+pub mod own_process;
 pub mod plain;
 pub mod process;
+pub mod remains;
 pub mod spec_file;
+pub mod staging;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -24,6 +30,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shared::agent_api::Report;
 use shared::config::ConfigFile;
+use shared::draft::{StagedFile, StatePath};
 use shared::spec::{BindSpec, DriverKind, LimitsSpec, Network};
 use shared::{AgentName, AgentUid, CommitOid, Digest, HiveId};
 
@@ -46,10 +53,14 @@ pub struct Host {
     pub builder: Arc<dyn Builder>,
     /// The agents' folders.
     pub folders: Arc<dyn Folders>,
+    /// Files staged for drafts.
+    pub staging: Arc<dyn Staging>,
     /// What harnesses report.
     pub harness: Arc<dyn HarnessLink>,
     /// What the operator declared.
     pub spec: Arc<dyn SpecFile>,
+    /// The daemon's own process.
+    pub own_process: Arc<dyn OwnProcess>,
 }
 
 /// The file that holds the spec.
@@ -62,10 +73,31 @@ pub trait SpecFile: Send + Sync {
     async fn read(&self) -> Result<Vec<u8>, HostError>;
 }
 
+/// What the daemon's process uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Memory that is really there, in bytes.
+    pub resident_bytes: u64,
+    /// Open file descriptors.
+    pub open_files: u64,
+    /// How many it may open; `None`: as many as it likes.
+    pub max_files: Option<u64>,
+}
+
+/// The daemon's own process.
+#[async_trait]
+pub trait OwnProcess: Send + Sync {
+    /// What it uses now.
+    async fn usage(&self) -> Result<Usage, HostError>;
+}
+
 /// The only source of time.
 pub trait Clock: Send + Sync {
-    /// Wall-clock time now.
+    /// Wall-clock time now. It may jump, forwards and backwards.
     fn now(&self) -> Timestamp;
+
+    /// Time since some fixed moment. It never jumps, and stands still while the machine sleeps.
+    fn steady(&self) -> Duration;
 }
 
 /// The only source of identifiers and of randomness.
@@ -287,6 +319,31 @@ pub trait Repos: Send + Sync {
     /// Writes a bundle of `main` and all tags to `target`.
     async fn export(&self, agent: &AgentName, target: &Utf8Path) -> Result<(), HostError>;
 
+    /// Makes a commit on top of `parent` that holds what `content` holds. The same arguments give the same commit. No
+    /// branch or tag moves.
+    async fn repeat(
+        &self,
+        agent: &AgentName,
+        parent: &CommitOid,
+        content: &CommitOid,
+        message: &str,
+        at: Timestamp,
+    ) -> Result<CommitOid, HostError>;
+
+    /// Makes a commit on top of `parent` that holds these files and nothing else. The same arguments give the same
+    /// commit. No branch or tag moves.
+    async fn commit(
+        &self,
+        agent: &AgentName,
+        parent: &CommitOid,
+        files: &BTreeMap<String, String>,
+        message: &str,
+        at: Timestamp,
+    ) -> Result<CommitOid, HostError>;
+
+    /// Deletes the repo. Only for a draft: nothing of it was ever deployed. Succeeds when there is none.
+    async fn delete(&self, agent: &AgentName) -> Result<(), HostError>;
+
     /// Reads one file of a commit, at most `max` bytes; `None` when it is not there.
     async fn read_file(
         &self,
@@ -337,6 +394,29 @@ pub struct FolderState {
     pub config: Option<Digest>,
 }
 
+/// What the archive keeps of one agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ArchiveState {
+    /// Nothing.
+    Absent,
+    /// What this daemon moved there.
+    Ours,
+    /// A folder of that name without our mark.
+    Foreign,
+}
+
+/// The file system below the state folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Space {
+    /// The folder, for people.
+    pub folder: String,
+    /// What is left for this process, in bytes.
+    pub free: u64,
+    /// What there is, in bytes.
+    pub total: u64,
+}
+
 /// The agents' folders: `launch/`, `config/`, `state/`, `sock/`.
 #[async_trait]
 pub trait Folders: Send + Sync {
@@ -355,12 +435,55 @@ pub trait Folders: Send + Sync {
         config: &ConfigFile,
     ) -> Result<(), HostError>;
 
-    /// Moves the agent's state and repo to the archive. Succeeds when they are there already.
+    /// How much room is left where all of this lies.
+    async fn space(&self) -> Result<Space, HostError>;
+
+    /// Moves the agent's state and repo to the archive and marks them as ours. Succeeds when they are there already.
     async fn archive(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError>;
+
+    /// Whether the archive keeps something of this agent, and whether it bears the mark of [`Self::archive`].
+    async fn archived(&self, agent: &AgentName, uid: AgentUid) -> Result<ArchiveState, HostError>;
+
+    /// Moves state and repo back from the archive. Succeeds when they are back already.
+    async fn restore(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError>;
+
+    /// Deletes what the archive keeps of this agent. Refuses what does not bear our mark; succeeds when nothing is there.
+    async fn purge(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError>;
+}
+
+/// Files staged for drafts: bytes that no agent sees until the operator agrees.
+#[async_trait]
+pub trait Staging: Send + Sync {
+    /// Keeps the bytes of one file for a draft, by their digest.
+    async fn stage(&self, uid: AgentUid, bytes: Vec<u8>) -> Result<Digest, HostError>;
+
+    /// The bytes of a staged file; `None` when they are not there or not what they should be.
+    async fn read(&self, uid: AgentUid, digest: &Digest) -> Result<Option<Vec<u8>>, HostError>;
+
+    /// Deletes what is staged for a draft, but for these files.
+    async fn keep(&self, uid: AgentUid, keep: BTreeSet<Digest>) -> Result<(), HostError>;
+
+    /// Deletes what is staged for anybody but these drafts.
+    async fn keep_drafts(&self, drafts: BTreeSet<AgentUid>) -> Result<(), HostError>;
+
+    /// Puts staged files into the agent's `/state`, which must be there. A file that is there already stays as it is;
+    /// when it is another one, or something else is in the way, this is a [`HostError::Refused`]. Succeeds when all
+    /// are there already.
+    async fn lay_down(
+        &self,
+        agent: &AgentName,
+        uid: AgentUid,
+        files: &BTreeMap<StatePath, StagedFile>,
+    ) -> Result<(), HostError>;
+
+    /// Deletes the folders and the staged files of a draft that was given up. Refuses when an agent was ever started
+    /// from these folders.
+    async fn discard(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError>;
 }
 
 /// What a harness last said, and when.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct HarnessState {
     /// The report.
     pub report: Report,
@@ -375,6 +498,17 @@ impl HarnessState {
     }
 }
 
+/// What a harness is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Announcement {
+    /// The config that is written.
+    pub config: Option<Digest>,
+    /// Take no turns.
+    pub paused: bool,
+    /// The operator's model, in place of the config's.
+    pub model: Option<String>,
+}
+
 /// What harnesses report over their sockets. Memory only: after a restart of the daemon it is unknown until they call.
 pub trait HarnessLink: Send + Sync {
     /// The last report of this agent's current run; `None`: unknown.
@@ -383,6 +517,6 @@ pub trait HarnessLink: Send + Sync {
     /// Forgets the report, because the run it came from is being ended.
     fn forget(&self, agent: &AgentName);
 
-    /// Tells the harness which config is written and whether it may take turns. It answers with a new report.
-    fn announce(&self, agent: &AgentName, config: &Digest, paused: bool);
+    /// Tells the harness something. It answers with a new report when that changes anything it reports.
+    fn announce(&self, agent: &AgentName, what: Announcement);
 }

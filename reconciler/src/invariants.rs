@@ -1,7 +1,9 @@
 //! What must hold of every plan, checked apart from the planner. A plan that breaks one is not carried out.
 
+use shared::GateId;
+
 use crate::model::inventory::AgentInventory;
-use crate::model::records::{AgentLedger, AgentLife};
+use crate::model::records::{AgentLedger, AgentLife, AgentRecord};
 use crate::model::step::{Action, Authority};
 use crate::plan::Plan;
 
@@ -22,6 +24,14 @@ pub enum Violation {
         /// The step.
         kind: &'static str,
     },
+    /// A step that claims to follow from a gate that allowed nothing of what is deployed.
+    #[error("{kind} is planned under gate {gate}, which did not allow what is deployed or on trial")]
+    Unfounded {
+        /// The step.
+        kind: &'static str,
+        /// The gate.
+        gate: GateId,
+    },
     /// Two steps that undo each other.
     #[error("{first} and {second} are planned together")]
     Contradiction {
@@ -39,6 +49,12 @@ pub enum Violation {
     /// A running agent would be archived.
     #[error("the agent is archived while it runs or is still declared")]
     ArchivedAlive,
+    /// A draft acts, or what is no draft is treated as one.
+    #[error("{kind} is planned in the wrong part of the agent's life")]
+    OutOfLife {
+        /// The step.
+        kind: &'static str,
+    },
     /// Two deployments that nobody asked a person about compete.
     #[error("the spec asks for more than one deployment at once")]
     TwoDeployments,
@@ -52,6 +68,11 @@ pub fn check(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger) -> V
         let action = &planned.step.action;
         let kind = action.kind();
         let gated = matches!(planned.step.authority, Authority::Class { .. });
+        if let Authority::Under(gate) = planned.step.authority
+            && !follows_from(gate, action, ledger)
+        {
+            violations.push(Violation::Unfounded { kind, gate });
+        }
         match action {
             Action::Deploy { system, proposal, .. } => {
                 if !gated {
@@ -64,14 +85,17 @@ pub fn check(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger) -> V
                 }
                 spec_deployments += usize::from(proposal.is_none());
             }
-            Action::Build { .. } | Action::Spawn | Action::Archive if !gated => {
+            Action::Build { .. } | Action::Spawn | Action::SpawnDraft { .. } | Action::Archive if !gated => {
                 violations.push(Violation::Ungated { kind });
             }
             _ => {}
         }
+        if !fits_life(action, &ledger.record) {
+            violations.push(Violation::OutOfLife { kind });
+        }
         let needs_unit = matches!(
             action,
-            Action::Stop { .. } | Action::Restart { .. } | Action::Archive
+            Action::Stop { .. } | Action::Restart { .. } | Action::Archive | Action::DropDraft
         );
         if needs_unit && inventory.unit.is_err() {
             violations.push(Violation::DestructiveOnUnknown {
@@ -104,6 +128,33 @@ pub fn check(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger) -> V
         }
     }
     violations
+}
+
+/// A draft has no power and an agent is no draft: nothing else is planned for one, and nothing of it is deleted as one.
+fn fits_life(action: &Action, record: &AgentRecord) -> bool {
+    match action {
+        Action::MakeDraft { .. } | Action::SpawnDraft { .. } | Action::EndOffer { .. } => {
+            record.life == AgentLife::Draft && record.deployed.is_none()
+        }
+        Action::DropDraft => matches!(record.life, AgentLife::GivenUp { .. }) && record.deployed.is_none(),
+        Action::DropStaged => !matches!(record.life, AgentLife::Draft | AgentLife::GivenUp { .. }),
+        Action::Build { .. } => !matches!(record.life, AgentLife::GivenUp { .. }),
+        _ => !matches!(record.life, AgentLife::Draft | AgentLife::GivenUp { .. }),
+    }
+}
+
+/// Whether this gate allowed what is deployed or on trial, and with it this step. A deployment is recorded in the
+/// transaction that completes its gate, so the gate of one is used up.
+fn follows_from(gate: GateId, action: &Action, ledger: &AgentLedger) -> bool {
+    let deployed = ledger.record.deployed.as_ref();
+    let known = deployed.map(|deployed| deployed.gate);
+    let on_trial = ledger.probation.as_ref().map(|trial| trial.gate);
+    let follows = match action {
+        Action::Restart { toplevel, .. } => deployed.is_some_and(|d| d.output.toplevel == *toplevel),
+        Action::Stop { .. } => true,
+        _ => false,
+    };
+    follows && (known == Some(gate) || on_trial == Some(gate))
 }
 
 fn may_be_archived(inventory: &AgentInventory, ledger: &AgentLedger) -> bool {

@@ -5,10 +5,10 @@
 //!                       --boxed closures--> reader thread --read-only connection, WAL snapshot----^
 //! ```
 //!
-//! Each write is one transaction: all of it is on disk when the call returns, or none of it. A write that was handed
-//! over is carried out even when the caller stops waiting for it. Reads have their own connection, so they never
+//! Each write is one transaction: all of it is on disk when the call returns, or none of it. Writes that wait at the
+//! same time share one sync. A write that was handed over is carried out even when the caller stops waiting for it. Reads have their own connection, so they never
 //! wait behind a sync, and that connection cannot write. Both threads end with the last handle; once a thread is
-//! gone every call is [`LedgerError::Closed`].
+//! gone every call is [`LedgerError::Closed`]. A ledger in memory, for simulations, has no threads.
 //!
 //! Nothing here decides anything, with one exception: what a gate allows is checked in the transaction that uses it
 //! up, and again by triggers in the schema.
@@ -16,34 +16,49 @@
 mod agents;
 mod attempts;
 mod changes;
+mod counts;
+mod drafts;
 mod error;
 mod events;
 mod gates;
+mod memory;
 pub(crate) mod messages;
 mod open;
 mod plans;
 mod prune;
+mod rebuild;
+mod salvage;
 mod schema;
 mod sql;
+pub mod storage;
 #[cfg(test)]
 mod tests;
 mod wakes;
+mod wal;
+mod writer;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 use shared::{AgentName, HiveId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use counts::Counts;
+pub use drafts::Register;
 pub use error::{BeginError, DecideError, LedgerError, Listing, OpenError, Undecodable};
+pub use memory::Boundary;
 pub use plans::StoredSpec;
 pub use prune::Pruned;
+pub use rebuild::{Interrupted, Rebuilt, RebuiltAgent, give_to_owner, interrupted, rebuild, swap_in};
+pub(crate) use salvage::message_columns;
+pub use salvage::{Condition, Salvage, Tally, condition, is_missing, salvage};
 pub(crate) use sql::bounded;
+pub(crate) use storage::TxError;
 pub(crate) use wakes::Wakes;
 
-/// What a ledger thread carries out.
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+use crate::counters::{self, Counted};
+use writer::{Job, News};
 
 /// How many calls may wait for a thread before further callers are held back.
 const JOBS: usize = 256;
@@ -60,38 +75,79 @@ pub struct Meta {
 /// A handle to the ledger.
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    writer: mpsc::Sender<Job>,
-    reader: mpsc::Sender<Job>,
+    writer: Door,
+    reader: Door,
     signals: Arc<Signals>,
     meta: Arc<Meta>,
+    boundary: Option<Arc<dyn Boundary>>,
 }
 
-/// Who is told after a commit.
+/// Who carries out a job.
+#[derive(Debug, Clone)]
+enum Door {
+    /// The thread that owns the connection.
+    Thread(mpsc::Sender<Job>),
+    /// Whoever asks, at once: a ledger in memory waits for no disk.
+    Here(Arc<Mutex<Connection>>),
+}
+
+/// Who is told after a commit, and what is counted.
 #[derive(Debug)]
 struct Signals {
     seq: watch::Sender<u64>,
     wakes: Arc<Wakes>,
+    counters: counters::Counters,
+    trouble: watch::Sender<Option<storage::Trouble>>,
 }
 
 /// A write transaction, and who is to be told once it is on disk.
 pub(crate) struct Tx<'c> {
-    sql: Transaction<'c>,
+    db: &'c Connection,
     last_seq: Option<u64>,
     woken: BTreeSet<AgentName>,
+    counted: Vec<Counted>,
 }
 
 impl std::ops::Deref for Tx<'_> {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.sql
+        self.db
     }
 }
 
-impl Tx<'_> {
+impl<'c> Tx<'c> {
+    fn new(db: &'c Connection) -> Self {
+        Self {
+            db,
+            last_seq: None,
+            woken: BTreeSet::new(),
+            counted: Vec::new(),
+        }
+    }
+
+    fn into_news(self) -> News {
+        let Self {
+            db: _,
+            last_seq,
+            woken,
+            counted,
+        } = self;
+        News {
+            last_seq,
+            woken,
+            counted,
+        }
+    }
+
     /// There is something for this agent's next poll.
     pub(crate) fn wake(&mut self, agent: &AgentName) {
         self.woken.insert(agent.clone());
+    }
+
+    /// Something to be counted once it is on disk.
+    pub(crate) fn count(&mut self, counted: Counted) {
+        self.counted.push(counted);
     }
 }
 
@@ -106,6 +162,11 @@ impl Ledger {
         self.signals.seq.subscribe()
     }
 
+    /// What has happened since the daemon started.
+    pub fn counters(&self) -> &counters::Counters {
+        &self.signals.counters
+    }
+
     /// Who waits for messages.
     pub(crate) fn wakes(&self) -> &Arc<Wakes> {
         &self.signals.wakes
@@ -118,10 +179,19 @@ impl Ledger {
     ) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<LedgerError> + Send + 'static,
+        E: TxError,
     {
         let signals = Arc::clone(&self.signals);
-        call(&self.writer, move |db| signals.transact(db, work)).await
+        let transaction = call(&self.writer, |reply| writer::write(work, reply, signals));
+        match &self.boundary {
+            None => transaction.await,
+            Some(boundary) => {
+                let number = boundary.before().await?;
+                let value = transaction.await?;
+                boundary.after(number).await?;
+                Ok(value)
+            }
+        }
     }
 
     /// Carries out `work` on one snapshot, apart from all writes.
@@ -131,58 +201,50 @@ impl Ledger {
     ) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<LedgerError> + Send + 'static,
+        E: TxError,
     {
-        call(&self.reader, move |db| {
-            let snapshot = db.transaction().map_err(LedgerError::from)?;
-            work(&snapshot)
-        })
-        .await
+        let signals = Arc::clone(&self.signals);
+        call(&self.reader, |reply| writer::read(work, reply, signals)).await
     }
 }
 
-/// Sends a job to a thread and waits for its answer.
-async fn call<T, E>(
-    thread: &mpsc::Sender<Job>,
-    work: impl FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
-) -> Result<T, E>
+/// Has a job carried out and waits for its answer.
+async fn call<T, E>(door: &Door, job: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Job) -> Result<T, E>
 where
-    T: Send + 'static,
-    E: From<LedgerError> + Send + 'static,
+    E: From<LedgerError>,
 {
-    let (reply, answer) = oneshot::channel();
-    let job: Job = Box::new(move |db| {
-        // An error only means that the caller stopped waiting.
-        drop(reply.send(work(db)));
-    });
-    // A thread that is gone drops its queue and with it every `reply`, so neither wait can last.
-    thread.send(job).await.map_err(|_| LedgerError::Closed)?;
+    let (reply, mut answer) = oneshot::channel();
+    match door {
+        // A thread that is gone drops its queue and with it every `reply`, so neither wait can last.
+        Door::Thread(thread) => thread.send(job(reply)).await.map_err(|_| LedgerError::Closed)?,
+        // A job that panicked left no transaction behind.
+        Door::Here(db) => {
+            writer::now(&mut db.lock().unwrap_or_else(PoisonError::into_inner), job(reply));
+            // Not awaited: whoever is polled by hand has no budget of the runtime's, and would wait for ever.
+            return answer.try_recv().map_err(|_| LedgerError::Closed)?;
+        }
+    }
     answer.await.map_err(|_| LedgerError::Closed)?
 }
 
 impl Signals {
-    fn transact<T, E: From<LedgerError>>(
-        &self,
-        db: &mut Connection,
-        work: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let sql = db
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(LedgerError::from)?;
-        let mut tx = Tx {
-            sql,
-            last_seq: None,
-            woken: BTreeSet::new(),
-        };
-        let value = work(&mut tx)?;
-        let Tx { sql, last_seq, woken } = tx;
-        sql.commit().map_err(LedgerError::from)?;
-        if let Some(seq) = last_seq {
+    /// Takes note when it was the storage that failed.
+    fn heed<T, E: TxError>(&self, outcome: &Result<T, E>) {
+        if let Some(fault) = outcome.as_ref().err().and_then(|error| error.ledger()?.fault()) {
+            self.met(fault);
+        }
+    }
+
+    /// Tells and counts what is on disk now.
+    fn tell(&self, news: &News) {
+        if let Some(seq) = news.last_seq {
             self.seq.send_replace(seq);
         }
-        for agent in &woken {
+        for counted in &news.counted {
+            self.counters.add(*counted);
+        }
+        for agent in &news.woken {
             self.wakes.wake(agent);
         }
-        Ok(value)
     }
 }

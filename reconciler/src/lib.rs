@@ -7,7 +7,10 @@ pub mod api;
 pub mod broker;
 pub mod cli;
 pub mod control;
+pub mod counters;
+pub mod doctor;
 pub mod execute;
+pub mod export;
 pub mod gate;
 pub mod host;
 pub mod invariants;
@@ -16,7 +19,9 @@ pub mod model;
 pub mod observe;
 pub mod plan;
 pub mod queue;
+pub mod recover;
 pub mod spec;
+mod untrusted;
 
 /// An error and its sources on one line, each said once.
 pub fn error_chain(error: &dyn std::error::Error) -> String {

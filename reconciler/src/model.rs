@@ -3,8 +3,12 @@
 pub mod build;
 pub mod capability;
 pub mod change;
+pub mod draft;
 pub mod effective;
 pub mod gates;
 pub mod inventory;
 pub mod records;
 pub mod step;
+pub mod tag;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -71,3 +71,64 @@ async fn systems(host: &Host, ledger: &AgentLedger) -> Known<BTreeMap<String, bo
             .await,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::host::fake::World;
+    use crate::model::records::{AgentOrigin, AgentRecord, Failures, Overrides};
+
+    use super::*;
+    use crate::host::fake::Source;
+
+    /// An agent of which nothing exists but its row.
+    fn declared() -> AgentLedger {
+        let record = AgentRecord {
+            uid: shared::AgentUid(uuid::Uuid::from_u128(1)),
+            name: "alice".parse().expect("a name"),
+            life: AgentLife::Declared,
+            origin: AgentOrigin::Spec,
+            declared_at: jiff::Timestamp::UNIX_EPOCH,
+            seed: None,
+            deployed: None,
+            last_good: None,
+            restart_before: None,
+            purge: None,
+            draft: None,
+            recovered: None,
+        };
+        AgentLedger {
+            record,
+            proposals: Vec::new(),
+            gates: Vec::new(),
+            builds: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            probation: None,
+            quarantine: BTreeMap::new(),
+            overrides: Overrides::default(),
+            failures: Failures::default(),
+            inbox: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_that_cannot_be_observed_is_unknown() {
+        let world = World::new();
+        let whole = agent(&world.host(), &declared()).await;
+        assert_eq!(whole.unit, Ok(UnitState::Absent));
+        for (source, unknown) in [
+            (Source::Runtime, [true, false, false]),
+            (Source::Repos, [false, true, false]),
+            (Source::Folders, [false, false, true]),
+        ] {
+            world.lock().blind = vec![source];
+            let AgentInventory {
+                unit, repo, folders, ..
+            } = agent(&world.host(), &declared()).await;
+            assert_eq!(
+                [unit.is_err(), repo.is_err(), folders.is_err()],
+                unknown,
+                "{source:?}"
+            );
+        }
+    }
+}

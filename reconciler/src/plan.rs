@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod deploy;
+pub mod draft;
 pub mod hive;
 pub mod refs;
 pub mod run;
@@ -16,6 +17,7 @@ pub mod view;
 
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use shared::canonical::{Encoding, NotCanonical, digest};
 use shared::gate::GateView;
 use shared::plan::{PlanView, Waiting, WaitingOn};
@@ -23,10 +25,12 @@ use shared::spec::{OperatorSpec, PolicySpec};
 use shared::{AgentName, Digest, HiveId};
 
 use crate::gate;
+use crate::host::Announcement;
 use crate::model::step::{Action, Authority, PlannedStep, Step};
 
 /// What planning needs to know of the hive as a whole.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct HiveFacts {
     /// The hive's id.
     pub id: HiveId,
@@ -53,12 +57,14 @@ pub struct Plan {
     pub steps: Vec<PlannedStep>,
     /// What proposals wait on. They are offers: until one is approved nothing about it is wanted, so it is no drift.
     pub offers: Vec<Waiting>,
+    /// Effects that are wanted once others are done. Their gates stay as they are.
+    pub later: Vec<Digest>,
     /// What would be done if the agent were not suspended.
     pub held: Vec<PlannedStep>,
     /// What is blocked by facts. Waits for decisions and retries come from [`schedule`].
     pub waiting: Vec<Waiting>,
-    /// What the harness should be told: the written config, and whether to take no turns.
-    pub announce: Option<(Digest, bool)>,
+    /// What the harness should be told.
+    pub announce: Option<Announcement>,
     /// When to look again even if nothing happens.
     pub wake_at: Option<Timestamp>,
     /// Why a gate that no longer fits ends.
@@ -76,6 +82,7 @@ impl Plan {
         Self {
             agent,
             steps: Vec::new(),
+            later: Vec::new(),
             held: Vec::new(),
             offers: Vec::new(),
             waiting: Vec::new(),

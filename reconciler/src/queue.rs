@@ -130,6 +130,15 @@ impl<K: Ord + Clone> Queue<K> {
         self.heat.remove(key);
     }
 
+    /// The clock was set: what waits is due now, and nothing rests.
+    pub fn forget_times(&mut self) {
+        self.heat.clear();
+        self.by_time = self.due.keys().map(|key| (Timestamp::MIN, key.clone())).collect();
+        for at in self.due.values_mut() {
+            *at = Timestamp::MIN;
+        }
+    }
+
     /// When the next key is due.
     pub fn next_at(&self) -> Option<Timestamp> {
         self.by_time.first().map(|(at, _)| *at)
@@ -147,117 +156,4 @@ impl<K: Ord + Clone> Queue<K> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(secs: i64) -> Timestamp {
-        Timestamp::from_second(secs).unwrap()
-    }
-
-    fn key(popped: Option<Popped<&'static str>>) -> Option<&'static str> {
-        popped.map(|p| p.key)
-    }
-
-    #[test]
-    fn the_earliest_request_wins_whichever_comes_first() {
-        for times in [[5, 9], [9, 5]] {
-            let mut queue = Queue::default();
-            for time in times {
-                queue.add("a", at(time));
-            }
-            assert_eq!(queue.next_at(), Some(at(5)));
-            assert_eq!(key(queue.pop(at(5))), Some("a"));
-            queue.done(&"a", None);
-            assert!(queue.is_idle(), "two requests before a run are one run");
-        }
-    }
-
-    #[test]
-    fn nothing_runs_before_it_is_due() {
-        let mut queue = Queue::default();
-        queue.add("a", at(5));
-        assert_eq!(queue.pop(at(4)), None);
-    }
-
-    #[test]
-    fn a_key_requested_while_it_runs_runs_once_more_and_never_twice_at_once() {
-        let mut queue = Queue::default();
-        queue.add("a", at(0));
-        assert_eq!(key(queue.pop(at(0))), Some("a"));
-        queue.add("a", at(0));
-        queue.add("a", at(0));
-        assert_eq!(queue.pop(at(0)), None, "it is running");
-        queue.done(&"a", None);
-        assert_eq!(key(queue.pop(at(0))), Some("a"));
-        queue.done(&"a", None);
-        assert!(queue.is_idle());
-    }
-
-    #[test]
-    fn a_request_that_came_meanwhile_is_not_put_off_by_a_late_requeue() {
-        let mut queue = Queue::default();
-        queue.add("a", at(0));
-        queue.pop(at(0));
-        queue.add("a", at(1));
-        queue.done(&"a", Some(at(300)));
-        assert_eq!(queue.next_at(), Some(at(1)));
-    }
-
-    #[test]
-    fn a_hot_key_is_named_once_rests_and_does_not_hold_up_others() {
-        let mut queue = Queue::default();
-        let mut alarms = 0;
-        for _ in 0..=HOT_RUNS {
-            queue.add("a", at(0));
-            alarms += usize::from(queue.pop(at(0)).unwrap().hot);
-            queue.done(&"a", None);
-        }
-        assert_eq!(alarms, 1);
-        queue.add("a", at(0));
-        queue.add("b", at(0));
-        assert_eq!(key(queue.pop(at(0))), Some("b"));
-        assert_eq!(queue.next_at(), Some(at(HOT_REST_SECS)));
-        assert_eq!(
-            key(queue.pop(at(HOT_REST_SECS))),
-            Some("a"),
-            "it rests, it is not lost"
-        );
-    }
-
-    proptest::proptest! {
-        /// Whatever is requested is run at or after the last request: no wake-up is lost.
-        #[test]
-        fn no_wake_up_is_lost(ops in proptest::collection::vec((0_u8..4, 0_u8..3), 1..200)) {
-            let mut queue = Queue::default();
-            let mut pending = [false; 3];
-            let mut running = [false; 3];
-            let mut now = 0;
-            for (op, key) in ops {
-                let index = usize::from(key);
-                match op {
-                    0 | 1 => { queue.add(key, at(now)); pending[index] = true; }
-                    2 => if let Some(popped) = queue.pop(at(now)) {
-                        let popped = usize::from(popped.key);
-                        proptest::prop_assert!(!running[popped], "two runs of one key");
-                        running[popped] = true;
-                        pending[popped] = false;
-                    },
-                    _ => if running[index] { queue.done(&key, None); running[index] = false; },
-                }
-                now += 1;
-            }
-            for key in 0..3_u8 {
-                if running[usize::from(key)] { queue.done(&key, None); }
-            }
-            let later = at(now + HOT_REST_SECS + HOT_WINDOW_SECS);
-            let mut ran = [false; 3];
-            while let Some(popped) = queue.pop(later) {
-                ran[usize::from(popped.key)] = true;
-                queue.done(&popped.key, None);
-            }
-            for index in 0..3 {
-                proptest::prop_assert!(!pending[index] || ran[index], "key {} was lost", index);
-            }
-        }
-    }
-}
+mod tests;

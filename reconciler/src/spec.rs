@@ -13,6 +13,7 @@
 mod accept;
 mod document;
 mod fault;
+mod overlay;
 mod read;
 mod report;
 mod schema;
@@ -34,10 +35,12 @@ use shared::spec::{AgentSpec, Spec};
 pub use accept::{Accepted, accept};
 pub use document::MAX_BYTES;
 pub use fault::Fault;
+pub use overlay::overlay_faults;
 pub use read::{ReadError, read};
 pub use report::report;
 pub use schema::{digest, schema};
 pub use validate::validate;
+pub(crate) use validate::words::is_model;
 pub use watch::{SpecWatcher, WatchError, watch};
 
 use fault::{At, Findings, push_index, push_key};

@@ -1,7 +1,8 @@
 //! The world simulation: the daemon's own loop, ledger and planner in a fake world, disturbed at every boundary.
 //!
-//! `cargo xtask sim` runs it. Each scenario is played once undisturbed; then again for every effect it has and every
-//! fault there is. The oracles are in `sim/oracle.rs`; a failure prints the script that replays it.
+//! `cargo xtask sim` runs it. Each scenario is played once undisturbed; then again with everything that can go wrong,
+//! each thing once at each place. The oracles are in `sim_support/oracle.rs` and `sim_support/audit.rs`; a failure
+//! prints the shortest script that still fails, and how to play it again.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -10,188 +11,200 @@
 )]
 
 mod sim_support {
+    pub(crate) mod audit;
+    pub(crate) mod command;
+    pub(crate) mod disturb;
     pub(crate) mod driver;
+    pub(crate) mod end;
+    pub(crate) mod moves;
     pub(crate) mod oracle;
     pub(crate) mod scenarios;
+    pub(crate) mod script;
     pub(crate) mod walk;
 }
 
-use std::collections::BTreeSet;
-
-use reconciler::host::fake::Fault;
-use sim_support::driver::{Disturbance, Scenario, play};
+use reconciler::host::fake::{Fault, Lag, Source};
+use sim_support::disturb::{calm, decide_everywhere, everywhere, everywhere_and_last};
+use sim_support::moves::{Decide, Move, Script};
 use sim_support::oracle;
-use sim_support::scenarios::all;
 use sim_support::walk::{self, Dice};
-
-const SOURCES: [&str; 4] = ["runtime", "repos", "folders", "systems"];
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
-        .enable_all()
         .build()
         .unwrap()
         .block_on(future)
 }
 
-#[test]
-fn every_scenario_ends_as_it_should_and_then_is_quiet() {
-    for scenario in all() {
-        let end = block_on(play(&scenario, &Disturbance::None));
-        oracle::check_alone(&scenario, &end, "undisturbed");
-        (scenario.expect)(&end);
-    }
-}
-
-/// What was tried already: many stories begin the same, and what goes wrong there goes wrong the same.
-#[derive(Default)]
-struct Tried(BTreeSet<String>);
-
-impl Tried {
-    /// Whether this was not yet tried during a move that has the same moves before it in the same world.
-    fn is_new(&mut self, scenario: &Scenario, at_move: Option<usize>, what: &str) -> bool {
-        let until = at_move.map_or(scenario.moves.len(), |at| at + 1);
-        let Scenario {
-            behaviours,
-            unbuildable,
-            moves,
-            ..
-        } = scenario;
-        let story = format!("{behaviours:?} {unbuildable:?} {:?}", &moves[..until]);
-        self.0.insert(format!("{what} {story}"))
-    }
-}
-
-/// Plays every scenario with this fault at each of its effects. One test a fault, so that they share the cores.
-fn disturb_every_effect(fault: Fault) {
-    let mut points = 0;
-    let mut tried = Tried::default();
-    for scenario in all() {
-        let reference = block_on(play(&scenario, &Disturbance::None));
-        for number in 0..reference.begun {
-            let during = reference.begun_by.iter().position(|begun| number < *begun);
-            if !tried.is_new(&scenario, during, &number.to_string()) {
-                continue;
-            }
-            let end = block_on(play(&scenario, &Disturbance::Effect(number, fault)));
-            let what = format!("{} with {fault:?} at effect {number}", scenario.name);
-            oracle::check_alone(&scenario, &end, &what);
-            oracle::check_same(&scenario, &reference, &end, &what);
-            points += 1;
-        }
-    }
-    println!("{fault:?}: {points} distinct points tried");
+/// Says how many points were tried, and fails when scenarios were lost on the way.
+fn report(what: &str, points: usize, at_least: usize) {
+    println!("{what}: {points} distinct points tried");
     assert!(
-        points > 100,
-        "only {points} points: the scenarios lost their effects"
+        points >= at_least,
+        "only {points} points of {what}, once there were {at_least}: scenarios or boundaries were lost"
     );
 }
 
 #[test]
-fn a_crash_before_any_effect_changes_neither_the_end_nor_what_was_done() {
-    disturb_every_effect(Fault::CrashBefore);
+fn every_scenario_ends_as_it_should_and_then_is_quiet() {
+    for calm in calm() {
+        oracle::check_alone(&calm.end);
+        (calm.scenario.expect)(&calm.end);
+    }
+    report("scenarios", calm().len(), 31);
+}
+
+fn fault_everywhere(fault: Fault) -> usize {
+    everywhere(|away| vec![Move::Fault(away, fault)])
+}
+
+/// A crash after one boundary leaves what a crash before the next one leaves. It is another thing after the last one,
+/// and when somebody waits for an answer: commands come first and write once or twice.
+#[test]
+fn a_crash_at_any_effect_or_transaction_changes_neither_the_end_nor_what_was_done() {
+    let crash = |away| {
+        let before = Move::Fault(away, Fault::CrashBefore);
+        let after = Move::Fault(away, Fault::CrashAfter);
+        if away < 3 {
+            vec![before, after]
+        } else {
+            vec![before]
+        }
+    };
+    let after_last = |last| Move::Fault(last, Fault::CrashAfter);
+    report("crashes", everywhere_and_last(crash, Some(after_last)), 1150);
 }
 
 #[test]
-fn a_crash_after_any_effect_changes_neither_the_end_nor_what_was_done() {
-    disturb_every_effect(Fault::CrashAfter);
+fn an_effect_or_transaction_that_fails_changes_neither_the_end_nor_what_was_done() {
+    report("error before", fault_everywhere(Fault::ErrorBefore), 950);
 }
 
 #[test]
-fn an_effect_that_fails_changes_neither_the_end_nor_what_was_done() {
-    disturb_every_effect(Fault::ErrorBefore);
-}
-
-#[test]
-fn an_effect_whose_answer_is_lost_changes_neither_the_end_nor_what_was_done() {
-    disturb_every_effect(Fault::ErrorAfter);
+fn an_effect_or_transaction_whose_answer_is_lost_changes_neither_the_end_nor_what_was_done() {
+    report("error after", fault_everywhere(Fault::ErrorAfter), 950);
 }
 
 #[test]
 fn a_source_that_cannot_be_observed_delays_and_never_destroys() {
-    let mut points = 0;
-    let mut tried = Tried::default();
-    for scenario in all() {
-        let reference = block_on(play(&scenario, &Disturbance::None));
-        for at_move in 0..scenario.moves.len() {
-            for source in SOURCES {
-                if !tried.is_new(&scenario, Some(at_move), source) {
-                    continue;
-                }
-                let end = block_on(play(&scenario, &Disturbance::Blind(at_move, source)));
-                let what = format!("{} blind to {source} at move {at_move}", scenario.name);
-                oracle::check_alone(&scenario, &end, &what);
-                oracle::check_same(&scenario, &reference, &end, &what);
-                points += 1;
-            }
-        }
-    }
-    println!("{points} distinct points tried");
+    let of_one_pass = |away| Source::ALL.map(|source| Move::BlindPass(away, source)).to_vec();
+    report("blind in one pass", everywhere(of_one_pass), 440);
+    let of_one_move = |away| match away {
+        // A harness that does not report for so long has failed its probation.
+        0 => Source::ALL[..5].iter().copied().map(Move::Blind).collect(),
+        _ => Vec::new(),
+    };
+    report("blind for one move", everywhere(of_one_move), 300);
+}
+
+#[test]
+fn a_source_that_shows_what_was_before_the_latest_effect_destroys_nothing() {
+    let lags = |away| {
+        Source::ALL
+            .map(|source| Move::LagPass(away, source, Lag::Effect))
+            .to_vec()
+    };
+    report("one effect late", everywhere(lags), 180);
+}
+
+#[test]
+fn a_source_that_shows_what_was_before_the_latest_move_destroys_nothing() {
+    let lags = |away| {
+        Source::ALL
+            .map(|source| Move::LagPass(away, source, Lag::Remembered))
+            .to_vec()
+    };
+    report("one move late", everywhere(lags), 25);
+}
+
+#[test]
+fn an_event_that_is_lost_or_comes_twice_changes_neither_the_end_nor_what_was_done() {
+    report("lost events", everywhere(|away| vec![Move::Drop(away)]), 58);
+    report("doubled events", everywhere(|away| vec![Move::Double(away)]), 58);
 }
 
 #[test]
 fn a_daemon_that_restarts_between_any_two_moves_ends_the_same() {
-    let mut tried = Tried::default();
-    for scenario in all() {
-        let reference = block_on(play(&scenario, &Disturbance::None));
-        for at_move in 0..scenario.moves.len() {
-            if !tried.is_new(&scenario, Some(at_move), "") {
-                continue;
-            }
-            let end = block_on(play(&scenario, &Disturbance::Restart(at_move)));
-            let what = format!("{} restarted after move {at_move}", scenario.name);
-            oracle::check_alone(&scenario, &end, &what);
-            oracle::check_same(&scenario, &reference, &end, &what);
+    let once = |away| {
+        if away == 0 {
+            vec![Move::Restart]
+        } else {
+            Vec::new()
         }
+    };
+    report("restarts", everywhere(once), 60);
+}
+
+/// After one boundary is before the next, so that one side of each is enough.
+fn decisions(approve: bool) -> impl Fn(usize) -> Vec<Move> {
+    move |away| {
+        let after = true;
+        vec![Move::Decide(Decide { away, after, approve })]
     }
 }
 
-/// A number from the environment, as `cargo xtask sim` sets it.
+#[test]
+fn an_approval_at_any_boundary_counts_or_is_withdrawn_and_nothing_happens_without_one() {
+    report("approvals", decide_everywhere(decisions(true), true), 80);
+}
+
+#[test]
+fn a_denial_at_any_boundary_counts_or_is_withdrawn() {
+    report("denials", decide_everywhere(decisions(false), false), 70);
+}
+
+/// A text from the environment, as `cargo xtask sim` sets it.
 #[expect(
     clippy::disallowed_methods,
     reason = "a test has no command line of its own: `cargo xtask sim` passes its arguments this way"
 )]
-fn setting(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
-        Err(_) => default,
-    }
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
-/// Where the walks start and how many steps they take together.
-fn seed_and_steps() -> (u64, u64) {
-    (setting("HIVE_SIM_SEED", 1), setting("HIVE_SIM_STEPS", 100))
+fn number(name: &str, default: u64) -> u64 {
+    setting(name).map_or(default, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number"))
+    })
 }
 
-/// The walks of these settings: `(seed, steps)` each. One walk is short, so that a failure has a short script.
-fn walks() -> Vec<(u64, usize)> {
+/// Plays each of the walks that `cargo xtask sim` was asked for. One is short, so that a failure has a short script.
+fn walk(what: &str, make: fn(&mut Dice, usize) -> Script) {
     const LONGEST: u64 = 25;
-    let (seed, steps) = seed_and_steps();
-    let walk = |index| {
-        let steps = LONGEST.min(steps - index * LONGEST);
-        (seed.wrapping_add(index), usize::try_from(steps).unwrap())
-    };
-    (0..steps.div_ceil(LONGEST)).map(walk).collect()
+    let (seed, all) = (number("HIVE_SIM_SEED", 1), number("HIVE_SIM_STEPS", 100));
+    for index in 0..all.div_ceil(LONGEST) {
+        let (seed, steps) = (seed.wrapping_add(index), LONGEST.min(all - index * LONGEST));
+        println!("{what}: seed {seed}, {steps} steps");
+        let script = make(&mut Dice::new(seed), usize::try_from(steps).unwrap());
+        script.or_shortest(&format!("cargo xtask sim --seed {seed} --steps {steps}"));
+    }
 }
 
 #[test]
 fn a_random_walk_ends_as_it_does_without_its_disturbances() {
-    for (seed, steps) in walks() {
-        println!("random walk: seed {seed}, {steps} steps");
-        let moves = walk::any_walk(&mut Dice::new(seed), steps);
-        let replay = format!("cargo xtask sim --seed {seed} --steps {steps}");
-        walk::or_shortest(moves, &replay, walk::check_walk);
-    }
+    walk("random walk", walk::any_walk);
+}
+
+#[test]
+fn whatever_happens_the_promises_are_kept() {
+    walk("walk with stopped and paused agents", walk::free_walk);
 }
 
 #[test]
 fn from_whatever_specs_the_last_good_one_is_reached() {
-    for (seed, steps) in walks() {
-        println!("walk from spec to spec: seed {seed}, {steps} steps");
-        let moves = walk::spec_walk(&mut Dice::new(seed), steps.div_ceil(3));
-        let replay = format!("cargo xtask sim --seed {seed} --steps {steps}");
-        walk::or_shortest(moves, &replay, walk::check_specs);
-    }
+    walk("walk from spec to spec", walk::spec_walk);
+}
+
+#[test]
+fn a_script_that_is_written_down_can_be_played_again() {
+    let text = setting("HIVE_SIM_SCRIPT").unwrap_or_else(|| {
+        let script = walk::any_walk(&mut Dice::new(7), 12);
+        serde_json::to_string(&script).unwrap()
+    });
+    let script: Script = serde_json::from_str(&text).unwrap();
+    let again = serde_json::to_string(&script).unwrap();
+    let same: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&again).unwrap(), same);
+    script.judge();
 }

@@ -10,20 +10,29 @@
 //! | `GET /v1/plan[?agent=]` | | a list of [`crate::plan::PlanView`] |
 //! | `GET /v1/diff[?agent=]` | | a list of [`DiffEntry`] |
 //! | `GET /v1/explain/{object}` | | [`Explanation`]; an object is an agent's name, `gate/N` or `hive` |
+//! | `GET /v1/export` | | everything plans are made from: a document for `hive replay`, without messages |
 //! | `GET /v1/gates[?all=true]` | | a list of [`crate::gate::Gate`], open and approved ones unless `all` |
 //! | `GET /v1/gates/{id}` | | [`crate::gate::Gate`] |
 //! | `POST /v1/gates/{id}/decision` | [`DecisionRequest`] | [`crate::gate::Gate`]; 409 when the digest moved |
 //! | `GET /v1/history[?agent=&limit=]` | | a list of [`HistoryEntry`], newest first |
 //! | `GET /v1/events[?after=SEQ&follow=true&limit=]` | | [`EventPage`], or SSE when `follow`; `Last-Event-ID` is honoured |
-//! | `POST /v1/agents/{name}/start`, `…/stop`, `…/restart` | [`OverrideRequest`] | [`Acknowledged`] |
+//! | `POST /v1/agents/{name}/start`, `…/stop`, `…/pause`, `…/restart` | [`OverrideRequest`] | [`Acknowledged`] |
 //! | `POST /v1/agents/{name}/suspend`, `…/resume`, `…/retry` | [`OverrideRequest`] | [`Acknowledged`] |
+//! | `POST /v1/agents/{name}/model` | [`ModelRequest`] | [`Acknowledged`] |
+//! | `POST /v1/agents/{name}/destroy` | [`DestroyRequest`] | [`Acknowledged`] |
+//! | `POST /v1/agents/{name}/restore` | [`RestoreRequest`] | [`Acknowledged`] |
+//! | `POST /v1/agents/{name}/rollback` | [`RollbackRequest`] | [`Acknowledged`] |
+//! | `GET /v1/archive` | | a list of [`ArchivedAgent`], by name |
+//! | `/v1/spawn`, `/v1/drafts…` | as in [`crate::agent_api`] | as there, for the drafts of all |
 //! | `POST /v1/agents/{name}/messages` | [`OperatorMessage`] | [`crate::agent_api::SendResponse`] |
+//! | `GET /v1/metrics` | | Prometheus' text format |
+//! | `GET /v1/openapi.json` | | the OpenAPI document of this API, which says more than this table |
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
-use crate::id::{Digest, GateId};
+use crate::id::{AgentUid, Digest, GateId, ProposalNumber};
 use crate::name::AgentName;
 use crate::plan::Waiting;
 
@@ -32,6 +41,7 @@ pub const EPOCH_HEADER: &str = "hive-epoch";
 
 /// A decision about a gate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct DecisionRequest {
     /// Whether to approve.
@@ -45,6 +55,7 @@ pub struct DecisionRequest {
 
 /// A fact that is not as wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct DiffEntry {
     /// The agent; absent for the hive.
@@ -63,6 +74,7 @@ pub struct DiffEntry {
 
 /// Why something is as it is: a chain from the object to the root of its wait.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// The object.
@@ -82,6 +94,7 @@ pub struct Explanation {
 
 /// One link of an explanation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Cause {
     /// A short sentence.
@@ -96,6 +109,7 @@ pub struct Cause {
 
 /// One line of history: a plan that was carried out, or a decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryEntry {
     /// When.
@@ -117,6 +131,7 @@ pub struct HistoryEntry {
 
 /// A page of the event stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EventPage {
     /// The stream's epoch.
@@ -129,6 +144,7 @@ pub struct EventPage {
 
 /// An operator's override: start, stop, suspend and their opposites.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct OverrideRequest {
     /// Why.
@@ -139,8 +155,86 @@ pub struct OverrideRequest {
     pub until: Option<Timestamp>,
 }
 
+/// Has an agent's turns run by another model than its config says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ModelRequest {
+    /// The model, in the driver's own words; absent: what the config says.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+    /// When it ends by itself.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+}
+
+/// Removes an agent that the spec does not declare.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct DestroyRequest {
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+    /// Keep nothing of it; a gate asks before anything is deleted.
+    #[serde(default)]
+    pub purge: bool,
+    /// Which one, when the archive keeps several of that name.
+    #[serde(default)]
+    pub uid: Option<AgentUid>,
+}
+
+/// Brings an agent back from the archive.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreRequest {
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+    /// Which one, when the archive keeps several of that name.
+    #[serde(default)]
+    pub uid: Option<AgentUid>,
+}
+
+/// Goes back to what an agent had deployed before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct RollbackRequest {
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+    /// The proposal to go back to, 0 for the seed; absent: the deployment before this one.
+    #[serde(default)]
+    pub to: Option<ProposalNumber>,
+}
+
+/// What is kept of a removed agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ArchivedAgent {
+    /// The name it had. Another agent may have it now.
+    pub name: AgentName,
+    /// Its uid.
+    pub uid: AgentUid,
+    /// Since when it lies in the archive.
+    pub since: Timestamp,
+    /// Who ordered that nothing be kept of it.
+    #[serde(default)]
+    pub purge_ordered_by: Option<String>,
+    /// The open gate about deleting it.
+    #[serde(default)]
+    pub gate: Option<GateId>,
+}
+
 /// A command was recorded; the loop carries it out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Acknowledged {
     /// One line for a person.
@@ -151,11 +245,14 @@ pub struct Acknowledged {
 
 /// A message from the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct OperatorMessage {
     /// The text.
+    #[cfg_attr(feature = "schema", schemars(length(max = 262_144)))]
     pub body: String,
-    /// The same id sent twice is one message.
+    /// The same id sent twice is one message. At most 64 characters.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 64)))]
     pub dedupe: Option<String>,
 }

@@ -12,6 +12,24 @@
 //! | `GET /v1/repo/bundle` | | a git bundle of `main` and the tags (`application/octet-stream`) |
 //! | `POST /v1/proposals` | a git bundle; title and reason are the commit's message | [`ProposalInfo`] |
 //! | `GET /v1/proposals` | | a list of [`ProposalInfo`], newest first |
+//! | `GET /v1/openapi.json` | | the OpenAPI document of this API, which says more than this table |
+//!
+//! For managers alone; the operator has the same routes at the admin door, for the drafts of all. A draft is its owner's.
+//! Every change of a draft takes its offer back.
+//!
+//! | Method and path | Request | Answer |
+//! | --- | --- | --- |
+//! | `POST /v1/spawn` | [`crate::draft::SpawnRequest`]: a draft, offered at once | [`crate::draft::DraftInfo`] |
+//! | `POST /v1/drafts` | [`crate::draft::DraftRequest`] | [`crate::draft::DraftInfo`] |
+//! | `GET /v1/drafts` | | a list of [`crate::draft::DraftInfo`], by name |
+//! | `GET /v1/drafts/{name}` | | [`crate::draft::DraftInfo`] |
+//! | `PUT /v1/drafts/{name}/files/{path}` | bytes to be laid down in `/state` | [`crate::draft::DraftInfo`] |
+//! | `GET /v1/drafts/{name}/files/{path}` | | the bytes |
+//! | `DELETE /v1/drafts/{name}/files/{path}` | | [`crate::draft::DraftInfo`] |
+//! | `GET /v1/drafts/{name}/bundle` | | a git bundle of its config repo |
+//! | `POST /v1/drafts/{name}/bundle` | a git bundle of one commit on top of the seed | [`crate::draft::DraftInfo`] |
+//! | `POST /v1/drafts/{name}/commit` | [`crate::draft::OfferRequest`] | [`crate::draft::DraftInfo`], offered |
+//! | `DELETE /v1/drafts/{name}` | | 204; nothing of it is kept |
 
 use std::collections::BTreeMap;
 
@@ -33,6 +51,7 @@ pub const MAX_BUNDLE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What the harness is, and what it sees. Sent with every poll.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// The harness's version.
@@ -61,6 +80,7 @@ pub struct Report {
 
 /// Reports, and waits for work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PollRequest {
     /// The report.
@@ -71,6 +91,7 @@ pub struct PollRequest {
 
 /// What there is to do. All fields may be empty: then the wait ran out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PollResponse {
     /// Undelivered messages.
@@ -82,10 +103,14 @@ pub struct PollResponse {
     /// Take no turns.
     #[serde(default)]
     pub paused: bool,
+    /// The operator's model, which goes before the config's from the next turn on.
+    #[serde(default)]
+    pub model: Option<String>,
 }
 
 /// Leases undelivered messages to a turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RecvRequest {
     /// The turn.
@@ -99,6 +124,7 @@ pub struct RecvRequest {
 
 /// What kind of message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum MessageKind {
     /// An ordinary message.
@@ -116,6 +142,7 @@ pub enum MessageKind {
 
 /// A message as delivered. All but `body` is stamped by the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Message {
     /// Its number, per hive.
@@ -138,6 +165,7 @@ pub struct Message {
 
 /// Leased messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RecvResponse {
     /// In the order they were sent.
@@ -146,16 +174,22 @@ pub struct RecvResponse {
 
 /// Ends a turn: with `done`, its leases are acknowledged; else they are given back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AckRequest {
     /// The turn.
     pub turn: TurnId,
     /// Whether it ended well.
     pub done: bool,
+    /// Not done because no turn ever saw the messages: the answer that leased them was lost. Then nothing failed over
+    /// them, and the delivery does not count.
+    #[serde(default)]
+    pub unread: bool,
 }
 
 /// Sends a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SendRequest {
     /// To whom.
@@ -163,17 +197,20 @@ pub struct SendRequest {
     /// What kind; only [`MessageKind::Message`], [`MessageKind::Question`] and [`MessageKind::Answer`] are accepted.
     pub kind: MessageKind,
     /// The text, at most [`MAX_BODY_BYTES`].
+    #[cfg_attr(feature = "schema", schemars(length(max = 262_144)))]
     pub body: String,
     /// The message it answers.
     #[serde(default)]
     pub reply_to: Option<u64>,
     /// The same id sent twice by the same sender is one message. At most 64 characters.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 64)))]
     pub dedupe: Option<String>,
 }
 
 /// A message was stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SendResponse {
     /// Its number.
@@ -185,6 +222,7 @@ pub struct SendResponse {
 
 /// Where a proposal is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum ProposalPhase {
     /// Received; not built yet, or its gate is open.
@@ -222,6 +260,7 @@ impl ProposalPhase {
 
 /// A proposal as shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ProposalInfo {
     /// Its number.

@@ -70,12 +70,21 @@ pub fn digest_value(encoding: Encoding, value: &Value) -> Digest {
     let mut text = String::from(encoding.name());
     text.push('\n');
     write_canonical(value, &mut text);
+    Digest::new(encoding.name(), &sha256(text.as_bytes()))
+}
+
+/// The digest of a file: the SHA-256 of its bytes, as every tool computes it.
+pub fn digest_file(bytes: &[u8]) -> Digest {
+    Digest::new("file1", &sha256(bytes))
+}
+
+fn sha256(bytes: &[u8]) -> String {
     let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(text.as_bytes()) {
+    for byte in Sha256::digest(bytes) {
         // Writing to a String cannot fail.
         let _infallible = write!(hex, "{byte:02x}");
     }
-    Digest::new(encoding.name(), &hex)
+    hex
 }
 
 /// Writes `value` with sorted keys; `serde_json`'s own order depends on features that another crate may switch on.
@@ -134,11 +143,64 @@ mod tests {
     }
 
     #[test]
+    fn the_digest_of_a_file_is_what_sha256sum_prints() {
+        let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digest_file(b"abc").as_str(), format!("file1-{hex}"));
+    }
+
+    #[test]
     fn the_encoding_of_today_is_pinned() {
         // A change of these bytes must come with a new encoding name.
         let value = json!({ "b": [true, null, "x\n\u{1F600}"], "a": -1.5 });
         let mut text = String::new();
         write_canonical(&value, &mut text);
         assert_eq!(text, "{\"a\":-1.5,\"b\":[true,null,\"x\\n😀\"]}");
+        // Made with another program: printf 'effect1\n{"a":1}' | sha256sum
+        assert_eq!(
+            digest_value(Encoding::Effect, &json!({ "a": 1 })).as_str(),
+            "effect1-50a678782e7b5990159942c9bbb89088af10186a9a42bb795ab6e01eb0265e4d"
+        );
+    }
+
+    /// Values that differ only in what separates their parts.
+    #[test]
+    fn different_values_are_different_digests() {
+        let values = [
+            json!([1, 23]),
+            json!([12, 3]),
+            json!([123]),
+            json!([[1], 23]),
+            json!(["1", 23]),
+            json!("[1,23]"),
+            json!({ "1": 23 }),
+            json!({ "1": { "23": null } }),
+            json!([]),
+            json!({}),
+            json!(null),
+            json!([null]),
+            json!(""),
+            json!(0),
+            json!(false),
+        ];
+        for (index, one) in values.iter().enumerate() {
+            for other in &values[..index] {
+                let digest = |value| digest_value(Encoding::Effect, value);
+                assert_ne!(digest(one), digest(other), "{one} {other}");
+            }
+        }
+    }
+
+    /// An agent picks texts and keys; none of them ends before its quote.
+    #[test]
+    fn no_text_can_forge_another_field() {
+        let mut plain = String::new();
+        write_canonical(&json!({ "a": "b", "c": "d" }), &mut plain);
+        for forged in [json!({ "a\":\"b\",\"c": "d" }), json!({ "a": "b\",\"c\":\"d" })] {
+            let mut text = String::new();
+            write_canonical(&forged, &mut text);
+            assert_ne!(text, plain);
+            let back: Value = serde_json::from_str(&text).expect("the canonical form is JSON");
+            assert_eq!(back, forged);
+        }
     }
 }

@@ -14,6 +14,7 @@ pub const OVERLAY_FILE: &str = "agent.json";
 /// `agent.json` in a config repo: what the agent wants different from its spec. Strict; written by the agent, hence
 /// untrusted. Maps merge by key (`null` removes an entry), everything else replaces.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Overlay {
     /// The standing instructions.
@@ -38,6 +39,7 @@ pub struct Overlay {
 
 /// What the harness loads from `config/agent.json`. Its digest is the identity that a reload changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgentConfig {
     /// The agent.

@@ -7,6 +7,7 @@ use crate::name::AgentName;
 
 /// How much an operator should care.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Level {
     /// Good to know.
@@ -19,6 +20,7 @@ pub enum Level {
 
 /// One event. `seq` rises by one within an epoch; a new epoch means another ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// Position in the stream, from 1.

@@ -1,10 +1,13 @@
 //! Gates: classes, verdicts, and a gate as both APIs show it.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 #[cfg(feature = "schema")]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::draft::{StagedFile, StatePath};
 use crate::id::{AgentUid, CommitOid, Digest, GateId, ProposalNumber};
 use crate::name::AgentName;
 
@@ -102,6 +105,7 @@ pub enum Verdict {
 
 /// Who asked for a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Asker {
     /// It follows from the spec, or from an operator's command.
@@ -114,6 +118,7 @@ pub enum Asker {
 
 /// Where a gate is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum GateState {
     /// Waits for a decision.
@@ -146,6 +151,7 @@ impl GateState {
 
 /// A decision: written once, used once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Decision {
     /// Whether it approves.
@@ -163,6 +169,7 @@ pub struct Decision {
 
 /// One change of what an agent can do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CapabilityChange {
     /// What changes, as a path: `mcpServers.wiki.command`.
@@ -179,6 +186,7 @@ pub struct CapabilityChange {
 
 /// What an operator sees before deciding.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct GateView {
     /// One line: what happens on approval.
@@ -201,10 +209,14 @@ pub struct GateView {
     /// (d) the steps: what restarts, reloads or waits, and why.
     #[serde(default)]
     pub steps: Vec<String>,
+    /// Files that are laid down in `/state` before the agent runs for the first time.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<StatePath, StagedFile>,
 }
 
 /// A gate as shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Gate {
     /// Its number.

@@ -17,6 +17,7 @@ macro_rules! uuid_newtype {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(transparent)]
         pub struct $name(pub uuid::Uuid);
 
@@ -53,6 +54,7 @@ macro_rules! number_newtype {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(transparent)]
         pub struct $name(pub u64);
 
@@ -187,6 +189,28 @@ macro_rules! checked_deserialize {
     )*};
 }
 checked_deserialize!(CommitOid, Digest);
+
+#[cfg(feature = "schema")]
+macro_rules! pattern_schema {
+    ($($(#[doc = $doc:literal])* $name:ident = $pattern:literal),*) => {$(
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let description = concat!($($doc),*).trim();
+                schemars::json_schema!({ "type": "string", "pattern": $pattern, "description": description })
+            }
+        }
+    )*};
+}
+#[cfg(feature = "schema")]
+pattern_schema!(
+    /// A git object id.
+    CommitOid = "^[0-9a-f]{40}$",
+    /// A versioned SHA-256 digest.
+    Digest = "^[a-z0-9]{1,32}-[0-9a-f]{64}$"
+);
 
 #[cfg(test)]
 mod tests {

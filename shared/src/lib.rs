@@ -12,6 +12,7 @@ pub mod admin_api;
 pub mod agent_api;
 pub mod canonical;
 pub mod config;
+pub mod draft;
 pub mod event;
 pub mod gate;
 pub mod id;

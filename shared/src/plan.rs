@@ -9,6 +9,7 @@ use crate::name::AgentName;
 
 /// What a step does to the agent's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum EffectClass {
     /// Only adds or repairs something nobody uses yet.
@@ -35,6 +36,7 @@ impl EffectClass {
 
 /// Why there is no progress. Every pass that makes none names at least one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", tag = "on")]
 pub enum WaitingOn {
     /// The operator's decision.
@@ -109,6 +111,7 @@ pub enum WaitingOn {
 
 /// One thing that waits, and what would unblock it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
     /// What is blocked, in words.
@@ -122,6 +125,7 @@ pub struct Waiting {
 
 /// One planned step as shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StepView {
     /// The agent; absent for a step of the hive.
@@ -149,6 +153,7 @@ pub struct StepView {
 
 /// A plan as shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PlanView {
     /// The agent; absent for the plan of the hive itself.

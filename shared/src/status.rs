@@ -15,10 +15,14 @@ macro_rules! axis {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(rename_all = "camelCase")]
         pub enum $name { $($(#[$vdoc])* $variant),* }
 
         impl $name {
+            /// All values, in order.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
             /// The value in words.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),* }
@@ -80,6 +84,11 @@ axis! {
 
 /// One axis with its reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "{T}Condition")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition<T> {
     /// The value.
@@ -94,6 +103,7 @@ pub struct Condition<T> {
 
 /// What a turn loop is doing, as its harness reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum TurnState {
     /// Loading its config, probing its MCP servers.
@@ -147,6 +157,7 @@ impl TurnState {
 
 /// Whether an MCP server works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum McpHealth {
     /// It answered the handshake.
@@ -162,6 +173,7 @@ pub enum McpHealth {
 
 /// An MCP server as the harness found it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct McpServerState {
     /// Whether it works.
@@ -176,6 +188,7 @@ pub struct McpServerState {
 
 /// Desired, built and running identity of one agent, side by side.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Generations {
     /// The system that spec and deployed commit ask for; absent while it is not built.
@@ -203,6 +216,7 @@ pub struct Generations {
 
 /// Where a value of the effective config comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Origin {
     /// Nobody set it.
@@ -221,6 +235,7 @@ pub enum Origin {
 
 /// One agent's status.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgentStatus {
     /// Its name.
@@ -270,6 +285,7 @@ pub struct AgentStatus {
 
 /// How the spec stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SpecStatus {
     /// The file.
@@ -289,6 +305,7 @@ pub struct SpecStatus {
 
 /// The whole hive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct HiveStatus {
     /// The hive's name.

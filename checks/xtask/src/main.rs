@@ -4,16 +4,26 @@
 //! - `check-tree` checks rules of the tree itself that no compiler knows.
 //! - `demo` runs the demo from a fresh build, `demo --check` its story unattended.
 //! - `sim` runs the world simulation with a seed.
+//! - `bench` measures the budgets of `docs/benchmarks.md`.
+//! - `fuzz` runs the fuzz targets for a while.
+//! - `mutants` plants faults and demands that the tests find them.
+//! - `references` writes the generated references of the documentation anew.
 //!
 //! Nothing here depends on `HOME`, on a git identity or on the umask.
 #![expect(
     clippy::print_stdout,
+    clippy::print_stderr,
     clippy::disallowed_methods,
     reason = "a developer tool: it prints, starts programs, reads its environment and writes scratch files"
 )]
 
+mod bench;
 mod demo;
+mod fuzz;
+mod mutants;
+mod npm;
 mod prerequisites;
+mod references;
 mod sim;
 mod stages;
 mod test;
@@ -42,6 +52,14 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Run the world simulation
     Sim(sim::SimArguments),
+    /// Measure the budgets beside their raw anchors, with release builds
+    Bench(bench::BenchArguments),
+    /// Run the fuzz targets
+    Fuzz(fuzz::FuzzArguments),
+    /// Plant the faults of checks/mutants.toml, one at a time, and demand that the tests find each
+    Mutants(mutants::MutantsArguments),
+    /// Write docs/reference anew: both OpenAPI documents and the command line
+    References,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +68,10 @@ fn main() -> ExitCode {
         Command::CheckTree => tree::run(),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Mutants(arguments) => mutants::run(&arguments),
+        Command::References => references::run(),
     };
     match outcome {
         Ok(code) => code,

@@ -32,6 +32,21 @@ const PREREQUISITES: &[Prerequisite] = &[
         packages: &["bubblewrap"],
         purpose: "the sandbox of the process runtime",
     },
+    Prerequisite {
+        program: "faketime",
+        packages: &["faketime"],
+        purpose: "tests that set the daemon's clock",
+    },
+    Prerequisite {
+        program: "node",
+        packages: &["nodejs"],
+        purpose: "the linter of the OpenAPI documents",
+    },
+    Prerequisite {
+        program: "npm",
+        packages: &["npm"],
+        purpose: "installing that linter",
+    },
     // libc6-dev is only recommended by gcc, and recommendations are not installed.
     Prerequisite {
         program: "cc",
@@ -162,7 +177,7 @@ mod tests {
         assert_eq!(
             command,
             "sudo apt-get update && \
-             sudo apt-get install -y --no-install-recommends bubblewrap gcc git libc6-dev"
+             sudo apt-get install -y --no-install-recommends bubblewrap faketime gcc git libc6-dev nodejs npm"
         );
     }
 }

@@ -1,13 +1,17 @@
 //! `cargo xtask test`: what the tests need, then every check and test.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use camino::Utf8Path;
 use clap::Args;
 
 use crate::stages::Stage;
-use crate::{demo, prerequisites, stages, toolchain, tree};
+use crate::{demo, mutants, npm, prerequisites, references, stages, toolchain, tree};
+
+/// What all mutants together may take, their build included: several times what two busy cores need.
+const MUTANTS_BUDGET: Duration = Duration::from_secs(1_800);
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, Args)]
@@ -34,7 +38,8 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<ExitCode> {
         filters => format!("cargo xtask test {}", filters.join(" ")),
     };
     let tools = Stage::new("tools", "cargo xtask test", || {
-        prerequisites::ensure(!arguments.no_install)
+        prerequisites::ensure(!arguments.no_install)?;
+        npm::ensure(npm::OPENAPI, !arguments.no_install)
     });
     let tests = Stage::new("tests", test_rerun, || run_tests(home, filters));
 
@@ -72,12 +77,16 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<ExitCode> {
                     toolchain::run(&mut cargo)
                 },
             ),
+            Stage::new("openapi", references::LINT_COMMAND, references::lint),
             tests,
             Stage::new("demo", "cargo xtask demo --check", demo::check),
+            Stage::new("mutants", "cargo xtask mutants", || {
+                mutants::check(&[], Some(MUTANTS_BUDGET))
+            }),
         ]
     } else {
         println!(
-            "only tests that match {}; format, tree, clippy, doc and demo are left out",
+            "only tests that match {}; format, tree, clippy, doc, openapi, demo and mutants are left out",
             filters.join(" or ")
         );
         vec![tools, tests]

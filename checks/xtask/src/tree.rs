@@ -7,6 +7,7 @@ mod docs;
 mod files;
 mod licences;
 mod manifests;
+mod mutants;
 mod packages;
 mod rust_source;
 
@@ -89,15 +90,8 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 impl Tree {
     /// Reads the tree at `root`.
     fn read(root: &Utf8Path) -> Result<Self> {
-        let mut paths = if root.join(".git").exists() {
-            git_files(root)?
-        } else {
-            walk(root)?
-        };
-        paths.sort();
-        paths.dedup();
         let mut files = Vec::new();
-        for path in paths {
+        for path in paths(root)? {
             // A file that is tracked but deleted is no part of the tree any more.
             let Ok(metadata) = fs::symlink_metadata(root.join(&path)) else {
                 continue;
@@ -149,6 +143,18 @@ impl Tree {
     }
 }
 
+/// The files that belong to the project, relative to its root, sorted.
+pub(crate) fn paths(root: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
+    let mut paths = if root.join(".git").exists() {
+        git_files(root)?
+    } else {
+        walk(root)?
+    };
+    paths.sort();
+    paths.dedup();
+    Ok(paths)
+}
+
 fn git_files(root: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
     let mut command = Command::new("git");
     command.current_dir(root).stdin(Stdio::null());
@@ -168,7 +174,7 @@ fn git_files(root: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
 }
 
 /// The files of an exported tree, which has no git to ask.
-fn walk(root: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
+pub(crate) fn walk(root: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![Utf8PathBuf::new()];
     while let Some(folder) = folders.pop() {
@@ -202,6 +208,7 @@ pub(crate) fn check() -> Result<()> {
     findings.extend(rust_source::check(&tree));
     findings.extend(docs::check(&tree));
     findings.extend(manifests::check(&tree)?);
+    findings.extend(mutants::check(&tree));
     findings.extend(packages::check(&metadata, &deny));
     findings.extend(licences::check(&metadata, &deny)?);
     findings.sort();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::TurnId;
+use shared::agent_api::AckRequest;
 use shared::config::AgentConfig;
 use tokio::sync::{mpsc, watch};
 
@@ -59,7 +60,12 @@ impl TurnTask {
             Ok(received) => received.messages,
             Err(error) => {
                 // The answer may have been lost after the daemon had leased.
-                self.settle(turn, false).await;
+                self.settle(AckRequest {
+                    turn,
+                    done: false,
+                    unread: true,
+                })
+                .await;
                 return Outcome::Failed(crate::error_chain(&error));
             }
         };
@@ -80,7 +86,12 @@ impl TurnTask {
         }
         self.tell(Event::DriverEnded);
         let done = end == TurnEnd::Completed;
-        if !self.settle(turn, done).await {
+        let ack = AckRequest {
+            turn,
+            done,
+            unread: false,
+        };
+        if !self.settle(ack).await {
             return Outcome::Failed("its end could not be told to the daemon".into());
         }
         match end {
@@ -124,12 +135,12 @@ impl TurnTask {
     }
 
     /// Acknowledges the leases or gives them back, however long the daemon is away. Returns whether it took them.
-    async fn settle(&self, turn: TurnId, done: bool) -> bool {
-        match until_answered(|| self.client.ack(turn, done)).await {
+    async fn settle(&self, ack: AckRequest) -> bool {
+        match until_answered(|| self.client.ack(&ack)).await {
             Ok(()) => true,
             Err(error) => {
                 let error = crate::error_chain(&error);
-                tracing::warn!(%turn, done, error, "leases not settled");
+                tracing::warn!(turn = %ack.turn, done = ack.done, error, "leases not settled");
                 false
             }
         }

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 pub(crate) struct World {
     pub(crate) inbox: Vec<Message>,
     pub(crate) leased: BTreeMap<TurnId, Vec<Message>>,
-    pub(crate) acks: Vec<(TurnId, bool)>,
+    pub(crate) acks: Vec<AckRequest>,
     pub(crate) sent: Vec<SendRequest>,
     pub(crate) duplicates: usize,
     pub(crate) polls: usize,
@@ -69,7 +69,7 @@ impl World {
     }
 
     pub(crate) fn dones(&self) -> Vec<bool> {
-        self.acks.iter().map(|(_, done)| *done).collect()
+        self.acks.iter().map(|ack| ack.done).collect()
     }
 
     fn check_lease(&mut self, turn: TurnId) {
@@ -248,6 +248,7 @@ async fn poll(
             inbox: world.inbox.len() as u64,
             config: world.config.clone(),
             paused: world.paused,
+            model: None,
         };
         let news = answer.inbox > 0
             || (answer.config.is_some() && answer.config != report.config)
@@ -292,7 +293,7 @@ async fn ack(State(shared): State<Shared>, Json(request): Json<AckRequest>) -> R
         } else if world.leased.remove(&request.turn).is_none() {
             return refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such turn");
         }
-        world.acks.push((request.turn, request.done));
+        world.acks.push(request);
         StatusCode::NO_CONTENT.into_response()
     })
 }

@@ -2,11 +2,12 @@
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
 use axum::middleware;
-use axum::routing::{get, post};
 use axum::{Json, Router};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use shared::admin_api::{
-    Acknowledged, DecisionRequest, DiffEntry, Explanation, HistoryEntry, OperatorMessage, OverrideRequest,
+    Acknowledged, DecisionRequest, DiffEntry, Explanation, HistoryEntry, ModelRequest, OperatorMessage,
+    OverrideRequest, RollbackRequest,
 };
 use shared::agent_api::{MAX_BODY_BYTES, MessageKind, SendResponse};
 use shared::gate::Gate;
@@ -18,31 +19,24 @@ use shared::{Address, AgentName, GateId};
 
 use super::error::{ApiError, ApiResult, in_one_shape};
 use super::peer::Peer;
-use super::{Context, events, explain};
+use super::{Context, endpoint, explain};
 use crate::broker::Outgoing;
 use crate::control::command::Because;
+use crate::control::storage;
+use crate::export::Export;
+use crate::model::draft;
 use crate::plan::support;
 
+pub(super) mod routes;
+
 /// The largest request; a message of the largest size fits however it is escaped.
-const MAX_REQUEST: usize = MAX_BODY_BYTES * 6 + 4096;
+pub(super) const MAX_REQUEST: usize = MAX_BODY_BYTES * 6 + 4096;
 /// The most lines of history in one answer.
 const MAX_HISTORY: u32 = 1_000;
 
-/// The routes.
+/// The router.
 pub fn router(context: Context) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/agents/{name}", get(agent))
-        .route("/v1/plan", get(plan))
-        .route("/v1/diff", get(diff))
-        .route("/v1/explain/{object}", get(explained))
-        .route("/v1/gates", get(gates))
-        .route("/v1/gates/{id}", get(gate))
-        .route("/v1/gates/{id}/decision", post(decide))
-        .route("/v1/history", get(history))
-        .route("/v1/events", get(events::events))
-        .route("/v1/agents/{name}/messages", post(message))
-        .route("/v1/agents/{name}/{verb}", post(verb))
+    endpoint::router(routes::endpoints())
         .fallback(nothing)
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .layer(middleware::map_response(in_one_shape))
@@ -53,16 +47,41 @@ async fn nothing() -> ApiError {
     ApiError::new(ErrorCode::NotFound, "the admin API has no such route").hint("hive --help")
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct OfAgent {
+    /// Only what concerns this agent
     agent: Option<AgentName>,
-    limit: Option<u32>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct OfGates {
+    /// Those that have ended, too
     #[serde(default)]
     all: bool,
 }
 
+#[derive(Debug, Deserialize, JsonSchema)]
+struct OfHistory {
+    /// Only what concerns this agent
+    agent: Option<AgentName>,
+    /// At most this many entries, and never more than 1,000; 100 unless given
+    limit: Option<u32>,
+}
+
+/// What an operator may order about an agent's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Start,
+    Stop,
+    Pause,
+    Restart,
+    Suspend,
+    Resume,
+    Retry,
+}
+
 /// Path parameters are refused in our own words.
-fn parsed<T: std::str::FromStr>(text: &str, what: &str) -> ApiResult<T> {
+pub(super) fn parsed<T: std::str::FromStr>(text: &str, what: &str) -> ApiResult<T> {
     text.parse()
         .map_err(|_| ApiError::new(ErrorCode::BadRequest, format!("{text:?} is not {what}")))
 }
@@ -95,7 +114,7 @@ async fn known(context: &Context, name: &AgentName) -> ApiResult<()> {
     }
 }
 
-async fn by(peer: Peer) -> ApiResult<String> {
+pub(super) async fn by(peer: Peer) -> ApiResult<String> {
     let unknown = || {
         ApiError::new(
             ErrorCode::Forbidden,
@@ -113,6 +132,9 @@ async fn status(State(context): State<Context>) -> ApiResult<Json<HiveStatus>> {
     let gates = ledger.gates(false).await?.items;
     let inboxes = context.broker.inboxes().await?;
     let accepted = reconciler.accepted();
+    let population = draft::population(&ledger.agents().await?.items);
+    let trouble = ledger.trouble();
+    let space = reconciler.host().folders.space().await;
     let views = reconciler.views();
     let agents = views.agents.values().map(|view| AgentStatus {
         config: None,
@@ -133,13 +155,16 @@ async fn status(State(context): State<Context>) -> ApiResult<Json<HiveStatus>> {
     let open = gates
         .iter()
         .filter(|gate| gate.state == shared::gate::GateState::Open);
-    let mut notices: Vec<String> = views
-        .failures
-        .iter()
-        .map(|(key, error)| format!("the pass over {key} failed: {error}"))
-        .collect();
+    let mut notices = storage::notices(trouble.as_ref(), space.as_ref());
+    notices.extend(
+        views
+            .failures
+            .iter()
+            .map(|(key, error)| format!("the pass over {key} failed: {error}")),
+    );
     let in_force = accepted.as_ref().and_then(|accepted| accepted.in_force());
     notices.extend(in_force.map(|spec| support::of_hive(spec)).unwrap_or_default());
+    notices.extend(in_force.and_then(|spec| overfull(population, spec.max_agents)));
     if let Some(why) = reconciler.host().runtime.unsandboxed() {
         notices.push(format!("agents run without a sandbox: {why}"));
     }
@@ -161,6 +186,15 @@ async fn status(State(context): State<Context>) -> ApiResult<Json<HiveStatus>> {
         notices,
         agents: agents.collect(),
     }))
+}
+
+/// Fewer agents allowed than there are stops nobody, and is said.
+fn overfull(population: usize, max: u32) -> Option<String> {
+    let fits = usize::try_from(max).is_ok_and(|max| population <= max);
+    let message = format!(
+        "there are {population} agents, and maxAgents is {max}: nobody is removed, and nobody more is spawned"
+    );
+    (!fits).then_some(message)
 }
 
 async fn agent(State(context): State<Context>, Path(name): Path<String>) -> ApiResult<Json<AgentStatus>> {
@@ -219,7 +253,11 @@ async fn explained(
     explain::explain(&context, &object).await.map(Json)
 }
 
-async fn gates(State(context): State<Context>, Query(of): Query<OfAgent>) -> ApiResult<Json<Vec<Gate>>> {
+async fn export(State(context): State<Context>) -> ApiResult<Json<Export>> {
+    Ok(Json(context.reconciler.export().await?))
+}
+
+async fn gates(State(context): State<Context>, Query(of): Query<OfGates>) -> ApiResult<Json<Vec<Gate>>> {
     let listing = context.reconciler.ledger().gates(of.all).await?;
     Ok(Json(listing.complete()?))
 }
@@ -252,7 +290,7 @@ async fn decide(
 
 async fn history(
     State(context): State<Context>,
-    Query(of): Query<OfAgent>,
+    Query(of): Query<OfHistory>,
 ) -> ApiResult<Json<Vec<HistoryEntry>>> {
     let limit = of.limit.unwrap_or(100).min(MAX_HISTORY);
     let history = context
@@ -287,10 +325,68 @@ async fn message(
     Ok(Json(context.broker.send(outgoing, now).await?))
 }
 
-async fn verb(
+async fn model(
     State(context): State<Context>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Path((name, verb)): Path<(String, String)>,
+    Path(name): Path<String>,
+    Json(request): Json<ModelRequest>,
+) -> ApiResult<Json<Acknowledged>> {
+    let name: AgentName = parsed(&name, "an agent's name")?;
+    known(&context, &name).await?;
+    let because = Because {
+        by: by(peer).await?,
+        reason: request.reason,
+        until: request.until,
+    };
+    let what = request.model.as_ref().map_or_else(
+        || "uses the model of its config".to_owned(),
+        |model| format!("uses the model {model}"),
+    );
+    let changed = context
+        .reconciler
+        .set_model(&name, request.model, because)
+        .await?;
+    let when = if changed {
+        "from its next turn on"
+    } else {
+        "already"
+    };
+    let message = format!("{name} {what} {when}");
+    Ok(Json(Acknowledged { message, changed }))
+}
+
+async fn rollback(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(name): Path<String>,
+    Json(request): Json<RollbackRequest>,
+) -> ApiResult<Json<Acknowledged>> {
+    let name: AgentName = parsed(&name, "an agent's name")?;
+    known(&context, &name).await?;
+    let because = Because {
+        by: by(peer).await?,
+        reason: request.reason,
+        until: None,
+    };
+    let proposal = context.reconciler.rollback(&name, request.to, because).await?;
+    let (number, title) = (proposal.number, proposal.title);
+    let message =
+        format!("proposal {number} of {name}: {title}; it is built and, as the policy says, asked about");
+    Ok(Json(Acknowledged {
+        message,
+        changed: true,
+    }))
+}
+
+async fn openapi() -> Json<&'static serde_json::Value> {
+    Json(super::openapi::admin())
+}
+
+async fn change(
+    verb: Verb,
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(name): Path<String>,
     Json(request): Json<OverrideRequest>,
 ) -> ApiResult<Json<Acknowledged>> {
     let name: AgentName = parsed(&name, "an agent's name")?;
@@ -305,12 +401,12 @@ async fn verb(
         until: request.until,
     };
     let reconciler = &context.reconciler;
-    let (changed, done, already) = match verb.as_str() {
-        "start" => {
+    let (changed, done, already) = match verb {
+        Verb::Start => {
             let changed = reconciler.set_run(&name, RunState::Running, because).await?;
             (changed, "is to run".to_owned(), "is to run already")
         }
-        "stop" => {
+        Verb::Stop => {
             let changed = reconciler.set_run(&name, RunState::Stopped, because).await?;
             (
                 changed,
@@ -318,12 +414,20 @@ async fn verb(
                 "is to stay stopped already",
             )
         }
-        "restart" => (
+        Verb::Pause => {
+            let changed = reconciler.set_run(&name, RunState::Paused, because).await?;
+            (
+                changed,
+                format!("is to run and to take no turns {until}"),
+                "is to take no turns already",
+            )
+        }
+        Verb::Restart => (
             reconciler.restart(&name, because).await?,
             "is to restart at its next turn boundary".to_owned(),
             "",
         ),
-        "suspend" => (
+        Verb::Suspend => (
             reconciler.suspend(&name, because).await?,
             request.until.map_or_else(
                 || "is suspended: nothing is changed about it".to_owned(),
@@ -331,20 +435,16 @@ async fn verb(
             ),
             "",
         ),
-        "resume" => (
+        Verb::Resume => (
             reconciler.resume(&name, because).await?,
             "is resumed".to_owned(),
             "was not suspended",
         ),
-        "retry" => (
+        Verb::Retry => (
             reconciler.retry(&name, because).await?,
             "is tried again, whatever failed before".to_owned(),
             "",
         ),
-        other => {
-            let message = format!("{other:?} is not something that can be done to an agent");
-            return Err(ApiError::new(ErrorCode::NotFound, message).hint("hive --help"));
-        }
     };
     let message = format!("{name} {}", if changed { done.as_str() } else { already });
     Ok(Json(Acknowledged { message, changed }))
@@ -353,6 +453,12 @@ async fn verb(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_agents_than_allowed_is_said_and_as_many_is_not() {
+        assert_eq!(overfull(2, 2), None);
+        assert!(overfull(3, 2).is_some_and(|said| said.contains("nobody is removed")));
+    }
 
     #[test]
     fn a_slip_is_recognised_and_another_word_is_not() {

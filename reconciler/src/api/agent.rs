@@ -1,50 +1,52 @@
 //! An agent's door. See [`shared::agent_api`] for the table of routes. Everything that comes in here is untrusted;
 //! who it comes from is the name this door was opened for.
 
+mod allowance;
+mod report;
+pub(super) mod transfers;
+
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
 use axum::{Json, Router};
-use camino::Utf8PathBuf;
 use futures_util::StreamExt as _;
 use shared::agent_api::{
-    AckRequest, MAX_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_WAIT_SECS, MessageKind, PollRequest, PollResponse,
-    ProposalInfo, RecvRequest, RecvResponse, SendRequest, SendResponse,
+    AckRequest, MAX_BODY_BYTES, MAX_WAIT_SECS, MessageKind, PollRequest, PollResponse, ProposalInfo,
+    RecvRequest, RecvResponse, SendRequest, SendResponse,
 };
-use shared::gate::Asker;
 use shared::spec::Role;
 use shared::status::TurnState;
 use shared::version::{AGENT_API, AGENT_API_HEADER, agent_api_accepts};
 use shared::wire_error::ErrorCode;
 use shared::{Address, AgentName};
-use tokio::io::AsyncWriteExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::Context;
+use self::allowance::Allowance;
+pub use self::transfers::MAX_TRANSFERS;
 use super::error::{ApiError, ApiResult, in_one_shape};
+use super::{Context, endpoint};
 use crate::broker::Outgoing;
 use crate::control::Key;
-use crate::host::HostError;
-use crate::host::harness_link::{Announcement, Heard};
+use crate::host::Announcement;
+use crate::host::harness_link::Heard;
+
+pub(super) mod routes;
 
 /// The largest request besides a bundle; a message of the largest size fits however it is escaped.
-const MAX_REQUEST: usize = MAX_BODY_BYTES * 6 + 4096;
+pub(super) const MAX_REQUEST: usize = MAX_BODY_BYTES * 6 + 4096;
 /// A harness that does not take up what it was told is told again after this long.
 const TELL_AGAIN: Duration = Duration::from_secs(5);
 
-/// How many bundles one agent may send or fetch at once.
-pub const MAX_TRANSFERS: usize = 2;
-/// How long sending a bundle may take.
-const UPLOAD_WITHIN: Duration = Duration::from_secs(60);
+/// How long the body of a request may take, besides that of a bundle.
+const BODY_WITHIN: Duration = Duration::from_secs(20);
 
 /// What an agent's handlers work with.
 #[derive(Clone)]
@@ -54,25 +56,46 @@ pub struct AgentContext {
     /// Whose door this is.
     pub agent: AgentName,
     /// The right to one transfer of a bundle: each costs memory, disk and a git program.
-    pub transfers: Arc<Semaphore>,
+    pub(super) transfers: Arc<Semaphore>,
+    allowance: Arc<Mutex<Allowance>>,
 }
 
-/// The routes.
+impl AgentContext {
+    /// A door of this agent, at which nothing goes on yet.
+    pub fn new(context: Context, agent: AgentName) -> Self {
+        let now = context.reconciler.host().clock.now();
+        Self {
+            context,
+            agent,
+            transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)),
+            allowance: Arc::new(Mutex::new(Allowance::new(now))),
+        }
+    }
+
+    /// The right to transfers.
+    pub(super) fn transfers(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.transfers)
+    }
+}
+
+/// The router.
 pub fn router(context: AgentContext) -> Router {
-    Router::new()
-        .route("/v1/poll", post(poll))
-        .route("/v1/recv", post(recv))
-        .route("/v1/ack", post(ack))
-        .route("/v1/send", post(send))
-        .route("/v1/repo/bundle", get(bundle))
-        .route("/v1/proposals", get(proposals))
-        .layer(DefaultBodyLimit::max(MAX_REQUEST))
-        // The bundle is read as a stream and counted there.
-        .route("/v1/proposals", post(propose).layer(DefaultBodyLimit::disable()))
+    // A bundle or a staged file is read as a stream, and counted and timed there.
+    let (streams, documents) = routes::endpoints()
+        .into_iter()
+        .partition(endpoint::Endpoint::takes_bytes);
+    endpoint::router(documents)
         .fallback(nothing)
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(whole_body))
+        .merge(endpoint::router(streams))
         .layer(middleware::map_response(in_one_shape))
         .layer(middleware::from_fn(versions))
         .with_state(context)
+}
+
+async fn openapi() -> Json<&'static serde_json::Value> {
+    Json(super::openapi::agent())
 }
 
 async fn nothing() -> ApiError {
@@ -101,6 +124,47 @@ async fn versions(request: Request, next: Next) -> Response {
     response
 }
 
+/// Handlers get the whole body, which is small and came in time, or are not called.
+async fn whole_body(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let read = tokio::time::timeout(BODY_WITHIN, collect(&parts.headers, body)).await;
+    let read = read.unwrap_or_else(|_| {
+        let message = format!("the request did not arrive within {} s", BODY_WITHIN.as_secs());
+        Err(ApiError::new(ErrorCode::BadRequest, message))
+    });
+    match read {
+        Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn collect(headers: &HeaderMap, body: Body) -> ApiResult<Vec<u8>> {
+    let too_large = || {
+        let message = format!("the request is larger than {MAX_REQUEST} bytes");
+        Err(ApiError::new(ErrorCode::TooLarge, message))
+    };
+    if stated_length(headers).is_some_and(|length| length > MAX_REQUEST as u64) {
+        return too_large();
+    }
+    let mut whole = Vec::new();
+    let mut stream = body.into_data_stream();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|error| {
+            ApiError::new(ErrorCode::BadRequest, format!("the request broke off: {error}"))
+        })?;
+        if whole.len() + chunk.len() > MAX_REQUEST {
+            return too_large();
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole)
+}
+
+/// What a request says about the length of its body.
+fn stated_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 fn wait_until(secs: u32) -> Instant {
     Instant::now() + Duration::from_secs(u64::from(secs.min(MAX_WAIT_SECS)))
 }
@@ -112,7 +176,7 @@ async fn poll(
     let AgentContext {
         mut context, agent, ..
     } = door;
-    let report = request.report;
+    let report = report::bounded(request.report)?;
     let heard = context.link.report(&agent, report.clone());
     if heard == Heard::NewRun {
         // The run before it is over: what its turns held is delivered again.
@@ -132,7 +196,11 @@ async fn poll(
         let announcement = told.borrow_and_update().clone();
         inbox.borrow_and_update();
         let queued = context.broker.queued(&agent).await?;
-        let Announcement { config, paused } = announcement.clone();
+        let Announcement {
+            config,
+            paused,
+            model,
+        } = announcement.clone();
         let can_work = report.turn == TurnState::Idle
             && report.lease.is_none()
             && report.config_error.is_none()
@@ -140,12 +208,19 @@ async fn poll(
         let differs =
             config.is_some() && config != report.config || paused != (report.turn == TurnState::Paused);
         let now = Instant::now();
-        if queued > 0 && can_work || differs && grace || now >= until || *context.shutdown.borrow() {
+        let another_model = context.link.is_another_model(&agent, &report.run_id);
+        if queued > 0 && can_work
+            || differs && grace
+            || another_model
+            || now >= until
+            || *context.shutdown.borrow()
+        {
             context.link.told(&agent, &report.run_id, announcement);
             return Ok(Json(PollResponse {
                 inbox: queued,
                 config,
                 paused,
+                model,
             }));
         }
         let again = if differs {
@@ -191,12 +266,13 @@ async fn recv(
 
 async fn ack(State(door): State<AgentContext>, Json(request): Json<AckRequest>) -> ApiResult<StatusCode> {
     let AgentContext { context, agent, .. } = door;
-    if request.done {
-        context.broker.ack(&agent, request.turn).await?;
-    } else {
-        let now = context.reconciler.host().clock.now();
-        context.broker.release(&agent, request.turn, now).await?;
-    }
+    let AckRequest { turn, done, unread } = request;
+    let now = context.reconciler.host().clock.now();
+    match (done, unread) {
+        (true, _) => context.broker.ack(&agent, turn).await?,
+        (false, false) => context.broker.release(&agent, turn, now).await?,
+        (false, true) => context.broker.return_unread(&agent, turn).await?,
+    };
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -204,7 +280,7 @@ async fn send(
     State(door): State<AgentContext>,
     Json(request): Json<SendRequest>,
 ) -> ApiResult<Json<SendResponse>> {
-    let AgentContext { context, agent, .. } = door;
+    let AgentContext { context, agent, .. } = door.clone();
     let SendRequest {
         to,
         kind,
@@ -226,6 +302,11 @@ async fn send(
         );
     }
     let now = context.reconciler.host().clock.now();
+    let cost = |allowance: &mut Allowance| allowance.take(body.len(), to == Address::Operator, now);
+    if let Err(secs) = cost(&mut door.allowance.lock().unwrap_or_else(PoisonError::into_inner)) {
+        let message = format!("{agent} has sent more than it may: wait {secs} s");
+        return Err(ApiError::new(ErrorCode::Exhausted, message));
+    }
     let from = Address::Agent(agent.clone());
     let sent = context
         .broker
@@ -277,116 +358,8 @@ async fn is_manager(context: &Context, to: &Address) -> ApiResult<bool> {
     Ok(role == Some(Role::Manager))
 }
 
-async fn bundle(State(door): State<AgentContext>) -> ApiResult<Response> {
-    let _transfer = transfer(&door.transfers)?;
-    let AgentContext { context, agent, .. } = door;
-    let repos = &context.reconciler.host().repos;
-    let file = incoming(&context, &agent, "out").await?;
-    let exported = repos.export(&agent, &file.0).await;
-    let read = match exported {
-        Ok(()) => tokio::task::spawn_blocking({
-            let path = file.0.clone();
-            move || std::fs::read(&path).map_err(HostError::io("read", path.as_str()))
-        })
-        .await
-        .unwrap_or_else(|error| Err(HostError::failed(agent.as_str(), error.to_string()))),
-        Err(error) => Err(error),
-    };
-    Ok(([(CONTENT_TYPE, "application/octet-stream")], read?).into_response())
-}
-
 async fn proposals(State(door): State<AgentContext>) -> ApiResult<Json<Vec<ProposalInfo>>> {
     Ok(Json(door.context.reconciler.proposals(&door.agent).await?))
-}
-
-async fn propose(
-    State(door): State<AgentContext>,
-    headers: HeaderMap,
-    body: Body,
-) -> ApiResult<Json<ProposalInfo>> {
-    let _transfer = transfer(&door.transfers)?;
-    let AgentContext { context, agent, .. } = door;
-    let length: Option<u64> = headers
-        .get("content-length")
-        .and_then(|v| v.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length| length > MAX_BUNDLE_BYTES) {
-        return Err(too_large());
-    }
-    let ledger = context.reconciler.ledger().agent(&agent).await?;
-    let main = ledger.as_ref().and_then(|ledger| ledger.record.main().cloned());
-    let Some(main) = main else {
-        let message = format!("{agent} has no config repo yet");
-        return Err(ApiError::new(ErrorCode::Unavailable, message).hint("try again in a moment"));
-    };
-    let file = incoming(&context, &agent, "in").await?;
-    let received = tokio::time::timeout(UPLOAD_WITHIN, receive(&file.0, body)).await;
-    received.map_err(|_| {
-        let message = format!("the bundle did not arrive within {} s", UPLOAD_WITHIN.as_secs());
-        ApiError::new(ErrorCode::BadRequest, message)
-    })??;
-    let imported = context
-        .reconciler
-        .host()
-        .repos
-        .import(&agent, &file.0, &main)
-        .await?;
-    Ok(Json(
-        context.reconciler.propose(&agent, imported, Asker::Agent).await?,
-    ))
-}
-
-/// The right to a transfer, or a refusal: an agent that sends many at once waits for its own.
-fn transfer(transfers: &Arc<Semaphore>) -> ApiResult<OwnedSemaphorePermit> {
-    Arc::clone(transfers).try_acquire_owned().map_err(|_| {
-        let message = format!("{MAX_TRANSFERS} bundles of this agent are under way already");
-        ApiError::new(ErrorCode::Unavailable, message).hint("try again when one of them is done")
-    })
-}
-
-fn too_large() -> ApiError {
-    let message = format!("the bundle is larger than {MAX_BUNDLE_BYTES} bytes");
-    ApiError::new(ErrorCode::TooLarge, message).hint("a config repo holds text: keep data in /state")
-}
-
-/// A file of a transfer, removed when the transfer is over.
-struct Transfer(Utf8PathBuf);
-
-impl Drop for Transfer {
-    fn drop(&mut self) {
-        // Not there when the transfer never began.
-        let _gone = std::fs::remove_file(&self.0);
-    }
-}
-
-async fn incoming(context: &Context, agent: &AgentName, kind: &str) -> ApiResult<Transfer> {
-    let folder = context.layout.incoming();
-    let name = format!("{agent}.{}.{kind}", context.reconciler.host().ids.agent_uid());
-    let path = folder.join(name);
-    let made = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(&folder).map_err(HostError::io("make", folder.as_str()))
-    });
-    made.await
-        .unwrap_or_else(|error| Err(HostError::failed("incoming", error.to_string())))?;
-    Ok(Transfer(path))
-}
-
-/// Writes a body to a file, and gives up as soon as it is too large.
-async fn receive(path: &Utf8PathBuf, body: Body) -> ApiResult<()> {
-    let io = |error| ApiError::from(HostError::io("write", path.as_str())(error));
-    let mut file = tokio::fs::File::create_new(path).await.map_err(io)?;
-    let mut stream = body.into_data_stream();
-    let mut total = 0_u64;
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| {
-            ApiError::new(ErrorCode::BadRequest, format!("the bundle broke off: {error}"))
-        })?;
-        total += chunk.len() as u64;
-        if total > MAX_BUNDLE_BYTES {
-            return Err(too_large());
-        }
-        file.write_all(&chunk).await.map_err(io)?;
-    }
-    file.flush().await.map_err(io)
 }
 
 #[cfg(test)]

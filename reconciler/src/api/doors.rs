@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 
-use axum::Router;
 use camino::{Utf8Path, Utf8PathBuf};
 use shared::AgentName;
 use tokio::net::UnixListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::agent::{self, AgentContext, MAX_TRANSFERS};
-use super::peer::Peer;
-use super::{Context, admin};
+use super::agent::{self, AgentContext};
+use super::connections::Limits;
+use super::{Context, admin, connections};
 use crate::host::layout::MAX_SOCKET_PATH;
 
 /// A socket could not be opened.
@@ -71,22 +68,17 @@ fn bind(path: &Utf8Path, mode: u32) -> Result<UnixListener, DoorError> {
     Ok(listener)
 }
 
-fn serve(listener: UnixListener, router: Router) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let service = router.into_make_service_with_connect_info::<Peer>();
-        if let Err(error) = axum::serve(listener, service).await {
-            tracing::error!(error = error.to_string(), "a socket is no longer served");
-        }
-    })
-}
-
 /// Opens the admin door: for the daemon's user and group.
 ///
 /// # Errors
 /// When the socket cannot be bound.
 pub fn open_admin(context: Context, path: &Utf8Path) -> Result<JoinHandle<()>, DoorError> {
     let listener = bind(path, 0o660)?;
-    Ok(serve(listener, admin::router(context)))
+    Ok(tokio::spawn(connections::serve(
+        listener,
+        admin::router(context),
+        Limits::ADMIN,
+    )))
 }
 
 /// The agents' doors.
@@ -114,17 +106,13 @@ impl AgentDoors {
         }
         // In its folder the socket is the agent's alone; the mode lets any user of the container connect.
         let listener = bind(&self.context.layout.agent_socket(agent), 0o666)?;
-        let context = AgentContext {
-            context: self.context.clone(),
-            agent: agent.clone(),
-            transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)),
-        };
-        self.open
-            .insert(agent.clone(), serve(listener, agent::router(context)));
+        let context = AgentContext::new(self.context.clone(), agent.clone());
+        let door = connections::serve(listener, agent::router(context), Limits::AGENT);
+        self.open.insert(agent.clone(), tokio::spawn(door));
         Ok(())
     }
 
-    /// Closes the door of an agent that is gone.
+    /// Closes the door of an agent that is gone, with all connections that are open there.
     pub fn close(&mut self, agent: &AgentName) {
         let Some(task) = self.open.remove(agent) else {
             return;

@@ -12,6 +12,7 @@ use crate::control::PassError;
 use crate::control::command::CommandError;
 use crate::host::HostError;
 use crate::ledger::{DecideError, LedgerError};
+use crate::model::draft::Refusal;
 
 /// An error on its way out.
 #[derive(Debug)]
@@ -42,19 +43,23 @@ impl ApiError {
     }
 }
 
+/// The status that goes with a kind of error.
+pub fn status(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
+        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::Conflict => StatusCode::CONFLICT,
+        ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::Exhausted => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Internal | ErrorCode::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = match self.0.code {
-            ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
-            ErrorCode::Forbidden => StatusCode::FORBIDDEN,
-            ErrorCode::NotFound => StatusCode::NOT_FOUND,
-            ErrorCode::Conflict => StatusCode::CONFLICT,
-            ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorCode::Exhausted => StatusCode::TOO_MANY_REQUESTS,
-            ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorCode::Internal | ErrorCode::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        (status, Json(self.0)).into_response()
+        (status(self.0.code), Json(self.0)).into_response()
     }
 }
 
@@ -94,7 +99,13 @@ pub async fn in_one_shape(response: Response) -> Response {
 
 impl From<LedgerError> for ApiError {
     fn from(error: LedgerError) -> Self {
-        Self::internal(&error)
+        let Some(fault) = error.fault() else {
+            return Self::internal(&error);
+        };
+        tracing::debug!(error = crate::error_chain(&error), "a request failed");
+        let message = format!("nothing was stored: {} below the ledger", fault.as_str());
+        Self::new(ErrorCode::Unavailable, message)
+            .hint("hive status says where, and what to do; then try again")
     }
 }
 
@@ -120,10 +131,33 @@ impl From<CommandError> for ApiError {
         match error {
             CommandError::NoAgent(_) => Self::new(ErrorCode::NotFound, message).hint("hive status"),
             CommandError::Unfit { .. } => Self::new(ErrorCode::Conflict, message).hint("hive status"),
+            CommandError::NoModel(_) => Self::new(ErrorCode::BadRequest, message),
+            CommandError::Ambiguous { .. } => Self::new(ErrorCode::Conflict, message).hint("hive archive"),
             CommandError::TooManyProposals { .. } => Self::new(ErrorCode::Exhausted, message),
+            CommandError::Draft(refusal) => refused(&refusal, message),
+            CommandError::NoSpec => Self::new(ErrorCode::Unavailable, message).hint("hive status"),
+            CommandError::NotCanonical(error) => Self::internal(&error),
+            CommandError::Host(error) => error.into(),
             CommandError::Ledger(error) => error.into(),
         }
     }
+}
+
+fn refused(refusal: &Refusal, message: String) -> ApiError {
+    let code = match refusal {
+        Refusal::NotManager(_) | Refusal::NotYours { .. } => ErrorCode::Forbidden,
+        Refusal::NoDraft(_) | Refusal::NoFile(_) => ErrorCode::NotFound,
+        Refusal::Taken { .. } | Refusal::BeingSpawned(_) | Refusal::DeniedBefore { .. } => {
+            ErrorCode::Conflict
+        }
+        Refusal::Full { .. } | Refusal::TooManyDrafts { .. } | Refusal::TooManyBundles => {
+            ErrorCode::Exhausted
+        }
+        Refusal::TooManyFiles | Refusal::TooLarge | Refusal::FileTooLarge => ErrorCode::TooLarge,
+        Refusal::Collision { .. } => ErrorCode::BadRequest,
+        Refusal::NoRepo(_) => ErrorCode::Unavailable,
+    };
+    ApiError::new(code, message)
 }
 
 impl From<SendError> for ApiError {

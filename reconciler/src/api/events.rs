@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream::{self, Stream};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use shared::admin_api::{EPOCH_HEADER, EventPage};
 use shared::event::Event;
@@ -20,13 +21,16 @@ use super::error::ApiResult;
 const MAX_PAGE: u32 = 1_000;
 
 /// What part of the stream is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventQuery {
+    /// Only events after this one
     #[serde(default)]
     after: u64,
+    /// Go on with each new event
     #[serde(default)]
     follow: bool,
+    /// At most this many events of a page, and never more than 1,000
     limit: Option<u32>,
 }
 

@@ -1,8 +1,6 @@
 //! Who is at the other end of the admin socket. Authority comes from here alone.
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
-use tokio::net::UnixListener;
+use tokio::net::UnixStream;
 
 /// The largest user database that is read for a name, in bytes.
 const MAX_PASSWD: usize = 1024 * 1024;
@@ -14,15 +12,14 @@ pub struct Peer {
     pub uid: Option<u32>,
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+impl Peer {
+    /// Whoever is at the other end.
+    pub fn of(stream: &UnixStream) -> Self {
         Self {
-            uid: stream.io().peer_cred().ok().map(|cred| cred.uid()),
+            uid: stream.peer_cred().ok().map(|cred| cred.uid()),
         }
     }
-}
 
-impl Peer {
     /// Who decides, as it is recorded: `unix:<user>`.
     pub async fn identity(self) -> Option<String> {
         let uid = self.uid?;

@@ -1,3 +1,5 @@
+mod model;
+
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -262,6 +264,36 @@ async fn what_cannot_be_delivered_is_refused_with_the_reason() {
         .send(to("operator"), now())
         .await
         .expect("the operator can be written to");
+}
+
+#[tokio::test]
+async fn answers_that_are_lost_on_their_way_do_not_kill_a_message() {
+    let broker = broker().await;
+    let alice = name("alice");
+    let sent = broker.send(message("hello"), now()).await.expect("a message");
+    for n in 0..u128::from(MAX_DELIVERIES) * 2 {
+        let leased = broker.recv(&alice, turn(n), 32, now()).await.expect("a lease");
+        assert_eq!(leased.len(), 1, "after {n} lost answers");
+        assert!(!leased[0].redelivered, "no turn has seen it");
+        assert_eq!(broker.return_unread(&alice, turn(n)).await.expect("returned"), 1);
+        assert_eq!(broker.return_unread(&alice, turn(n)).await.expect("returned"), 0);
+    }
+    // What turns fail over counts as ever.
+    for n in 0..u128::from(MAX_DELIVERIES) {
+        let leased = broker
+            .recv(&alice, turn(100 + n), 32, now())
+            .await
+            .expect("a lease");
+        assert_eq!(leased[0].id, sent.id);
+        broker
+            .release(&alice, turn(100 + n), now())
+            .await
+            .expect("a release");
+    }
+    assert_eq!(
+        broker.recv(&alice, turn(200), 32, now()).await.expect("a lease"),
+        []
+    );
 }
 
 #[tokio::test]

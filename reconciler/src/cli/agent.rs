@@ -3,9 +3,10 @@
 use std::io::Read as _;
 
 use jiff::SignedDuration;
-use shared::AgentName;
-use shared::admin_api::{Acknowledged, OperatorMessage, OverrideRequest};
+use serde::Serialize;
+use shared::admin_api::{Acknowledged, ModelRequest, OperatorMessage, OverrideRequest, RollbackRequest};
 use shared::agent_api::{MAX_BODY_BYTES, SendResponse};
+use shared::{AgentName, ProposalNumber};
 
 use super::Session;
 use super::error::CliError;
@@ -39,6 +40,48 @@ impl From<OverrideArgs> for TimedOverrideArgs {
     }
 }
 
+/// Arguments of `hive model`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ModelArgs {
+    #[command(flatten)]
+    timed: TimedOverrideArgs,
+    /// The model, in the driver's own words
+    #[arg(required_unless_present = "declared")]
+    model: Option<String>,
+    /// Go back to the model of its config
+    #[arg(long, conflicts_with_all = ["model", "lasts"])]
+    declared: bool,
+}
+
+pub(super) async fn model(session: &mut Session<'_>, args: ModelArgs) -> Result<Exit, CliError> {
+    let TimedOverrideArgs { of, lasts } = args.timed;
+    let request = ModelRequest {
+        model: args.model,
+        reason: of.reason,
+        until: lasts.map(|lasts| session.clock.now() + lasts),
+    };
+    post(session, &format!("/v1/agents/{}/model", of.agent), &request).await
+}
+
+/// Arguments of `hive rollback`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RollbackArgs {
+    #[command(flatten)]
+    of: OverrideArgs,
+    /// Go back to this proposal, 0 for the seed; without it, to the deployment before this one
+    #[arg(long, value_name = "N")]
+    to: Option<u64>,
+}
+
+pub(super) async fn rollback(session: &mut Session<'_>, args: RollbackArgs) -> Result<Exit, CliError> {
+    let RollbackArgs { of, to } = args;
+    let request = RollbackRequest {
+        reason: of.reason,
+        to: to.map(ProposalNumber),
+    };
+    post(session, &format!("/v1/agents/{}/rollback", of.agent), &request).await
+}
+
 /// Records an override. The daemon carries it out.
 pub(super) async fn command(
     session: &mut Session<'_>,
@@ -50,13 +93,21 @@ pub(super) async fn command(
         reason: of.reason,
         until: lasts.map(|lasts| session.clock.now() + lasts),
     };
-    let path = format!("/v1/agents/{}/{verb}", of.agent);
-    let reply = session.client.post::<Acknowledged>(&path, &request).await?;
+    post(session, &format!("/v1/agents/{}/{verb}", of.agent), &request).await
+}
+
+/// Sends a command and shows what the daemon says to it.
+pub(super) async fn post(
+    session: &mut Session<'_>,
+    path: &str,
+    request: &impl Serialize,
+) -> Result<Exit, CliError> {
+    let reply = session.client.post::<Acknowledged>(path, request).await?;
     session.ui.show(&reply.raw, || acknowledged(&reply.view))?;
     Ok(Exit::Done)
 }
 
-fn acknowledged(answer: &Acknowledged) -> Page {
+pub(super) fn acknowledged(answer: &Acknowledged) -> Page {
     let mut page = Page::default();
     let symbol = if answer.changed {
         Tone::Good.of("✓ ")

@@ -55,6 +55,13 @@ impl Client {
         self.document(response, path).await
     }
 
+    /// Asks for text.
+    pub(crate) async fn text(&self, path: &str) -> Result<String, CliError> {
+        let request = self.http.get(address(path)).timeout(ANSWER_WITHIN);
+        let response = self.send(request, path).await?;
+        response.text().await.map_err(|error| self.failure(error))
+    }
+
     /// Posts a document and returns the answer.
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,

@@ -18,6 +18,7 @@ use super::look::Look;
 use super::page::{Page, Tone};
 use super::ui::Ui;
 
+use crate::control::lock::LockError;
 use crate::control::serve::{AtEnd, ServeError, check_free, clear, serve_until, wait_for_signal};
 use crate::host::Clock as _;
 use crate::host::clock::SystemClock;
@@ -127,7 +128,7 @@ async fn prepare(dir: &Utf8Path, serve: &ServeArgs, fresh: bool) -> Result<(), C
 }
 
 fn taken(dir: &Utf8Path, serve: &ServeArgs, error: &ServeError) -> CliError {
-    let ServeError::Taken { pid, .. } = error else {
+    let ServeError::Lock(LockError::Taken { pid, .. }) = error else {
         return unusable(dir, &crate::error_chain(error));
     };
     let pid = pid

@@ -84,6 +84,15 @@ pub(crate) enum CliError {
         #[source]
         source: io::Error,
     },
+    /// Files could not be written.
+    #[error("files could not be written to {path}")]
+    Unwritable {
+        /// The folder.
+        path: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A spec could not be read.
     #[error(transparent)]
     Spec(#[from] crate::spec::ReadError),
@@ -98,6 +107,9 @@ pub(crate) enum CliError {
     /// The daemon ended with an error.
     #[error("{0}")]
     Daemon(String),
+    /// What was to be done without the daemon could not be done.
+    #[error("{0}")]
+    Offline(String),
     /// Whoever read our output has gone. Not an error to tell anybody about.
     #[error("the reader of the output has gone")]
     OutputClosed,
@@ -171,8 +183,10 @@ impl CliError {
             | Self::Unexplained { .. }
             | Self::BadEvent(_)
             | Self::Daemon(_)
+            | Self::Offline(_)
             | Self::OutputClosed
             | Self::Output(_)
+            | Self::Unwritable { .. }
             | Self::Setup { .. } => ErrorCode::Internal,
         }
     }
@@ -211,8 +225,10 @@ impl CliError {
             | Self::Unreadable { .. }
             | Self::Spec(_)
             | Self::Daemon(_)
+            | Self::Offline(_)
             | Self::OutputClosed
             | Self::Output(_)
+            | Self::Unwritable { .. }
             | Self::Setup { .. } => return None,
         };
         Some(hint)

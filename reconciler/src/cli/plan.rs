@@ -57,7 +57,7 @@ impl Part {
     }
 }
 
-fn render(plans: &[PlanView], look: &Look) -> Page {
+pub(super) fn render(plans: &[PlanView], look: &Look) -> Page {
     let mut page = Page::default();
     if plans
         .iter()

@@ -5,15 +5,7 @@
 
 use shared::{CommitOid, Digest};
 
-/// Whether a terminal may act on `c`, or draw nothing for it, or reorder its neighbours.
-pub(crate) fn is_hazard(c: char) -> bool {
-    matches!(c,
-        '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}'
-        | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-        | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
-}
+use crate::untrusted::is_hazard;
 
 /// One line of text with every hazard replaced by something visible.
 ///

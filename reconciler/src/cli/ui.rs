@@ -110,6 +110,20 @@ impl Ui {
         }
     }
 
+    /// Prints text that is meant for a program, as it is.
+    pub(crate) fn raw_text(&mut self, text: &str) -> Result<(), CliError> {
+        self.print(text)
+    }
+
+    /// Shows text that is meant for a program: as it is, or in a document.
+    pub(crate) fn show_text<T: Serialize>(&mut self, document: &T, text: &str) -> Result<(), CliError> {
+        match self.form {
+            Form::Human => self.print(text),
+            Form::Json => self.raw_json(document),
+            Form::Quiet => Ok(()),
+        }
+    }
+
     fn print(&mut self, text: &str) -> Result<(), CliError> {
         self.out.write_all(text.as_bytes())?;
         self.out.flush()?;

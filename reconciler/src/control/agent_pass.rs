@@ -8,9 +8,10 @@ use shared::event::Level;
 use shared::gate::GateState;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::reconciler::{PassError, Reconciler, Requeue};
+use super::drafts::{concerns_drafts, draft_rules};
+use super::reconciler::{Key, PassError, Reconciler, Requeue, declared};
 use super::views::AgentView;
-use crate::execute;
+use crate::execute::{self, Moment};
 use crate::gate::revalidate;
 use crate::invariants;
 use crate::model::change::Change;
@@ -33,8 +34,12 @@ impl Reconciler {
     pub(super) async fn agent_pass(&self, name: &AgentName) -> Result<Requeue, PassError> {
         // The right to one build, or to one start or stop.
         let mut held: Option<SemaphorePermit<'_>> = None;
+        let mut archived = false;
+        let mut others = Vec::new();
         for _ in 0..MAX_ROUNDS {
             // Afresh each round: a build takes long enough for the operator to change spec and policy meanwhile.
+            // Before anything is measured against the time.
+            self.heed_clock();
             let Some(accepted) = self.accepted() else {
                 return Ok(Requeue::default());
             };
@@ -43,16 +48,21 @@ impl Reconciler {
             };
             let Some(ledger) = self.ledger.agent(name).await? else {
                 self.views().agents.remove(name);
-                return Ok(Requeue::default());
+                // What the archive keeps is the hive's to look after.
+                others.extend(archived.then_some(Key::Hive));
+                return Ok(Requeue { at: None, others });
             };
             let inventory = observe::agent(&self.host, &ledger).await;
             let now = self.host.clock.now();
-            let spec = accepted.spec.agents.get(name);
+            let spec = declared(&accepted, &ledger.record);
+            let rules = draft_rules(&accepted, name);
+            let standing = self.standing(&ledger.record, rules).await?;
             let inputs = Inputs {
                 facts: &facts,
                 spec,
                 inventory: &inventory,
                 ledger: &ledger,
+                standing: &standing,
                 now,
             };
             let plan = planner::plan(inputs)?;
@@ -74,7 +84,7 @@ impl Reconciler {
             let Some(ready) = scheduled.ready.first() else {
                 return Ok(Requeue {
                     at: scheduled.wake_at,
-                    others: Vec::new(),
+                    others,
                 });
             };
             if let Some(class) = self.class(&ready.planned.step.action)
@@ -94,8 +104,17 @@ impl Reconciler {
                 }
             }
             self.record(&ledger, &plan, ready).await?;
-            execute::step(&self.host, &self.ledger, &ledger, ready, facts.watched_since).await?;
+            let moment = Moment {
+                watched_since: facts.watched_since,
+                rules,
+            };
+            execute::step(&self.host, &self.ledger, &ledger, ready, moment).await?;
             drop(held.take());
+            let action = &ready.planned.step.action;
+            archived |= matches!(action, Action::Archive | Action::DropDraft);
+            if concerns_drafts(action) {
+                others.extend(self.drafts().await?);
+            }
         }
         Err(PassError::Restless(MAX_ROUNDS))
     }
@@ -156,8 +175,10 @@ impl Reconciler {
     }
 
     async fn fill_diff(&self, ledger: &AgentLedger, gate: &mut NewGate) {
-        let Action::Deploy { main, commit, .. } = &gate.step.action else {
-            return;
+        let (main, commit) = match &gate.step.action {
+            Action::Deploy { main, commit, .. } => (main, commit),
+            Action::SpawnDraft { seed, commit, .. } => (seed, commit),
+            _ => return,
         };
         if main == commit {
             return;
@@ -174,8 +195,8 @@ impl Reconciler {
     }
 
     fn announce(&self, name: &AgentName, plan: &Plan) {
-        if let Some((config, paused)) = &plan.announce {
-            self.host.harness.announce(name, config, *paused);
+        if let Some(announcement) = &plan.announce {
+            self.host.harness.announce(name, announcement.clone());
         }
     }
 
@@ -205,6 +226,7 @@ impl Reconciler {
         match action {
             Action::Build { .. } => Some(&self.builds),
             Action::Start { .. } | Action::Stop { .. } | Action::Restart { .. } => Some(&self.transitions),
+            Action::SpawnDraft { .. } => Some(&self.spawns),
             _ => None,
         }
     }
@@ -222,7 +244,7 @@ impl Reconciler {
             .map(|f| f.iter().map(ToString::to_string).collect())
             .unwrap_or_default();
         let mut views = self.views();
-        if matches!(inputs.ledger.record.life, AgentLife::Archived { .. }) {
+        if inputs.ledger.record.life.is_over() {
             views.agents.remove(name);
             return Ok(());
         }
@@ -334,7 +356,7 @@ fn diff(inputs: Inputs<'_>, plan: &Plan) -> Vec<DiffEntry> {
     for planned in plan
         .steps
         .iter()
-        .filter(|s| matches!(s.step.action, Action::Spawn | Action::Archive))
+        .filter(|s| matches!(s.step.action, Action::Spawn | Action::Archive | Action::Restore))
     {
         fact("life", Some(view::action(&planned.step.action)), None, true);
     }

@@ -3,16 +3,18 @@
 use jiff::Timestamp;
 use serde_json::json;
 use shared::agent_api::{ProposalInfo, ProposalPhase};
+use shared::canonical::NotCanonical;
 use shared::event::Level;
 use shared::gate::{Asker, Gate};
 use shared::spec::RunState;
-use shared::{AgentName, Digest, GateId, ProposalNumber};
+use shared::{AgentName, AgentUid, Digest, GateId, ProposalNumber};
 
-use super::reconciler::{Key, Reconciler};
+use super::reconciler::{Key, Reconciler, declared};
 use crate::execute::{event, plain_mark};
-use crate::host::Imported;
-use crate::ledger::{DecideError, LedgerError};
+use crate::host::{HostError, Imported};
+use crate::ledger::{DecideError, LedgerError, TxError};
 use crate::model::change::Change;
+use crate::model::draft::Refusal;
 use crate::model::records::{AgentLedger, AgentLife, Override, Proposal};
 
 /// Proposals of one agent that may be open at once.
@@ -32,6 +34,20 @@ pub enum CommandError {
         /// Why.
         why: &'static str,
     },
+    /// That is no name of a model.
+    #[error("{0:?} is not the name of a model: 1 to 200 characters without blanks, and no dash at the start")]
+    NoModel(String),
+    /// The archive keeps several of that name.
+    #[error(
+        "the archive keeps several agents named {agent}: say which with --uid, one of {}",
+        list(uids)
+    )]
+    Ambiguous {
+        /// The name.
+        agent: AgentName,
+        /// Their uids.
+        uids: Vec<AgentUid>,
+    },
     /// Too many proposals wait already.
     #[error("{agent} has {open} open proposals: wait until one of them is decided")]
     TooManyProposals {
@@ -40,9 +56,35 @@ pub enum CommandError {
         /// How many.
         open: usize,
     },
+    /// A draft cannot be made, changed or offered like this.
+    #[error(transparent)]
+    Draft(#[from] Refusal),
+    /// A value has no canonical form.
+    #[error(transparent)]
+    NotCanonical(#[from] NotCanonical),
+    /// There is no spec in force, so nothing is known of what may be spawned.
+    #[error("no spec is in force yet: nothing can be spawned")]
+    NoSpec,
+    /// Something outside did not work.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+}
+
+impl TxError for CommandError {
+    fn ledger(&self) -> Option<&LedgerError> {
+        match self {
+            Self::Ledger(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+fn list(uids: &[AgentUid]) -> String {
+    let uids: Vec<String> = uids.iter().map(ToString::to_string).collect();
+    uids.join(", ")
 }
 
 /// Who asks, why, and for how long.
@@ -54,6 +96,17 @@ pub struct Because {
     pub reason: String,
     /// Until when.
     pub until: Option<Timestamp>,
+}
+
+impl Because {
+    /// A line about what was asked for, with who asked and why.
+    pub(super) fn said(&self, message: String) -> String {
+        if self.reason.is_empty() {
+            format!("{message} ({})", self.by)
+        } else {
+            format!("{message} ({}: {})", self.by, self.reason)
+        }
+    }
 }
 
 impl Reconciler {
@@ -70,9 +123,16 @@ impl Reconciler {
         reason: String,
     ) -> Result<Gate, DecideError> {
         let now = self.host.clock.now();
-        let gate = self.ledger.decide(gate, approve, by, reason, digest, now).await?;
-        self.nudge(gate.agent.clone().map_or(Key::Hive, Key::Agent));
-        Ok(gate)
+        let decided = self.ledger.decide(gate, approve, by, reason, digest, now).await;
+        let about = match &decided {
+            Ok(gate) => Some(gate.clone()),
+            // It may be written all the same.
+            Err(_) => self.ledger.gate(gate).await?.map(|record| record.gate),
+        };
+        if let Some(gate) = about {
+            self.nudge(gate.agent.map_or(Key::Hive, Key::Agent));
+        }
+        decided
     }
 
     /// Overrides whether an agent should run. Returns whether that changes anything.
@@ -86,13 +146,13 @@ impl Reconciler {
         because: Because,
     ) -> Result<bool, CommandError> {
         let ledger = self.command_on(name).await?;
-        let declared = self
+        let wanted = self
             .accepted()
-            .and_then(|accepted| accepted.spec.agents.get(name).map(|spec| spec.run));
+            .and_then(|accepted| declared(&accepted, &ledger.record).map(|spec| spec.run));
         let now = self.host.clock.now();
         let before = ledger.overrides.run_at(now);
         // What the spec says anyway needs no override.
-        let value = (declared != Some(run)).then(|| overriding(run, &because, now));
+        let value = (wanted != Some(run)).then(|| overriding(run, &because, now));
         if !differs(before, value.as_ref()) {
             return Ok(false);
         }
@@ -113,6 +173,43 @@ impl Reconciler {
             &because,
         )
         .await?;
+        Ok(true)
+    }
+
+    /// Has an agent's turns run by this model, whatever its config says; `None` takes that back. Returns whether that
+    /// changes anything.
+    ///
+    /// # Errors
+    /// When there is no such agent, that is no name of a model, or the ledger fails.
+    pub async fn set_model(
+        &self,
+        name: &AgentName,
+        model: Option<String>,
+        because: Because,
+    ) -> Result<bool, CommandError> {
+        if let Some(bad) = model.as_ref().filter(|model| !crate::spec::is_model(model)) {
+            return Err(CommandError::NoModel(bad.chars().take(40).collect()));
+        }
+        let ledger = self.command_on(name).await?;
+        let now = self.host.clock.now();
+        let value = model.map(|model| overriding(model, &because, now));
+        if !differs(ledger.overrides.model_at(now), value.as_ref()) {
+            return Ok(false);
+        }
+        let message = match &value {
+            Some(model) => format!(
+                "{name} is to use the model {}{}",
+                model.value,
+                until_when(&because)
+            ),
+            None => format!("{name} is to use the model of its config"),
+        };
+        let change = Change::ModelOverride {
+            uid: ledger.record.uid,
+            model: value,
+        };
+        self.command(&ledger, change, "modelOverridden", message, &because)
+            .await?;
         Ok(true)
     }
 
@@ -166,13 +263,12 @@ impl Reconciler {
         }
         let now = self.host.clock.now();
         let uid = ledger.record.uid;
-        let note = by_whom(format!("{name} is to be restarted"), &because);
+        let note = because.said(format!("{name} is to be restarted"));
         let changes = vec![
             Change::RestartBefore { uid, at: now },
             event(name, Level::Info, "restartRequested", note, now),
         ];
-        self.ledger.apply(changes).await?;
-        self.nudge(Key::Agent(name.clone()));
+        self.write(name, changes).await?;
         Ok(true)
     }
 
@@ -186,15 +282,14 @@ impl Reconciler {
         let ledger = self.ledger.agent(name).await?;
         let ledger = ledger.ok_or_else(|| CommandError::NoAgent(name.clone()))?;
         let now = self.host.clock.now();
-        let note = by_whom(format!("{name}: everything that failed is tried again"), &because);
+        let note = because.said(format!("{name}: everything that failed is tried again"));
         let changes = vec![
             Change::Forget {
                 uid: ledger.record.uid,
             },
             event(name, Level::Info, "retried", note, now),
         ];
-        self.ledger.apply(changes).await?;
-        self.nudge(Key::Agent(name.clone()));
+        self.write(name, changes).await?;
         Ok(true)
     }
 
@@ -247,8 +342,7 @@ impl Reconciler {
             },
             event(name, Level::Info, "proposed", message, now),
         ];
-        self.ledger.apply(changes).await?;
-        self.nudge(Key::Agent(name.clone()));
+        self.write(name, changes).await?;
         Ok(shown)
     }
 
@@ -267,16 +361,30 @@ impl Reconciler {
     }
 
     /// The agent a command is about.
-    async fn command_on(&self, name: &AgentName) -> Result<AgentLedger, CommandError> {
+    pub(super) async fn command_on(&self, name: &AgentName) -> Result<AgentLedger, CommandError> {
         let ledger = self.ledger.agent(name).await?;
         let ledger = ledger.ok_or_else(|| CommandError::NoAgent(name.clone()))?;
         match ledger.record.life {
-            AgentLife::Removed { .. } | AgentLife::Archived { .. } => Err(CommandError::Unfit {
+            AgentLife::Removed { .. } | AgentLife::Archived { .. } | AgentLife::Purged { .. } => {
+                Err(CommandError::Unfit {
+                    agent: name.clone(),
+                    why: "is no longer declared in the spec",
+                })
+            }
+            AgentLife::Draft | AgentLife::GivenUp { .. } => Err(CommandError::Unfit {
                 agent: name.clone(),
-                why: "is no longer declared in the spec",
+                why: "is a draft: it becomes an agent once its gate is approved",
             }),
-            AgentLife::Declared | AgentLife::Active => Ok(ledger),
+            AgentLife::Declared | AgentLife::Active | AgentLife::Restoring { .. } => Ok(ledger),
         }
+    }
+
+    /// Writes, and asks for a look at the agent even when that fails: what was written may be all there although the
+    /// answer is lost, and whoever asks again is told that nothing changes.
+    async fn write(&self, name: &AgentName, changes: Vec<Change>) -> Result<(), LedgerError> {
+        let written = self.ledger.apply(changes).await;
+        self.nudge(Key::Agent(name.clone()));
+        written
     }
 
     async fn command(
@@ -295,22 +403,23 @@ impl Reconciler {
                 agent: Some(name.clone()),
                 level: Level::Info,
                 kind,
-                message: by_whom(message, because),
+                message: because.said(message),
                 data: json!({ "by": because.by, "reason": because.reason, "until": because.until }),
                 at: now,
             },
         ];
-        self.ledger.apply(changes).await?;
-        self.nudge(Key::Agent(name.clone()));
+        self.write(name, changes).await?;
         Ok(())
     }
 }
 
 /// Whether one override has another effect than the other. The same until another time has: what ends by itself is
 /// not what stays.
-fn differs(before: Option<&Override<RunState>>, after: Option<&Override<RunState>>) -> bool {
-    let effect = |o: &Override<RunState>| (o.value, o.until);
-    before.map(effect) != after.map(effect)
+fn differs<T: PartialEq>(before: Option<&Override<T>>, after: Option<&Override<T>>) -> bool {
+    match (before, after) {
+        (Some(before), Some(after)) => before.value != after.value || before.until != after.until,
+        (before, after) => before.is_some() != after.is_some(),
+    }
 }
 
 fn overriding<T>(value: T, because: &Because, now: Timestamp) -> Override<T> {
@@ -327,14 +436,6 @@ fn until_when(because: &Because) -> String {
     because.until.map_or_else(String::new, |at| {
         format!(" until {}", at.strftime("%Y-%m-%d %H:%M:%SZ"))
     })
-}
-
-fn by_whom(message: String, because: &Because) -> String {
-    if because.reason.is_empty() {
-        format!("{message} ({})", because.by)
-    } else {
-        format!("{message} ({}: {})", because.by, because.reason)
-    }
 }
 
 fn info(ledger: &AgentLedger, proposal: &Proposal) -> ProposalInfo {
@@ -381,6 +482,6 @@ mod tests {
         assert!(differs(Some(&stays), Some(&nap)));
         assert!(differs(Some(&stays), None), "a start takes the stop back");
         assert!(!differs(Some(&stays), Some(&stays)));
-        assert!(!differs(None, None));
+        assert!(!differs::<RunState>(None, None));
     }
 }

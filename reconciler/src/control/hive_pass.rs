@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use camino::Utf8Path;
+use jiff::Timestamp;
 use serde_json::json;
 use shared::AgentName;
 use shared::event::Level;
@@ -15,9 +16,10 @@ use crate::execute;
 use crate::gate::revalidate;
 use crate::ledger::Listing;
 use crate::model::change::Change;
+use crate::model::draft::Owner;
 use crate::model::records::{AgentLife, AgentOrigin, AgentRecord};
 use crate::plan::hive as planner;
-use crate::plan::hive::DeclaredNames;
+use crate::plan::hive::{DeclaredNames, Doomed};
 use crate::plan::schedule::schedule;
 use crate::spec::{self, Accepted};
 
@@ -35,7 +37,7 @@ impl Reconciler {
         for _ in 0..MAX_ROUNDS {
             let records = self.ledger.agents().await?.items;
             let declared = declared_names(&accepted);
-            let plan = planner::plan(&facts, &records, &declared)?;
+            let plan = planner::plan(&facts, &records, &declared, &self.doomed().await?)?;
             let gates = self.ledger.hive_gates().await?;
             let actions = revalidate(&facts.policy, &plan, &gates);
             let now = self.host.clock.now();
@@ -67,18 +69,35 @@ impl Reconciler {
                     others,
                 });
             };
-            execute::hive_step(&self.host, &self.ledger, ready).await?;
-            others.extend(
-                planner::removed(&records, &declared)
-                    .into_iter()
-                    .map(|(name, _)| Key::Agent(name)),
-            );
+            let removed = planner::removed(&records, &declared).into_iter();
+            let concerned: Vec<Key> = removed.map(|(name, _)| Key::Agent(name)).collect();
+            let stepped = execute::hive_step(&self.host, &self.ledger, ready).await;
+            if stepped.is_err() {
+                // They may be removed all the same, and this pass says nothing about others any more.
+                concerned.iter().cloned().for_each(|key| self.nudge(key));
+            }
+            stepped?;
+            others.extend(self.drafts().await?);
+            others.extend(concerned);
         }
         Err(PassError::Restless(MAX_ROUNDS))
     }
 
-    /// Reads the spec file and decides what is in force. Writes only when that changed.
-    async fn accept(&self) -> Result<Arc<Accepted>, PassError> {
+    /// Archived agents of which the operator wants nothing to be kept, with what the archive keeps.
+    pub(super) async fn doomed(&self) -> Result<Vec<Doomed>, PassError> {
+        let mut doomed = Vec::new();
+        for record in self.ledger.archived().await?.items {
+            if record.purge.is_some() && matches!(record.life, AgentLife::Archived { .. }) {
+                let archive = self.host.folders.archived(&record.name, record.uid).await;
+                let archive = archive.map_err(|error| error.chain());
+                doomed.push(Doomed { record, archive });
+            }
+        }
+        Ok(doomed)
+    }
+
+    /// Reads the spec file and says what would be in force, and what was before. Writes nothing.
+    pub(super) async fn judged_spec(&self) -> Result<(Option<Arc<Accepted>>, Arc<Accepted>), PassError> {
         let path = self.host.spec.path();
         let path = Utf8Path::new(&path);
         let previous = match self.accepted() {
@@ -90,6 +109,12 @@ impl Reconciler {
             Err(error) => spec::Parsed::unreadable(error.chain()),
         };
         let accepted = Arc::new(spec::accept(previous.as_deref(), parsed, path));
+        Ok((previous, accepted))
+    }
+
+    /// Reads the spec file and decides what is in force. Writes only when that changed.
+    async fn accept(&self) -> Result<Arc<Accepted>, PassError> {
+        let (previous, accepted) = self.judged_spec().await?;
         let first = self.accepted().is_none();
         let unchanged = previous.as_deref().is_some_and(|previous| *previous == *accepted);
         if !unchanged || first {
@@ -201,20 +226,7 @@ impl Reconciler {
                         at: now,
                     });
                 }
-                Some(record) if matches!(record.life, AgentLife::Removed { .. }) => {
-                    let life = if record.seed.is_some() {
-                        AgentLife::Active
-                    } else {
-                        AgentLife::Declared
-                    };
-                    changes.push(Change::Life {
-                        uid: record.uid,
-                        life,
-                    });
-                    let message = format!("{name} is declared again");
-                    changes.push(execute::event(name, Level::Info, "agentReturned", message, now));
-                }
-                Some(_) => {}
+                Some(record) => changes.extend(declared_again(record, now)),
             }
         }
         if !changes.is_empty() {
@@ -234,7 +246,60 @@ impl Reconciler {
     }
 }
 
-fn declared_names(accepted: &Accepted) -> DeclaredNames {
+/// What follows when the spec names an agent that was spawned, drafted or removed: it stays what it is, and the spec has
+/// its say from here on.
+fn declared_again(record: &AgentRecord, now: Timestamp) -> Vec<Change> {
+    if matches!(record.life, AgentLife::GivenUp { .. }) {
+        // It goes first; then the name is free, and the spec's.
+        return Vec::new();
+    }
+    let (uid, name) = (record.uid, &record.name);
+    let mut changes = Vec::new();
+    if record.origin == AgentOrigin::Spawn {
+        let origin = AgentOrigin::Spec;
+        changes.push(Change::Origin { uid, origin });
+        let message = format!("{name} is declared in the spec now");
+        changes.push(execute::event(name, Level::Info, "agentAdopted", message, now));
+    }
+    if record.life == AgentLife::Draft {
+        // Nobody agreed to what was prepared: the spec alone says what it is, and its own gate makes it.
+        let life = AgentLife::Declared;
+        changes.push(Change::Life { uid, life });
+        changes.extend(adopted_from(record, now));
+    }
+    if matches!(record.life, AgentLife::Removed { .. }) {
+        let life = if record.seed.is_some() {
+            AgentLife::Active
+        } else {
+            AgentLife::Declared
+        };
+        changes.push(Change::Life { uid, life });
+        let order = None;
+        changes.push(Change::PurgeOrder { uid, order });
+        let message = format!("{name} is declared again");
+        changes.push(execute::event(name, Level::Info, "agentReturned", message, now));
+    }
+    changes
+}
+
+/// Tells whoever prepared a draft that the spec has taken it over.
+fn adopted_from(record: &AgentRecord, at: Timestamp) -> Option<Change> {
+    let owner = record.draft.as_ref().map(|draft| &draft.owner);
+    let Some(Owner::Manager { name: agent, .. }) = owner else {
+        return None;
+    };
+    let (uid, name) = (record.uid, &record.name);
+    Some(Change::Notify {
+        agent: agent.clone(),
+        body: format!(
+            "the spec declares {name} now: it is what the spec says, and your draft of it, with its files, is dropped"
+        ),
+        dedupe: format!("{uid}:adopted"),
+        at,
+    })
+}
+
+pub(super) fn declared_names(accepted: &Accepted) -> DeclaredNames {
     let names = accepted
         .spec
         .agents
@@ -265,4 +330,22 @@ fn spec_faults(accepted: &Accepted) -> Vec<Waiting> {
     // Those of agents too: one that is new has no status of its own in which they could be shown.
     let of_agents = accepted.agent_faults.values().flatten();
     accepted.faults.iter().chain(of_agents).map(fault).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_faulty_entry_is_declared_all_the_same() {
+        let text =
+            r#"{ "version": 1, "hive": { "name": "h" }, "agents": { "good": {}, "bad": { "run": 1 } } }"#;
+        let accepted = spec::accept(None, spec::parse(text.as_bytes()), Utf8Path::new("/hive.json"));
+        let names: Vec<String> = declared_names(&accepted)
+            .names
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(names, ["bad", "good"], "a slip of the pen is no removal");
+    }
 }

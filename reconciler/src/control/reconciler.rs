@@ -6,12 +6,15 @@ use camino::Utf8PathBuf;
 use jiff::Timestamp;
 use shared::AgentName;
 use shared::canonical::NotCanonical;
-use tokio::sync::{Semaphore, mpsc};
+use shared::spec::AgentSpec;
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::views::Views;
+use super::watching::Watching;
 use crate::execute::ExecuteError;
 use crate::host::{Host, HostError};
 use crate::ledger::{Ledger, LedgerError};
+use crate::model::records::{AgentOrigin, AgentRecord};
 use crate::plan::{HiveFacts, support};
 use crate::spec::Accepted;
 
@@ -73,12 +76,17 @@ pub struct Reconciler {
     pub(super) host: Host,
     pub(super) ledger: Ledger,
     pub(super) settings: Settings,
-    watched_since: Timestamp,
+    watching: Mutex<Watching>,
+    jumps: watch::Sender<u64>,
     pub(super) accepted: Mutex<Option<Arc<Accepted>>>,
     pub(super) views: Mutex<Views>,
     pub(super) builds: Semaphore,
     max_builds: Mutex<usize>,
     pub(super) transitions: Semaphore,
+    /// One spawn at a time: each sees those before it when it counts the agents.
+    pub(super) spawns: Semaphore,
+    /// One change of staged files at a time: what nothing refers to is deleted after each.
+    pub(super) staging: tokio::sync::Mutex<()>,
     nudges: mpsc::UnboundedSender<Key>,
 }
 
@@ -92,9 +100,12 @@ impl Reconciler {
             builds: Semaphore::new(0),
             max_builds: Mutex::new(0),
             transitions: Semaphore::new(settings.max_transitions.max(1)),
+            spawns: Semaphore::new(1),
+            staging: tokio::sync::Mutex::default(),
             accepted: Mutex::new(None),
             views: Mutex::new(Views::new(now)),
-            watched_since: now,
+            watching: Mutex::new(Watching::begin(now, host.clock.steady())),
+            jumps: watch::Sender::new(0),
             host,
             ledger,
             settings,
@@ -174,6 +185,21 @@ impl Reconciler {
         Ok(names.len())
     }
 
+    /// Notices when the clock was set. Nobody watched the time that it skipped or repeats, so what is measured by
+    /// watching begins anew, and everything is looked at.
+    pub(super) fn heed_clock(&self) {
+        let (now, steady) = (self.host.clock.now(), self.host.clock.steady());
+        if let Some(jump) = lock(&self.watching).look(now, steady) {
+            tracing::warn!(by = %jump, "the clock was set: everything is looked at anew");
+            self.jumps.send_modify(|jumps| *jumps += 1);
+        }
+    }
+
+    /// Counts how often the clock was set.
+    pub(super) fn jumps(&self) -> watch::Receiver<u64> {
+        self.jumps.subscribe()
+    }
+
     /// What planning needs to know of the hive; `None` while no spec is in force.
     pub(super) fn facts(&self, accepted: &Accepted) -> Option<HiveFacts> {
         let spec = accepted.in_force()?;
@@ -188,9 +214,15 @@ impl Reconciler {
             policy: spec.policy.clone(),
             harness,
             unsupported: support::unsupported(spec),
-            watched_since: self.watched_since,
+            watched_since: lock(&self.watching).since,
         })
     }
+}
+
+/// What is declared of an agent; one that was spawned and that the spec does not name has the settings of all spawned.
+pub(super) fn declared<'a>(accepted: &'a Accepted, record: &AgentRecord) -> Option<&'a AgentSpec> {
+    let spawned = || (record.origin == AgentOrigin::Spawn).then_some(&accepted.spec.spawn_defaults);
+    accepted.spec.agents.get(&record.name).or_else(spawned)
 }
 
 /// Takes a lock whose holder cannot leave it half-changed: each critical section is one assignment.

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::agent_pass::hot_alarm;
 use super::reconciler::{Key, PassError, Reconciler, Requeue};
+use crate::counters::Counted;
 use crate::gate::backoff;
 use crate::model::change::Change;
 use crate::queue::Queue;
@@ -45,7 +46,15 @@ pub async fn run(
         return;
     }
     shell.resync().await;
+    let mut jumps = shell.reconciler.jumps();
     loop {
+        shell.reconciler.heed_clock();
+        if jumps.has_changed().unwrap_or(false) {
+            jumps.mark_unchanged();
+            // Times asked for by the clock as it was mean nothing any more; each pass says anew when to look again.
+            shell.queue.forget_times();
+            shell.resync().await;
+        }
         shell.start_passes();
         let idle = shell.until_next();
         tokio::select! {
@@ -180,6 +189,15 @@ impl Shell {
 
     async fn ended(&mut self, key: &Key, outcome: Result<Requeue, PassError>) {
         let now = self.now();
+        let of = match key {
+            Key::Hive => "hive",
+            Key::Agent(_) => "agent",
+        };
+        let outcome_word = if outcome.is_ok() { "finished" } else { "failed" };
+        self.reconciler.ledger().counters().add(Counted::Pass {
+            of,
+            outcome: outcome_word,
+        });
         let label = match key {
             Key::Hive => "hive".to_owned(),
             Key::Agent(name) => name.to_string(),

@@ -1,55 +1,54 @@
 //! The daemon from start to end: folders, lock, ledger, doors, loop, shutdown.
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use rustix::fs::{FlockOperation, flock};
 use shared::AgentName;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use super::lock::{self, LockError};
 use super::reconciler::Settings;
-use super::{Key, Reconciler, run};
+use super::{Key, PassError, Reconciler, run};
 use crate::api::Context;
 use crate::api::doors::{AgentDoors, DoorError, check_path, open_admin};
 use crate::broker::Broker;
 use crate::cli::ServeArgs;
+use crate::export::Export;
 use crate::host::clock::{RandomIds, SystemClock};
 use crate::host::folders::AgentFolders;
 use crate::host::git::GitRepos;
 use crate::host::harness_link::Link;
 use crate::host::layout::Layout;
+use crate::host::open_files;
+use crate::host::own_process::ProcSelf;
 use crate::host::plain::PlainBuilder;
 use crate::host::process::{DEFAULT_GRACE, ProcessOptions, ProcessRuntime, Sandbox};
+
 use crate::host::spec_file::SpecAt;
+use crate::host::staging::StagedFiles;
 use crate::host::{Clock, Host, HostError, Ids as _, Repos, Runtime, SpecFile as _};
-use crate::ledger::{Ledger, LedgerError, OpenError};
+use crate::ledger::{self, Ledger, LedgerError, OpenError};
 use crate::model::records::AgentLife;
+use crate::recover::lost::{self, Lost};
 use crate::spec;
 
 /// How often what is too old is deleted from the ledger.
 const PRUNE_EVERY: Duration = Duration::from_secs(6 * 3600);
 
-/// How often the lock of the one daemon is asked for.
-const LOCK_TRIES: u32 = 10;
-/// How long between two tries.
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
-
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// Another daemon has this state folder.
-    #[error("another daemon{} uses the state folder {state}: stop it first, or give this one another --state", pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default())]
-    Taken {
-        /// The folder.
-        state: Utf8PathBuf,
-        /// The other's process id, when it could be read.
-        pid: Option<String>,
-    },
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The ledger is gone, but what it knew of is not.
+    #[error(transparent)]
+    Lost(#[from] Lost),
     /// A folder or file could not be made.
     #[error("cannot {op} {path}")]
     Io {
@@ -70,6 +69,9 @@ pub enum ServeError {
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// What plans are made from cannot be gathered.
+    #[error(transparent)]
+    Pass(#[from] PassError),
     /// A socket cannot be opened.
     #[error(transparent)]
     Door(#[from] DoorError),
@@ -126,10 +128,32 @@ pub async fn serve_until(
     shutdown: watch::Receiver<bool>,
     at_end: AtEnd,
 ) -> Result<(), ServeError> {
+    serve_watched(args, shutdown, at_end, |_| {}, |_| {}).await
+}
+
+/// The same, while somebody looks on: `started` is shown the reconciler before its first pass, `on_pass` the key of every
+/// pass that has ended.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn serve_watched(
+    args: ServeArgs,
+    shutdown: watch::Receiver<bool>,
+    at_end: AtEnd,
+    started: impl FnOnce(&Arc<Reconciler>) + Send,
+    on_pass: impl Fn(&Key) + Send,
+) -> Result<(), ServeError> {
     let layout = prepare(&args)?;
-    let _lock = take_lock(&layout).await?;
+    let _lock = lock::take(&layout).await?;
+    if let Err(error) = open_files::raise() {
+        tracing::warn!(
+            error = error.to_string(),
+            "the limit of open files stays as it is"
+        );
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids = Arc::new(RandomIds);
+    lost::check(&layout)?;
     let ledger = Ledger::open(&layout.ledger(), clock.now(), ids.hive_id())
         .await
         .map_err(Box::new)?;
@@ -156,6 +180,12 @@ pub async fn serve_until(
             }
         }
     });
+    if let Err(error) = reconciler.sweep_staged().await {
+        tracing::warn!(
+            error = crate::error_chain(&error),
+            "staged files of no draft were not deleted"
+        );
+    }
     let mut doors = AgentDoors::new(context.clone());
     for record in ledger.agents().await?.items {
         keep_door(&host, &mut doors, &record.name, &record.life).await;
@@ -169,6 +199,7 @@ pub async fn serve_until(
     let (passes, passed) = mpsc::unbounded_channel();
     let keeper = tokio::spawn(keep_doors(host.clone(), ledger.clone(), doors, passed));
     let pruner = tokio::spawn(prune(ledger.clone(), host.clock.clone()));
+    let storage = tokio::spawn(super::storage::watch(Arc::clone(&reconciler)));
     let heart = tokio::spawn(heartbeat(Arc::clone(&reconciler)));
     tracing::info!(
         socket = layout.admin_socket().as_str(),
@@ -176,14 +207,16 @@ pub async fn serve_until(
         "daemon is up"
     );
     systemd(&[sd_notify::NotifyState::Ready]);
+    started(&reconciler);
     run::run(Arc::clone(&reconciler), nudged, shutdown, move |key| {
         systemd(&[sd_notify::NotifyState::Watchdog]);
         // The keeper only goes away when the daemon ends.
         let _ended = passes.send(key.clone());
+        on_pass(key);
     })
     .await;
     systemd(&[sd_notify::NotifyState::Stopping]);
-    for task in [pruner, heart] {
+    for task in [pruner, storage, heart] {
         task.abort();
     }
     keeper.abort();
@@ -239,8 +272,8 @@ async fn keep_doors(
 ) {
     while let Some(key) = passed.recv().await {
         let Key::Agent(name) = key else { continue };
-        match ledger.agent(&name).await {
-            Ok(Some(agent)) => keep_door(&host, &mut doors, &name, &agent.record.life).await,
+        match ledger.record(&name).await {
+            Ok(Some(record)) => keep_door(&host, &mut doors, &name, &record.life).await,
             Ok(None) => doors.close(&name),
             Err(error) => {
                 tracing::warn!(agent = %name, error = crate::error_chain(&error), "door not looked at");
@@ -306,7 +339,7 @@ fn prepare(args: &ServeArgs) -> Result<Layout, ServeError> {
 /// # Errors
 /// When another has them, or they cannot be used.
 pub async fn check_free(args: &ServeArgs) -> Result<(), ServeError> {
-    take_lock(&prepare(args)?).await.map(drop)
+    Ok(lock::take(&prepare(args)?).await.map(drop)?)
 }
 
 /// Removes all that an earlier daemon with these arguments left: agents that still run, then its files.
@@ -315,7 +348,7 @@ pub async fn check_free(args: &ServeArgs) -> Result<(), ServeError> {
 /// When a daemon has the folders, or an agent cannot be stopped; then nothing is removed.
 pub async fn clear(args: &ServeArgs) -> Result<(), ServeError> {
     let layout = prepare(args)?;
-    let _lock = take_lock(&layout).await?;
+    let _lock = lock::take(&layout).await?;
     // Stopping needs no sandbox.
     let sandbox = Sandbox::None {
         why: "nothing is started".to_owned(),
@@ -348,6 +381,34 @@ pub async fn clear(args: &ServeArgs) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// Everything plans are made from, read from the folders of a daemon that is down.
+///
+/// # Errors
+/// When a daemon runs, or something cannot be read.
+pub async fn export(args: &ServeArgs) -> Result<Export, ServeError> {
+    let layout = Layout::new(absolute(&args.state)?, absolute(&args.run)?);
+    if ledger::is_missing(&layout.ledger()).map_err(Box::new)? {
+        let missing = io::Error::from(io::ErrorKind::NotFound);
+        return Err(io_error("find the ledger", &layout.ledger())(missing));
+    }
+    let _lock = lock::take(&layout).await?;
+    lost::check(&layout)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let ids = Arc::new(RandomIds);
+    let ledger = Ledger::open(&layout.ledger(), clock.now(), ids.hive_id())
+        .await
+        .map_err(Box::new)?;
+    let link = Arc::new(Link::new(Arc::clone(&clock)));
+    let (ended, _nobody_starts) = mpsc::unbounded_channel();
+    let host = host(args, &layout, clock, ids, &link, ended).await?;
+    let settings = Settings {
+        harness: harness_program(args)?,
+        max_transitions: 1,
+    };
+    let (reconciler, _nudged) = Reconciler::new(host, ledger, settings);
+    Ok(reconciler.export().await?)
+}
+
 fn entries(folder: &Utf8Path) -> Result<Vec<Utf8PathBuf>, ServeError> {
     let listed = folder.read_dir_utf8().and_then(|entries| {
         entries
@@ -355,42 +416,6 @@ fn entries(folder: &Utf8Path) -> Result<Vec<Utf8PathBuf>, ServeError> {
             .collect()
     });
     listed.map_err(io_error("list", folder))
-}
-
-/// Held as long as the daemon runs; the kernel lets go when it dies.
-///
-/// One that was killed a moment ago may still be ending, so it is asked for more than once before it is refused.
-async fn take_lock(layout: &Layout) -> Result<std::fs::File, ServeError> {
-    let path = layout.lock();
-    let mut file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(io_error("open", &path))?;
-    let mut tries = 0;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => break,
-            Err(rustix::io::Errno::WOULDBLOCK) if tries < LOCK_TRIES => {
-                tries += 1;
-                tokio::time::sleep(LOCK_PAUSE).await;
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let pid = io::read_to_string(&file).ok().map(|text| text.trim().to_owned());
-                let pid = pid.filter(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()));
-                return Err(ServeError::Taken {
-                    state: layout.state().to_owned(),
-                    pid,
-                });
-            }
-            Err(errno) => return Err(io_error("lock", &path)(errno.into())),
-        }
-    }
-    file.set_len(0).map_err(io_error("write", &path))?;
-    writeln!(file, "{}", std::process::id()).map_err(io_error("write", &path))?;
-    Ok(file)
 }
 
 fn remove_socket(path: &Utf8Path) {
@@ -404,7 +429,7 @@ fn remove_socket(path: &Utf8Path) {
     clippy::disallowed_methods,
     reason = "PATH is how a system says where its programs are"
 )]
-fn search_path() -> OsString {
+pub(crate) fn search_path() -> OsString {
     std::env::var_os("PATH")
         .unwrap_or_else(|| "/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin".into())
 }
@@ -415,7 +440,7 @@ fn own_program() -> Result<Utf8PathBuf, ServeError> {
         .map_err(|_| ServeError::NoProgram("this program at a path that is UTF-8"))
 }
 
-fn harness_program(args: &ServeArgs) -> Result<Utf8PathBuf, ServeError> {
+pub(crate) fn harness_program(args: &ServeArgs) -> Result<Utf8PathBuf, ServeError> {
     if let Some(harness) = &args.harness {
         return absolute(harness);
     }
@@ -473,7 +498,9 @@ async fn host(
         builder: Arc::new(PlainBuilder::new(layout.clone(), Arc::clone(&repos))),
         repos,
         folders: Arc::new(AgentFolders::new(layout.clone())),
+        staging: Arc::new(StagedFiles::new(layout.clone())),
         harness: Arc::clone(link) as _,
         spec,
+        own_process: Arc::new(ProcSelf),
     })
 }

@@ -11,7 +11,7 @@ use crate::model::step::Action;
 use crate::plan::trial::clocked;
 
 /// The changes of a bookkeeping step; `None` when the step has an effect outside.
-pub(super) fn changes(
+pub(crate) fn changes(
     action: &Action,
     agent: &AgentLedger,
     watched_since: Timestamp,
@@ -24,20 +24,38 @@ pub(super) fn changes(
             number,
             phase,
             reason,
-        } => match phase {
-            ProposalPhase::Failed | ProposalPhase::Denied => ended(agent, *number, *phase, reason, now),
-            ProposalPhase::Proposed
-            | ProposalPhase::Building
-            | ProposalPhase::Approved
-            | ProposalPhase::Deployed => {
-                vec![Change::Phase {
+        } => {
+            let known = agent.proposals.iter().find(|proposal| proposal.number == *number);
+            let mut changes: Vec<Change> = known
+                .map(|proposal| Change::InPhase {
+                    uid,
+                    number: *number,
+                    phase: proposal.phase,
+                })
+                .into_iter()
+                .collect();
+            match phase {
+                ProposalPhase::Failed | ProposalPhase::Denied => {
+                    changes.extend(ended(agent, *number, *phase, reason, now));
+                }
+                ProposalPhase::Proposed
+                | ProposalPhase::Building
+                | ProposalPhase::Approved
+                | ProposalPhase::Deployed => changes.push(Change::Phase {
                     uid,
                     number: *number,
                     phase: *phase,
                     mark: plain_mark(now, reason),
-                }]
+                }),
             }
-        },
+            changes
+        }
+        Action::EndOffer { offered_at, reason } => vec![Change::OfferEnded {
+            uid,
+            offered_at: *offered_at,
+            reason: reason.clone(),
+            at: now,
+        }],
         Action::ProbationClock { active } => {
             let probation = agent
                 .probation
@@ -113,6 +131,10 @@ pub(super) fn changes(
         }
         Action::AcceptRemoval { .. }
         | Action::Spawn
+        | Action::MakeDraft { .. }
+        | Action::SpawnDraft { .. }
+        | Action::DropStaged
+        | Action::DropDraft
         | Action::Build { .. }
         | Action::Deploy { .. }
         | Action::ProjectRef(_)
@@ -120,6 +142,8 @@ pub(super) fn changes(
         | Action::Start { .. }
         | Action::Stop { .. }
         | Action::Restart { .. }
-        | Action::Archive => return None,
+        | Action::Archive
+        | Action::Restore
+        | Action::Purge { .. } => return None,
     })
 }

@@ -153,19 +153,23 @@ fn changes(
     changes
 }
 
-/// The changes that stop a narrowed agent whose system failed. What is deployed stays what the spec asks for.
+/// The changes that stop an agent that must not go back: a narrowed one, or a spawned one whose first system failed.
+/// What is deployed stays what was agreed to.
 pub(super) fn halt(agent: &AgentLedger, failed: &str, reason: &str, now: Timestamp) -> Vec<Change> {
     let (uid, name) = (agent.record.uid, &agent.record.name);
     let short = crate::plan::view::short_system(failed);
-    let message = format!(
-        "{name}: system {short} failed its probation: {reason}; the one before may do more than the spec allows, so \
-         {name} is stopped"
-    );
+    let why = if agent.record.last_good.is_some() {
+        "the one before may do more than the spec allows"
+    } else {
+        "there is none before it"
+    };
+    let message =
+        format!("{name}: system {short} failed its probation: {reason}; {why}, so {name} is stopped");
     let quarantine = crate::model::records::Quarantine {
         reason: reason.to_owned(),
         since: now,
     };
-    vec![
+    let mut changes = vec![
         Change::Probation { uid, probation: None },
         Change::Quarantine {
             uid,
@@ -173,13 +177,9 @@ pub(super) fn halt(agent: &AgentLedger, failed: &str, reason: &str, now: Timesta
             quarantine,
         },
         event(name, Level::Alert, "halted", message.clone(), now),
-        Change::Notify {
-            agent: name.clone(),
-            body: message,
-            dedupe: format!("{uid}:halted:{failed}"),
-            at: now,
-        },
-    ]
+    ];
+    changes.extend(told(agent, &message, &format!("halted:{failed}"), now));
+    changes
 }
 
 /// The changes that go back to the last good system.

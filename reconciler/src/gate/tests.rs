@@ -229,6 +229,18 @@ fn a_partial_plan_ends_no_gate() {
 }
 
 #[test]
+fn the_gate_of_what_is_wanted_later_stays() {
+    let policy = asking();
+    let step = planned(start_step("one"), &policy);
+    let gates = [record(1, &step, GateState::Approved, false)];
+    let later = Plan {
+        later: vec![step.effect_digest.clone()],
+        ..plan(Vec::new())
+    };
+    assert!(revalidate(&policy, &later, &gates).is_empty());
+}
+
+#[test]
 fn a_gate_that_ended_permits_nothing_and_asks_anew() {
     let policy = asking();
     let step = planned(start_step("one"), &policy);

@@ -1,5 +1,8 @@
 //! The machine's clock and randomness. Nothing else in this crate may ask for either.
 
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 use shared::{AgentUid, HiveId};
 
@@ -16,6 +19,11 @@ impl Clock for SystemClock {
     )]
     fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+
+    fn steady(&self) -> Duration {
+        static FIRST: OnceLock<Instant> = OnceLock::new();
+        FIRST.get_or_init(Instant::now).elapsed()
     }
 }
 

@@ -1,23 +1,34 @@
 //! A deterministic world behind every door, for simulations and tests.
 //!
 //! It keeps state the way the real world does (processes, refs, folders, systems outlive the daemon), counts what is
-//! done to it, and can be told to crash the daemon at, or report an error after, the nth effect.
+//! done to it, and can be told to crash the daemon, to report an error or to stop for a while at the nth boundary. A
+//! boundary is an effect, or a write of a ledger that the world was made the [`Boundary`] of.
+//!
+//! [`Boundary`]: crate::ledger::Boundary
 
+mod boundary;
 mod doors;
+mod staging;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use shared::canonical::{Encoding, digest};
 use shared::config::ConfigFile;
+use shared::draft::StatePath;
 use shared::{AgentName, AgentUid, CommitOid, Digest};
 
-use super::{ExitCause, FolderState, Host, HostError, RepoState, UnitState};
+pub use boundary::{Auditor, Lag, Source, Stop};
+
+use super::{Announcement, ExitCause, FolderState, Host, HostError, OwnProcess, RepoState, UnitState, Usage};
 use crate::model::build::BuildOutput;
 
-/// What becomes of an effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What becomes of an effect, or of a write of the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Fault {
     /// The daemon dies before it.
     CrashBefore,
@@ -41,7 +52,8 @@ pub struct Effect {
 }
 
 /// How an agent's harness behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Behaviour {
     /// Loads whatever is written, and reports it.
     #[default]
@@ -60,23 +72,45 @@ struct Repo {
     commits: BTreeMap<CommitOid, (Option<CommitOid>, String)>,
 }
 
+type Folder = (FolderState, Option<ConfigFile>);
+/// What the archive keeps of one agent.
+type Kept = (Option<Folder>, Option<Repo>);
+
 /// The state of the world.
 #[derive(Debug, Clone)]
 pub struct State {
     /// Now.
     pub now: Timestamp,
+    /// How far the clock was moved by hand.
+    pub jumped: SignedDuration,
     /// The spec file; an error when it cannot be read.
     pub spec: Result<Vec<u8>, String>,
     /// Everything done to the world.
     pub effects: Vec<Effect>,
-    /// What to do to the effect of this number, counted from 0.
+    /// What to do at the boundary of this number, counted from 0. It is taken once it happened.
     pub fault: Option<(usize, Fault)>,
+    /// Where to stop until whoever carries out the pass polls it again.
+    pub stop: Stop,
+    /// Whether something stopped there.
+    pub stopped: bool,
+    /// How many boundaries were reached.
+    pub boundaries: usize,
     /// How many effects were begun.
     pub begun: usize,
-    /// The daemon is dead: every door refuses.
+    /// The daemon is dead: nothing it was about goes on.
     pub crashed: bool,
-    /// Sources that cannot be observed: `runtime`, `repos`, `folders`, `systems`.
-    pub blind: Vec<&'static str>,
+    /// Sources that cannot be observed.
+    pub blind: Vec<Source>,
+    /// A source that shows what was, and since when that is.
+    pub lag: Option<(Source, Lag)>,
+    /// Whether an answer was refused, or not true any more.
+    pub misled: bool,
+    /// The world before the latest effect.
+    pub before_effect: Option<Arc<Self>>,
+    /// The world as it was remembered.
+    pub remembered: Option<Arc<Self>>,
+    /// Who looks at each effect before it happens.
+    pub auditor: Option<Auditor>,
     /// How harnesses behave, by the text their prompt holds.
     pub behaviours: BTreeMap<String, Behaviour>,
     /// Overlays whose build is refused, by the text they hold.
@@ -85,11 +119,13 @@ pub struct State {
     pub busy: BTreeMap<AgentName, Timestamp>,
     units: BTreeMap<AgentName, UnitState>,
     repos: BTreeMap<AgentName, Repo>,
-    folders: BTreeMap<AgentName, (FolderState, Option<ConfigFile>)>,
+    folders: BTreeMap<AgentName, Folder>,
     systems: BTreeMap<String, BuildOutput>,
-    archived: Vec<(AgentName, AgentUid)>,
+    archived: BTreeMap<(AgentName, AgentUid), Kept>,
+    staged: BTreeMap<AgentUid, BTreeMap<Digest, Vec<u8>>>,
+    laid: BTreeMap<AgentName, BTreeMap<StatePath, Digest>>,
     loaded: BTreeMap<AgentName, ConfigFile>,
-    announced: BTreeMap<AgentName, (Digest, bool)>,
+    announced: BTreeMap<AgentName, Announcement>,
     forgotten: BTreeMap<AgentName, bool>,
     runs: u64,
     agents: u128,
@@ -98,7 +134,7 @@ pub struct State {
 }
 
 /// The world. Cheap to share; a daemon that dies leaves it as it is.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct World {
     state: Arc<Mutex<State>>,
 }
@@ -109,17 +145,37 @@ impl Default for World {
     }
 }
 
+#[async_trait]
+impl OwnProcess for World {
+    async fn usage(&self) -> Result<Usage, HostError> {
+        Ok(Usage {
+            resident_bytes: 16 << 20,
+            open_files: 32,
+            max_files: Some(1024),
+        })
+    }
+}
+
 impl World {
     /// An empty world at a fixed time.
     pub fn new() -> Self {
         let state = State {
             now: Timestamp::from_second(1_800_000_000).unwrap_or(Timestamp::UNIX_EPOCH),
+            jumped: SignedDuration::ZERO,
             spec: Err("there is no spec".to_owned()),
             effects: Vec::new(),
             fault: None,
+            stop: Stop::Nowhere,
+            stopped: false,
+            boundaries: 0,
             begun: 0,
             crashed: false,
             blind: Vec::new(),
+            lag: None,
+            misled: false,
+            before_effect: None,
+            remembered: None,
+            auditor: None,
             behaviours: BTreeMap::new(),
             unbuildable: Vec::new(),
             busy: BTreeMap::new(),
@@ -127,7 +183,9 @@ impl World {
             repos: BTreeMap::new(),
             folders: BTreeMap::new(),
             systems: BTreeMap::new(),
-            archived: Vec::new(),
+            archived: BTreeMap::new(),
+            staged: BTreeMap::new(),
+            laid: BTreeMap::new(),
             loaded: BTreeMap::new(),
             announced: BTreeMap::new(),
             forgotten: BTreeMap::new(),
@@ -135,6 +193,11 @@ impl World {
             agents: 0,
             changes_nothing: false,
         };
+        Self::of(state)
+    }
+
+    /// A world that goes on from a state.
+    pub fn of(state: State) -> Self {
         Self {
             state: Arc::new(Mutex::new(state)),
         }
@@ -150,8 +213,10 @@ impl World {
             repos: door.clone(),
             builder: door.clone(),
             folders: door.clone(),
+            staging: door.clone(),
             harness: door.clone(),
-            spec: door,
+            spec: door.clone(),
+            own_process: door,
         }
     }
 
@@ -169,12 +234,25 @@ impl World {
             .unwrap_or(Timestamp::MAX);
     }
 
+    /// Somebody sets the clock: no time passes.
+    pub fn set_clock(&self, by: SignedDuration) {
+        let mut state = self.lock();
+        state.now = state.now.checked_add(by).unwrap_or(state.now);
+        state.jumped = state.jumped.saturating_add(by);
+    }
+
     /// The daemon starts again: what it held in memory is gone, harnesses call again.
     pub fn restart_daemon(&self) {
         let mut state = self.lock();
         state.crashed = false;
         state.announced.clear();
         state.forgotten.clear();
+    }
+
+    /// So many uids are in use: the next one that is drawn is the one after. Uids that were drawn and never used are
+    /// drawn again, so that two runs of a story in which a daemon died meanwhile can be compared.
+    pub fn uids_in_use(&self, count: usize) {
+        self.lock().agents = u128::try_from(count).unwrap_or_default();
     }
 
     /// An agent commits an overlay on top of `parent` and sends it in.
@@ -201,7 +279,7 @@ impl World {
 
     /// An agent's container.
     pub fn unit(&self, agent: &AgentName) -> UnitState {
-        self.lock().units.get(agent).cloned().unwrap_or(UnitState::Absent)
+        self.lock().unit(agent)
     }
 
     /// An agent's process ends unasked.
@@ -252,64 +330,19 @@ impl World {
         for (agent, config) in &state.loaded {
             line(format!("loaded {agent}: {}", config.digest));
         }
-        let archived: std::collections::BTreeSet<_> = state.archived.iter().map(|(agent, _)| agent).collect();
+        for (agent, files) in &state.laid {
+            for (path, digest) in files {
+                line(format!("state {agent}/{path}: {digest}"));
+            }
+        }
+        for staged in state.staged.values() {
+            line(format!("staged {:?}", staged.keys()));
+        }
+        let archived: BTreeSet<_> = state.archived.keys().map(|(agent, _)| agent).collect();
         for agent in archived {
             line(format!("archived {agent}"));
         }
         text
-    }
-
-    /// Carries out one effect, or what the planned fault makes of it.
-    fn effect<T>(
-        &self,
-        kind: &'static str,
-        agent: &AgentName,
-        detail: impl Into<String>,
-        act: impl FnOnce(&mut State) -> Result<T, HostError>,
-    ) -> Result<T, HostError> {
-        let mut state = self.lock();
-        if state.crashed {
-            return Err(HostError::failed(kind, "the daemon is dead"));
-        }
-        let number = state.begun;
-        state.begun += 1;
-        let fault = state
-            .fault
-            .filter(|(at, _)| *at == number)
-            .map(|(_, fault)| fault);
-        match fault {
-            Some(Fault::CrashBefore) => {
-                state.crashed = true;
-                return Err(HostError::failed(kind, "the daemon died before it"));
-            }
-            Some(Fault::ErrorBefore) => return Err(HostError::failed(kind, "it did not work this time")),
-            Some(Fault::CrashAfter | Fault::ErrorAfter) | None => {}
-        }
-        state.changes_nothing = false;
-        let result = act(&mut state)?;
-        if !state.changes_nothing {
-            state.effects.push(Effect {
-                kind,
-                agent: agent.clone(),
-                detail: detail.into(),
-            });
-        }
-        match fault {
-            Some(Fault::CrashAfter) => {
-                state.crashed = true;
-                Err(HostError::failed(kind, "the daemon died after it"))
-            }
-            Some(Fault::ErrorAfter) => Err(HostError::failed(kind, "its answer was lost")),
-            _ => Ok(result),
-        }
-    }
-
-    fn see<T>(&self, source: &'static str, look: impl FnOnce(&State) -> T) -> Result<T, HostError> {
-        let state = self.lock();
-        if state.crashed || state.blind.contains(&source) {
-            return Err(HostError::failed(source, "it cannot be observed"));
-        }
-        Ok(look(&state))
     }
 }
 
@@ -323,6 +356,11 @@ pub fn oid(text: &str) -> CommitOid {
 }
 
 impl State {
+    /// An agent's container.
+    pub fn unit(&self, agent: &AgentName) -> UnitState {
+        self.units.get(agent).cloned().unwrap_or(UnitState::Absent)
+    }
+
     fn behaviour(&self, config: &ConfigFile) -> Behaviour {
         let prompt = &config.config.prompt;
         let found = self

@@ -3,6 +3,7 @@
 //! Whatever lies in `state/` was put there by the agent and is never opened here. Everything else is written by the
 //! daemon alone, with modes that do not depend on the umask. A folder that turns out to be a link is refused.
 
+mod archive;
 mod file;
 mod tree;
 
@@ -13,7 +14,6 @@ use std::io;
 
 use async_trait::async_trait;
 use camino::Utf8Path;
-use rustix::fs::{RenameFlags, renameat_with};
 use serde::Serialize;
 use shared::canonical::{self, Encoding};
 use shared::config::ConfigFile;
@@ -23,7 +23,7 @@ pub use file::write_atomic;
 pub(crate) use file::{read_bounded, remove_leftovers};
 
 use super::layout::{Layout, MAX_SOCKET_PATH};
-use super::{FolderState, Folders, HostError, LaunchFile};
+use super::{ArchiveState, FolderState, Folders, HostError, LaunchFile, Space};
 
 /// Nobody but the daemon.
 const PRIVATE: u32 = 0o700;
@@ -87,8 +87,40 @@ impl Folders for AgentFolders {
         .await
     }
 
+    async fn space(&self) -> Result<Space, HostError> {
+        let folder = self.layout.state().to_owned();
+        let looked = tokio::task::spawn_blocking(move || {
+            let stat = rustix::fs::statvfs(folder.as_std_path()).map_err(|errno| {
+                HostError::io("look at the file system of", folder.as_str())(errno.into())
+            })?;
+            Ok(Space {
+                free: stat.f_bavail.saturating_mul(stat.f_frsize),
+                total: stat.f_blocks.saturating_mul(stat.f_frsize),
+                folder: folder.into_string(),
+            })
+        });
+        looked
+            .await
+            .unwrap_or_else(|error| Err(HostError::failed("the state folder", error.to_string())))
+    }
+
     async fn archive(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {
-        self.blocking(agent, move |layout, agent| archive(layout, agent, uid))
+        self.blocking(agent, move |layout, agent| archive::archive(layout, agent, uid))
+            .await
+    }
+
+    async fn archived(&self, agent: &AgentName, uid: AgentUid) -> Result<ArchiveState, HostError> {
+        self.blocking(agent, move |layout, agent| archive::look(layout, agent, uid))
+            .await
+    }
+
+    async fn restore(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {
+        self.blocking(agent, move |layout, agent| archive::restore(layout, agent, uid))
+            .await
+    }
+
+    async fn purge(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {
+        self.blocking(agent, move |layout, agent| archive::purge(layout, agent, uid))
             .await
     }
 }
@@ -160,6 +192,32 @@ pub(crate) fn read_launch(path: &Utf8Path) -> Result<LaunchFile, HostError> {
         Some((digest, _)) if digest == file.digest => Ok(file),
         _ => Err(broken("its content does not have the digest it states")),
     }
+}
+
+/// The launch file of an agent, if it keeps what its digest says.
+pub(super) fn launch_file(layout: &Layout, agent: &AgentName) -> Result<Option<LaunchFile>, HostError> {
+    let path = layout.launch_file(agent);
+    Ok(whole(&path, Encoding::Toplevel, "launch")?.map(|(digest, launch)| LaunchFile { digest, launch }))
+}
+
+/// The config file of an agent, if it keeps what its digest says.
+pub(super) fn config_file(layout: &Layout, agent: &AgentName) -> Result<Option<ConfigFile>, HostError> {
+    let path = layout.config_file(agent);
+    Ok(whole(&path, Encoding::Config, "config")?.map(|(digest, config)| ConfigFile { digest, config }))
+}
+
+fn whole<T: serde::de::DeserializeOwned>(
+    path: &Utf8Path,
+    encoding: Encoding,
+    field: &str,
+) -> Result<Option<(Digest, T)>, HostError> {
+    let read = read_digest(path, encoding, field)?;
+    Ok(read.and_then(|(digest, content)| Some((digest, serde_json::from_value(content).ok()?))))
+}
+
+/// Whose archive a folder says it is.
+pub(super) fn archive_of(folder: &Utf8Path) -> Result<Option<(AgentName, AgentUid)>, HostError> {
+    archive::mark_of(folder)
 }
 
 fn prepare(layout: &Layout, agent: &AgentName) -> Result<(), HostError> {
@@ -236,59 +294,12 @@ fn write_json<T: Serialize>(path: &Utf8Path, value: &T, mode: u32) -> Result<(),
     write_atomic(path, &bytes, mode)
 }
 
-fn archive(layout: &Layout, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {
-    let target = layout.archive(agent, uid);
-    let moves = [
-        (layout.agent(agent), target.join("agent")),
-        (layout.repo(agent), target.join("repo.git")),
-    ];
-    let mut present = false;
-    for (source, _) in &moves {
-        present |= exists(source)?;
-    }
-    if present {
-        if let Some(parent) = target.parent() {
-            file::ensure_folder(parent, PRIVATE)?;
-        }
-        file::ensure_folder(&target, PRIVATE)?;
-    }
-    // Each rename is atomic, and what has moved is not there any more: a second try carries on where the first ended.
-    for (source, target) in &moves {
-        if exists(source)? {
-            move_once(source, target)?;
-        }
-    }
-    let sock = layout.sock(agent);
-    remove_folder(sock.parent().unwrap_or(&sock))
+/// Makes a folder for the daemon alone.
+pub(crate) fn ensure_private(folder: &Utf8Path) -> Result<(), HostError> {
+    file::ensure_folder(folder, PRIVATE)
 }
 
-/// Moves a folder to where nothing is yet.
-fn move_once(source: &Utf8Path, target: &Utf8Path) -> Result<(), HostError> {
-    match renameat_with(
-        rustix::fs::CWD,
-        source.as_std_path(),
-        rustix::fs::CWD,
-        target.as_std_path(),
-        RenameFlags::NOREPLACE,
-    ) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => {
-            return Err(HostError::refused(
-                source.as_str(),
-                format!(
-                    "cannot be archived, because {target} is there already; move one of them away by hand"
-                ),
-            ));
-        }
-        Err(errno) => return Err(HostError::io("archive", source.as_str())(errno.into())),
-    }
-    for folder in [source.parent(), target.parent()].into_iter().flatten() {
-        file::sync_folder(folder)?;
-    }
-    Ok(())
-}
-
-fn remove_folder(folder: &Utf8Path) -> Result<(), HostError> {
+pub(crate) fn remove_folder(folder: &Utf8Path) -> Result<(), HostError> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(HostError::io("remove", folder.as_str())(error))

@@ -6,14 +6,15 @@
 //!
 //! Whatever changes a repo holds its agent's lock until it is done, even when the caller goes away.
 
-mod bundle;
+pub mod bundle;
 mod diff;
 mod import;
-mod names;
+pub mod names;
 mod program;
 mod refs;
 mod repo;
 mod seed;
+mod survey;
 mod swap;
 mod text;
 mod tree;
@@ -28,12 +29,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
 use shared::{AgentName, CommitOid};
 use tokio::sync::OwnedMutexGuard;
 
 use self::program::Program;
 use self::refs::KnownTags;
 use self::repo::{Repo, commit_oid, object_id};
+pub use self::survey::{RepoSurvey, SurveyedTag, survey};
 use super::layout::Layout;
 use super::{HostError, Imported, RefUpdate, RepoState, Repos};
 
@@ -79,6 +82,17 @@ impl GitRepos {
             .filter_map(|folder| Utf8PathBuf::from_path_buf(folder.join("git")).ok())
             .chain(WELL_KNOWN.map(Utf8PathBuf::from))
             .find(is_program)
+    }
+
+    /// Reads the refs, and makes sure that all objects they lead to are there.
+    ///
+    /// # Errors
+    /// When something is missing or cannot be read.
+    pub async fn check(&self, agent: &AgentName) -> Result<(), HostError> {
+        self.observe(agent).await?;
+        let args = ["fsck", "--connectivity-only", "--no-dangling", "--no-progress"];
+        let checked = self.git.run(&self.layout.repo(agent), &args, None).await;
+        checked.map_err(|error| HostError::failed(subject(agent), crate::error_chain(&error)))
     }
 
     /// Waits for the right to change an agent's repo.
@@ -208,6 +222,53 @@ impl Repos for GitRepos {
             .run(&self.layout.repo(agent), &args, None)
             .await
             .map_err(|error| HostError::failed(subject(agent), crate::error_chain(&error)))
+    }
+
+    async fn repeat(
+        &self,
+        agent: &AgentName,
+        parent: &CommitOid,
+        content: &CommitOid,
+        message: &str,
+        at: Timestamp,
+    ) -> Result<CommitOid, HostError> {
+        let guard = self.lock(agent).await;
+        let (parent, content) = (object_id(parent)?, object_id(content)?);
+        let message = message.to_owned();
+        self.with_repo(agent, move |repo| {
+            let _guard = guard;
+            seed::repeat(repo, parent, content, &message, at).and_then(commit_oid)
+        })
+        .await
+    }
+
+    async fn commit(
+        &self,
+        agent: &AgentName,
+        parent: &CommitOid,
+        files: &BTreeMap<String, String>,
+        message: &str,
+        at: Timestamp,
+    ) -> Result<CommitOid, HostError> {
+        let guard = self.lock(agent).await;
+        let (parent, files, message) = (object_id(parent)?, files.clone(), message.to_owned());
+        self.with_repo(agent, move |repo| {
+            let _guard = guard;
+            seed::commit(repo, parent, &files, &message, at).and_then(commit_oid)
+        })
+        .await
+    }
+
+    async fn delete(&self, agent: &AgentName) -> Result<(), HostError> {
+        let guard = self.lock(agent).await;
+        let path = self.layout.repo(agent);
+        // No agent's name starts with a dot.
+        let doomed = self.layout.repos().join(format!(".{agent}.git.old"));
+        blocking(move || {
+            let _guard = guard;
+            seed::delete(&path, &doomed)
+        })
+        .await
     }
 
     async fn read_file(

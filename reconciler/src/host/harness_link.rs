@@ -3,20 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use shared::AgentName;
 use shared::agent_api::Report;
-use shared::{AgentName, Digest};
 use tokio::sync::watch;
 
-use super::{Clock, HarnessLink, HarnessState};
-
-/// What a harness is told.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Announcement {
-    /// The config that is written.
-    pub config: Option<Digest>,
-    /// Take no turns.
-    pub paused: bool,
-}
+use super::{Announcement, Clock, HarnessLink, HarnessState};
 
 /// What a report says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +113,16 @@ impl Link {
         !matches!(&agent.told, Some((run, told)) if run == run_id && *told == *announced)
     }
 
+    /// Whether this run was told of another model than the one that is announced now. It does not report which it has.
+    pub fn is_another_model(&self, name: &AgentName, run_id: &str) -> bool {
+        let agents = self.agents();
+        let Some(agent) = agents.get(name) else {
+            return false;
+        };
+        let told = agent.told.as_ref().filter(|(run, _)| run == run_id);
+        told.and_then(|(_, told)| told.model.as_ref()) != agent.announcement.borrow().model.as_ref()
+    }
+
     /// Notes what this run was told: not necessarily what is announced by now.
     pub fn told(&self, name: &AgentName, run_id: &str, what: Announcement) {
         if let Some(agent) = self.agents().get_mut(name) {
@@ -152,11 +153,7 @@ impl HarnessLink for Link {
         }
     }
 
-    fn announce(&self, name: &AgentName, config: &Digest, paused: bool) {
-        let announcement = Announcement {
-            config: Some(config.clone()),
-            paused,
-        };
+    fn announce(&self, name: &AgentName, announcement: Announcement) {
         let mut agents = self.agents();
         let agent = agents.entry(name.clone()).or_default();
         agent.announcement.send_if_modified(|told| {
@@ -224,14 +221,42 @@ mod tests {
         link.settled(&alice, "two");
     }
 
+    fn announcement(model: Option<&str>) -> Announcement {
+        Announcement {
+            config: format!("config1-{}", "0".repeat(64)).parse().ok(),
+            paused: false,
+            model: model.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_run_is_told_of_another_model_once() {
+        let link = Link::new(Arc::new(SystemClock));
+        let alice: AgentName = "alice".parse().unwrap();
+        let tell = || link.told(&alice, "one", link.listen(&alice).borrow().clone());
+        link.report(&alice, report("one"));
+        assert!(!link.is_another_model(&alice, "one"), "none was ever ordered");
+        for model in [Some("opus"), None] {
+            link.announce(&alice, announcement(model));
+            assert!(link.is_another_model(&alice, "one"));
+            tell();
+            assert!(!link.is_another_model(&alice, "one"));
+        }
+        link.announce(&alice, announcement(Some("opus")));
+        tell();
+        assert!(
+            link.is_another_model(&alice, "two"),
+            "another run was told nothing"
+        );
+    }
+
     #[test]
     fn what_is_announced_while_an_answer_is_made_is_still_news() {
         let link = Link::new(Arc::new(SystemClock));
         let alice: AgentName = "alice".parse().unwrap();
-        let digest: Digest = format!("config1-{}", "0".repeat(64)).parse().unwrap();
         link.report(&alice, report("one"));
         let answered = link.listen(&alice).borrow().clone();
-        link.announce(&alice, &digest, false);
+        link.announce(&alice, announcement(None));
         link.told(&alice, "one", answered);
         assert!(link.is_news(&alice, "one"));
         let answered = link.listen(&alice).borrow().clone();
@@ -292,13 +317,12 @@ mod tests {
     fn a_listener_hears_of_changes_only() {
         let link = Link::new(Arc::new(SystemClock));
         let alice: AgentName = "alice".parse().unwrap();
-        let digest: Digest = format!("config1-{}", "0".repeat(64)).parse().unwrap();
         let mut heard = link.listen(&alice);
         heard.mark_unchanged();
-        link.announce(&alice, &digest, false);
+        link.announce(&alice, announcement(None));
         assert!(heard.has_changed().unwrap());
         heard.mark_unchanged();
-        link.announce(&alice, &digest, false);
+        link.announce(&alice, announcement(None));
         assert!(!heard.has_changed().unwrap());
     }
 }

@@ -8,6 +8,7 @@
 //! <state>/agents/<agent>/config     bound read-only as /config
 //! <state>/agents/<agent>/state      bound as /state
 //! <state>/archive/<agent>-<uid>     what is kept of removed agents
+//! <state>/staged/<uid>              files staged for a draft
 //! <state>/incoming                  bundles being received
 //! <run>/admin.sock
 //! <run>/agents/<agent>/sock         bound as /run/hive; holds hive.sock
@@ -77,6 +78,16 @@ impl Layout {
         self.state.join("incoming")
     }
 
+    /// The folder of all staged files.
+    pub fn staged(&self) -> Utf8PathBuf {
+        self.state.join("staged")
+    }
+
+    /// The files staged for a draft.
+    pub fn staged_by(&self, uid: AgentUid) -> Utf8PathBuf {
+        self.staged().join(uid.to_string())
+    }
+
     /// The folder of all agents' folders.
     pub fn agents(&self) -> Utf8PathBuf {
         self.state.join("agents")
@@ -122,8 +133,13 @@ impl Layout {
         self.sock(agent).join("hive.sock")
     }
 
+    /// The folder of all that is kept of removed agents.
+    pub fn archives(&self) -> Utf8PathBuf {
+        self.state.join("archive")
+    }
+
     /// What is kept of a removed agent.
     pub fn archive(&self, agent: &AgentName, uid: AgentUid) -> Utf8PathBuf {
-        self.state.join("archive").join(format!("{agent}-{uid}"))
+        self.archives().join(format!("{agent}-{uid}"))
     }
 }

@@ -18,6 +18,7 @@ use super::folders::write_atomic;
 use super::layout::Layout;
 use super::{Builder, HostError, Repos};
 use crate::model::build::{BuildOutput, BuildRequest, assemble};
+use crate::spec::overlay_faults;
 
 /// The largest `agent.json`, in bytes.
 const MAX_OVERLAY: u64 = 256 * 1024;
@@ -74,6 +75,11 @@ impl PlainBuilder {
 
 /// Reads an overlay, naming the field at fault.
 pub fn parse_overlay(bytes: &[u8]) -> Result<Overlay, HostError> {
+    // serde would take a list for the fields in their order.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        let message = "it is not a JSON object: write one that begins with `{`";
+        return Err(HostError::refused(OVERLAY_FILE, message));
+    }
     let parser = &mut serde_json::Deserializer::from_slice(bytes);
     let refused = |path: &str, error: &serde_json::Error| {
         let place = if path == "." {
@@ -86,14 +92,13 @@ pub fn parse_overlay(bytes: &[u8]) -> Result<Overlay, HostError> {
     let overlay: Overlay = serde_path_to_error::deserialize(&mut *parser)
         .map_err(|error| refused(&error.path().to_string(), error.inner()))?;
     parser.end().map_err(|error| refused(".", &error))?;
-    for (name, server) in &overlay.mcp_servers {
-        let one = |server: &shared::spec::McpServerSpec| server.command.is_some() != server.url.is_some();
-        if !server.as_ref().is_none_or(one) {
-            let place = format!("{OVERLAY_FILE}: mcpServers.{name}");
-            return Err(HostError::refused(place, "give either command or url"));
-        }
+    match overlay_faults(bytes, &overlay).into_iter().next() {
+        Some(fault) => Err(HostError::refused(
+            format!("{OVERLAY_FILE}: {}", fault.path),
+            fault.message,
+        )),
+        None => Ok(overlay),
     }
-    Ok(overlay)
 }
 
 async fn exists(system: &Utf8Path) -> Result<bool, HostError> {
@@ -175,6 +180,42 @@ mod tests {
             "the budget is the operator's"
         );
         assert!(parse_overlay(br#"{ "mcpServers": { "wiki": {} } }"#).is_err());
+    }
+
+    /// Whatever an agent commits in place of a config: a refusal in words, never a crash.
+    #[test]
+    fn a_hostile_overlay_is_refused() {
+        let deep = format!("{}{}", "{\"prompt\":".repeat(50_000), "}".repeat(50_000));
+        let nested = format!("{{\"tools\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        for text in [
+            deep.as_str(),
+            &nested,
+            "",
+            "null",
+            "[]",
+            "\u{feff}{}",
+            r#"{ "prompt": NaN }"#,
+            r#"{ "prompt": "a", "prompt": "b" }"#,
+            r#"{ "mcpServers": { "x": { "command": "/a" }, "x": { "command": "/b" } } }"#,
+            r#"{ "mcpServers": { "../x": { "command": "/a" } } }"#,
+            r#"{ "mcpServers": { "x": { "command": "sh" } } }"#,
+            r#"{ "driver": { "kind": "claude", "model": "--dangerously-skip-permissions" } }"#,
+            r#"{ "recipients": ["../operator"] }"#,
+            r#"{ "binds": [{ "source": "/", "target": "/host" }] }"#,
+            r#"{ "role": "manager" }"#,
+            r#"{ "locked": [] }"#,
+            r#"{ "prompt": "\u0000" }"#,
+        ] {
+            let shown = &text[..text.len().min(60)];
+            let error = parse_overlay(text.as_bytes()).expect_err(shown);
+            assert!(error.is_terminal(), "{shown}: {error:?}");
+            assert!(
+                error.chain().len() < 2000,
+                "{shown}: {} bytes",
+                error.chain().len()
+            );
+        }
+        assert!(parse_overlay(&[0xff; 1000]).is_err());
     }
 
     #[test]

@@ -73,6 +73,20 @@ struct Inner {
     turns: Mutex<HashMap<AgentName, Arc<tokio::sync::Mutex<()>>>>,
 }
 
+/// The process of an agent that runs, as its files and the kernel say; changes nothing.
+///
+/// # Errors
+/// When that cannot be said.
+pub fn running(layout: &Layout, agent: &AgentName) -> Result<Option<i32>, HostError> {
+    let files = RunFiles::new(layout.launch(agent));
+    let failed = || HostError::io("look for the process of", agent.as_str());
+    let boot_id = proc::boot_id().map_err(failed())?;
+    match Run::read(&files)? {
+        Some(run) if run.is_alive(&boot_id).map_err(failed())? => Ok(Some(run.record.pid)),
+        Some(_) | None => Ok(None),
+    }
+}
+
 /// What an agent's files and processes say.
 enum Look {
     Absent,

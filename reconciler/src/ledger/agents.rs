@@ -32,9 +32,18 @@ impl Ledger {
         self.read(|db| records(db, "life <> 'archived'")).await
     }
 
-    /// The agents that are archived, by name.
+    /// The agents that are archived or purged, by name.
     pub async fn archived(&self) -> Result<Listing<AgentRecord>, LedgerError> {
         self.read(|db| records(db, "life = 'archived'")).await
+    }
+
+    /// The names of drafts.
+    pub async fn drafts(&self) -> Result<Vec<AgentName>, LedgerError> {
+        self.read(|db| {
+            let sql = "SELECT uid, name FROM agents WHERE life = 'draft' ORDER BY name";
+            Ok(list(db, AGENTS, sql, [], |row| row.parsed("name"))?.items)
+        })
+        .await
     }
 
     /// All there is to know of an agent that is not archived, from one snapshot.
@@ -94,7 +103,7 @@ impl Ledger {
 const AGENTS: (&str, &[&str]) = ("agents", &["uid"]);
 const PROPOSALS: (&str, &[&str]) = ("proposals", &["uid", "number"]);
 
-fn records(db: &Connection, which: &str) -> Result<Listing<AgentRecord>, LedgerError> {
+pub(super) fn records(db: &Connection, which: &str) -> Result<Listing<AgentRecord>, LedgerError> {
     let sql = format!("SELECT uid, name, doc FROM agents WHERE {which} ORDER BY name, uid");
     list(db, AGENTS, &sql, [], |row| row.json("doc"))
 }
@@ -108,6 +117,17 @@ pub(super) fn uid_of(db: &Connection, name: &AgentName) -> Result<Option<AgentUi
         [name.as_str()],
         |row| row.parsed("uid"),
     )
+}
+
+/// Whether there is an agent of this name that can get mail: neither archived nor a draft.
+pub(super) fn gets_mail(db: &Connection, name: &AgentName) -> Result<bool, LedgerError> {
+    let found: bool = db
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM agents
+             WHERE name = ?1 AND life NOT IN ('archived', 'draft', 'givenUp'))",
+        )?
+        .query_row([name.as_str()], |row| row.get(0))?;
+    Ok(found)
 }
 
 /// An agent's overrides; none when it has no row.
@@ -338,10 +358,14 @@ pub(super) fn known(db: &Connection, uid: AgentUid) -> Result<(), LedgerError> {
 /// Writes an agent, new or not.
 pub(super) fn put(tx: &Tx<'_>, record: &AgentRecord) -> Result<(), LedgerError> {
     let life = match record.life {
+        AgentLife::Draft => "draft",
+        AgentLife::GivenUp { .. } => "givenUp",
         AgentLife::Declared => "declared",
         AgentLife::Active => "active",
         AgentLife::Removed { .. } => "removed",
-        AgentLife::Archived { .. } => "archived",
+        AgentLife::Restoring { .. } => "restoring",
+        // One word for all whose name is free; the document says which it is.
+        AgentLife::Archived { .. } | AgentLife::Purged { .. } => "archived",
     };
     if life != "archived"
         && let Some(uid) = uid_of(tx, &record.name)?

@@ -1,12 +1,13 @@
 //! Applies lists of changes: all of a list, or none of it.
 
 use shared::AgentUid;
+use shared::agent_api::ProposalPhase;
 use shared::event::Level;
 
 use super::error::LedgerError;
 use super::events::{self, NewEvent};
 use super::sql::{At, execute, json, text, uid_or_hive};
-use super::{Ledger, Tx, agents, messages};
+use super::{Ledger, Tx, agents, drafts, messages};
 use crate::model::change::Change;
 use crate::model::records::{AgentLife, AgentRecord, BuildState, Failures, Overrides};
 
@@ -49,12 +50,35 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
                     deployed: None,
                     last_good: None,
                     restart_before: None,
+                    purge: None,
+                    draft: None,
+                    recovered: None,
                 },
             )
         }
         Change::Life { uid, life } => set_life(tx, uid, life),
+        Change::Origin { uid, origin } => update(tx, uid, |agent| agent.origin = origin),
+        Change::PurgeOrder { uid, order } => update(tx, uid, |agent| agent.purge = order),
+        Change::Draft { uid, draft } => update(tx, uid, |agent| agent.draft = draft),
+        Change::DraftCommit { uid, commit } => update(tx, uid, |agent| {
+            if let Some(draft) = &mut agent.draft {
+                draft.commit = Some(commit);
+                draft.overlay = None;
+            }
+        }),
+        Change::OfferEnded {
+            uid,
+            offered_at,
+            reason,
+            at,
+        } => drafts::end_offer(tx, uid, offered_at, &reason, at),
         Change::Seeded { uid, commit } => update(tx, uid, |agent| agent.seed = Some(commit)),
-        Change::Deployed { uid, deployed } => update(tx, uid, |agent| agent.deployed = deployed.map(|d| *d)),
+        Change::Deployed { uid, deployed } => update(tx, uid, |agent| {
+            agent.deployed = deployed.map(|d| *d);
+            if let Some(found) = &mut agent.recovered {
+                found.adopts = false;
+            }
+        }),
         Change::LastGood { uid, deployed } => update(tx, uid, |agent| agent.last_good = Some(*deployed)),
         Change::RestartBefore { uid, at } => update(tx, uid, |agent| agent.restart_before = Some(at)),
         Change::Propose { uid, proposal } => {
@@ -74,9 +98,24 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
             agents::known(tx, uid)?;
             let mut proposal =
                 agents::proposal(tx, uid, number)?.ok_or(LedgerError::UnknownProposal { uid, number })?;
+            // Whoever says so looked before the proposal was decided: what is over stays over. What was deployed may
+            // still fail its probation.
+            let failed = (proposal.phase, phase) == (ProposalPhase::Deployed, ProposalPhase::Failed);
+            if proposal.phase.is_final() && !failed {
+                return Ok(());
+            }
             proposal.phase = phase;
             proposal.marks.insert(phase, mark);
             agents::put_proposal(tx, uid, &proposal)
+        }
+        Change::InPhase { uid, number, phase } => {
+            let proposal =
+                agents::proposal(tx, uid, number)?.ok_or(LedgerError::UnknownProposal { uid, number })?;
+            if proposal.phase == phase {
+                Ok(())
+            } else {
+                Err(LedgerError::Overtaken { uid, number })
+            }
         }
         Change::Built { uid, key, state, at } => {
             agents::known(tx, uid)?;
@@ -115,6 +154,10 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
         Change::RunOverride { uid, run } => {
             let before = agents::overrides(tx, uid)?;
             put_overrides(tx, uid, &Overrides { run, ..before })
+        }
+        Change::ModelOverride { uid, model } => {
+            let before = agents::overrides(tx, uid)?;
+            put_overrides(tx, uid, &Overrides { model, ..before })
         }
         Change::Suspension { uid, suspended } => {
             let before = agents::overrides(tx, uid)?;
@@ -213,5 +256,9 @@ fn forget(tx: &Tx<'_>, uid: AgentUid) -> Result<(), LedgerError> {
     ] {
         execute(tx, sql, [uid_or_hive(Some(uid))])?;
     }
-    Ok(())
+    update(tx, uid, |agent| {
+        if let Some(draft) = &mut agent.draft {
+            draft.denied = None;
+        }
+    })
 }

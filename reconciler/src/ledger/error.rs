@@ -1,6 +1,9 @@
 //! What can go wrong with the ledger.
 
+use std::sync::Arc;
+
 use camino::Utf8PathBuf;
+use shared::canonical::NotCanonical;
 use shared::gate::{Decision, GateClass, GateState};
 use shared::{AgentName, AgentUid, Digest, GateId, ProposalNumber};
 
@@ -71,6 +74,9 @@ pub enum LedgerError {
     /// SQLite refused.
     #[error("the ledger cannot be read or written")]
     Sqlite(#[from] rusqlite::Error),
+    /// The transaction that this write was part of could not be completed; all of it was undone.
+    #[error("the ledger cannot be written: what waited to be written was undone")]
+    Undone(#[source] Arc<rusqlite::Error>),
     /// A row cannot be read.
     #[error(transparent)]
     Undecodable(Box<Undecodable>),
@@ -83,6 +89,9 @@ pub enum LedgerError {
         #[source]
         source: serde_json::Error,
     },
+    /// A value has no canonical form.
+    #[error(transparent)]
+    NotCanonical(#[from] NotCanonical),
     /// A change concerns an agent that was never registered.
     #[error("no agent has the uid {0}")]
     UnknownAgent(AgentUid),
@@ -108,6 +117,14 @@ pub enum LedgerError {
     /// A change concerns a proposal that does not exist.
     #[error("agent {uid} has no proposal {number}")]
     UnknownProposal {
+        /// The agent.
+        uid: AgentUid,
+        /// The number.
+        number: ProposalNumber,
+    },
+    /// A proposal moved on since it was looked at.
+    #[error("proposal {number} of agent {uid} moved on meanwhile: it is looked at again")]
+    Overtaken {
         /// The agent.
         uid: AgentUid,
         /// The number.
@@ -220,8 +237,10 @@ pub enum OpenError {
     },
     /// It is damaged.
     #[error(
-        "the ledger {path} is damaged ({detail}): move it, {path}-wal and {path}-shm aside, put a copy in its \
-         place (your backup, or the newest {path}.before-v*), and start the daemon again"
+        "the ledger {path} is damaged ({detail}). Nothing was changed, and agents that run go on. Rebuild it with `hive \
+         recover --state {}`; or move it, {path}-wal and {path}-shm aside, put a copy in its place (your backup, or the \
+         newest {path}.before-v*), and start the daemon again",
+        super::open::folder(path)
     )]
     Corrupt {
         /// The ledger.

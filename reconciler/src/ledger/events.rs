@@ -9,6 +9,7 @@ use shared::event::{Event, Level};
 use super::error::{Fault, LedgerError, Undecodable};
 use super::sql::{At, Columns as _, bounded, execute, int, undecodable};
 use super::{Ledger, Tx};
+use crate::counters::Counted;
 
 /// The longest line of an event, in bytes; part of it may be written by an agent.
 const MAX_MESSAGE_BYTES: usize = 2000;
@@ -26,7 +27,7 @@ pub(crate) struct NewEvent<'a> {
     /// How much an operator should care.
     pub(crate) level: Level,
     /// A stable word.
-    pub(crate) kind: &'a str,
+    pub(crate) kind: &'static str,
     /// One line.
     pub(crate) message: &'a str,
     /// More.
@@ -84,6 +85,10 @@ pub(crate) fn append(tx: &mut Tx<'_>, event: NewEvent<'_>) -> Result<(), LedgerE
         ),
     )?;
     tx.last_seq = u64::try_from(tx.last_insert_rowid()).ok();
+    tx.count(Counted::Event {
+        kind: event.kind,
+        level: level_word(event.level),
+    });
     Ok(())
 }
 

@@ -18,7 +18,8 @@ use shared::{CommitOid, Digest, GateId, ProposalNumber};
 use super::error::{DecideError, Fault, LedgerError, Listing};
 use super::events::{self, NewEvent};
 use super::sql::{self, At, Columns as _, bounded, execute, int, list, one, text};
-use super::{Ledger, Tx, agents, messages};
+use super::{Ledger, Tx, agents, drafts, messages};
+use crate::counters::Counted;
 use crate::model::gates::{GateAction, NewGate};
 use crate::model::records::{GateRecord, Mark};
 
@@ -30,7 +31,7 @@ const MAX_GATES: u32 = 1000;
 pub(super) const GATES: (&str, &[&str]) = ("gates", &["id"]);
 
 /// Gates with their decisions.
-const ALL: &str = "
+pub(super) const ALL: &str = "
     SELECT g.*, d.approve, d.by, d.at AS decided_at, d.reason, d.digest AS decided_digest
     FROM gates g LEFT JOIN decisions d ON d.gate = g.id";
 
@@ -287,6 +288,59 @@ fn insert(tx: &Tx<'_>, new: &NewGate, at: Timestamp) -> Result<Gate, LedgerError
     })
 }
 
+/// Writes a gate of an earlier ledger under its number, with its decision. It must be over.
+pub(super) fn restore(tx: &Tx<'_>, record: &GateRecord) -> Result<(), LedgerError> {
+    let GateRecord { gate, step } = record;
+    let doc = GateDoc {
+        asked_by: gate.asked_by,
+        proposal: gate.proposal,
+        commit: gate.commit.clone(),
+        system: gate.system.clone(),
+        view: gate.view.clone(),
+    };
+    execute(
+        tx,
+        "INSERT INTO gates (id, uid, agent, class, state, digest, opened_at, consumed_at, completed_at, ended_because,
+             doc, step)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        (
+            int(gate.id.0),
+            gate.uid.as_ref().map(text),
+            gate.agent.as_ref().map(text),
+            gate.class.as_str(),
+            gate.state.as_str(),
+            gate.digest.as_str(),
+            At(gate.opened_at),
+            gate.consumed_at.map(At),
+            gate.completed_at.map(At),
+            &gate.ended_because,
+            sql::json("a gate", &doc)?,
+            sql::json("a gated step", step)?,
+        ),
+    )?;
+    match &gate.decision {
+        Some(decision) => insert_decision(tx, gate.id, decision),
+        None => Ok(()),
+    }
+}
+
+fn insert_decision(tx: &Tx<'_>, gate: GateId, decision: &Decision) -> Result<(), LedgerError> {
+    // The primary key makes it write-once, whatever came before this line.
+    execute(
+        tx,
+        "INSERT INTO decisions (gate, approve, by, at, reason, digest) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        (
+            int(gate.0),
+            decision.approve,
+            &decision.by,
+            At(decision.at),
+            &decision.reason,
+            decision.digest.as_str(),
+        ),
+    )
+    .map(drop)
+}
+
 fn end(tx: &mut Tx<'_>, id: GateId, reason: &str, at: Timestamp) -> Result<GateId, LedgerError> {
     let gate = get(tx, id)?.ok_or(LedgerError::UnknownGate(id))?.gate;
     if matches!(gate.state, GateState::Open | GateState::Approved) {
@@ -315,19 +369,7 @@ pub(super) fn supersede(
 
 /// Writes a decision about an open gate, and what follows from it.
 fn record_decision(tx: &mut Tx<'_>, gate: &mut Gate, decision: Decision) -> Result<(), LedgerError> {
-    // The primary key makes it write-once, whatever came before this line.
-    execute(
-        tx,
-        "INSERT INTO decisions (gate, approve, by, at, reason, digest) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        (
-            int(gate.id.0),
-            decision.approve,
-            &decision.by,
-            At(decision.at),
-            &decision.reason,
-            decision.digest.as_str(),
-        ),
-    )?;
+    insert_decision(tx, gate.id, &decision)?;
     gate.state = if decision.approve {
         GateState::Approved
     } else {
@@ -338,7 +380,14 @@ fn record_decision(tx: &mut Tx<'_>, gate: &mut Gate, decision: Decision) -> Resu
         "UPDATE gates SET state = ?2 WHERE id = ?1 AND state = 'open'",
         (int(gate.id.0), gate.state.as_str()),
     )?;
+    let by_policy = decision.by.starts_with("policy:");
+    tx.count(Counted::Decision {
+        class: gate.class.as_str(),
+        verdict: gate.state.as_str(),
+        by: if by_policy { "policy" } else { "operator" },
+    });
     mark_proposal(tx, gate, &decision)?;
+    drafts::note_denial(tx, gate, &decision)?;
 
     let Decision {
         approve,
@@ -352,7 +401,7 @@ fn record_decision(tx: &mut Tx<'_>, gate: &mut Gate, decision: Decision) -> Resu
     } else {
         format!(": {reason}")
     };
-    let kind = match (approve, by.starts_with("policy:")) {
+    let kind = match (approve, by_policy) {
         (true, true) => "gateAutoApproved",
         (true, false) => "gateApproved",
         (false, _) => "gateDenied",
@@ -417,7 +466,7 @@ pub(super) fn note(
     tx: &mut Tx<'_>,
     gate: &Gate,
     level: Level,
-    kind: &str,
+    kind: &'static str,
     what: &str,
     at: Timestamp,
 ) -> Result<(), LedgerError> {
@@ -439,7 +488,7 @@ pub(super) fn note(
     )
 }
 
-/// Tells the agent concerned how its gate ended; an agent that is gone needs no telling.
+/// Tells the agent concerned how its gate ended, or whoever prepares it; an agent that is gone needs no telling.
 pub(super) fn tell_agent(
     tx: &mut Tx<'_>,
     gate: &Gate,
@@ -447,10 +496,17 @@ pub(super) fn tell_agent(
     how: &str,
     at: Timestamp,
 ) -> Result<(), LedgerError> {
-    match &gate.agent {
-        Some(name) if agents::uid_of(tx, name)? == gate.uid => {
-            messages::notify(tx, name, what, &format!("gate/{}/{how}", gate.id), at)
-        }
-        Some(_) | None => Ok(()),
+    let (Some(name), Some(uid)) = (&gate.agent, gate.uid) else {
+        return Ok(());
+    };
+    if agents::uid_of(tx, name)? != Some(uid) {
+        return Ok(());
+    }
+    let dedupe = format!("gate/{}/{how}", gate.id);
+    let record = agents::get(tx, uid)?;
+    if drafts::is_draft(&record) {
+        drafts::tell_owner(tx, &record, what, &dedupe, at)
+    } else {
+        messages::notify(tx, name, what, &dedupe, at)
     }
 }

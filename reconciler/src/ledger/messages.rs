@@ -10,6 +10,7 @@ use super::error::{Fault, LedgerError};
 use super::events::{self, NewEvent};
 use super::sql::{At, Columns as _, bounded, execute, int, text, undecodable};
 use super::{Tx, agents};
+use crate::counters::Counted;
 
 /// The longest message from the daemon, in bytes.
 const MAX_NOTICE_BYTES: usize = 16 * 1024;
@@ -32,9 +33,9 @@ pub(crate) struct NewMessage<'a> {
     pub(crate) at: Timestamp,
 }
 
-/// Whether there is an agent of that name that is not archived.
+/// Whether there is an agent of that name that can get mail.
 pub(crate) fn is_reachable(db: &Connection, agent: &AgentName) -> Result<bool, LedgerError> {
-    Ok(agents::uid_of(db, agent)?.is_some())
+    agents::gets_mail(db, agent)
 }
 
 /// The message that carries this dedupe id already.
@@ -94,6 +95,9 @@ pub(crate) fn insert(tx: &mut Tx<'_>, message: &NewMessage<'_>) -> Result<u64, L
         ),
     )?;
     let id = tx.last_insert_rowid().unsigned_abs();
+    tx.count(Counted::Message {
+        kind: kind_word(message.kind),
+    });
     if let Address::Agent(agent) = message.to {
         tx.wake(agent);
     }
@@ -271,6 +275,20 @@ pub(crate) fn ack(tx: &Tx<'_>, agent: &AgentName, turn: TurnId) -> Result<usize,
         "UPDATE messages SET state = 'acked' WHERE to_addr = ?1 AND state = 'leased' AND turn = ?2",
         (agent.as_str(), text(&turn)),
     )
+}
+
+/// Gives back the leases of a turn that never saw what it leased: nothing failed over it.
+pub(crate) fn return_unread(tx: &mut Tx<'_>, agent: &AgentName, turn: TurnId) -> Result<usize, LedgerError> {
+    let count = execute(
+        tx,
+        "UPDATE messages SET state = 'queued', turn = NULL, deliveries = deliveries - 1
+         WHERE to_addr = ?1 AND state = 'leased' AND turn = ?2",
+        (agent.as_str(), text(&turn)),
+    )?;
+    if count > 0 {
+        tx.wake(agent);
+    }
+    Ok(count)
 }
 
 /// Whose leases are given back.

@@ -17,14 +17,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::{Fault, LedgerError, OpenError, Undecodable};
 use super::schema::{APPLICATION_ID, MIGRATIONS, Migration};
-use super::{JOBS, Job, Ledger, Meta, Signals, Wakes, events};
+use super::writer::serve;
+use super::{Door, JOBS, Ledger, Meta, Signals, Wakes, events, wal};
+use crate::counters::Counters;
 
 /// How long a statement waits for another process, such as `sqlite3` in an operator's hands.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many copies from before upgrades are kept.
 const COPIES_KEPT: usize = 3;
 /// Every statement of the ledger is prepared once.
-const PREPARED_STATEMENTS: usize = 256;
+pub(super) const PREPARED_STATEMENTS: usize = 256;
 
 impl Ledger {
     /// Opens the ledger at `path`, or makes one with `new_hive_id`. The folder must exist.
@@ -47,28 +49,12 @@ impl Ledger {
         };
         start(path, opening).await
     }
-
-    /// A ledger that lies in memory alone, for simulations. Reads and writes share one connection.
-    ///
-    /// # Errors
-    /// When SQLite refuses.
-    pub async fn open_in_memory(now: Timestamp, new_hive_id: HiveId) -> Result<Self, OpenError> {
-        let path = Utf8Path::new(":memory:");
-        start(path, move || {
-            let mut db = Connection::open_in_memory().map_err(at(path))?;
-            db.pragma_update(None, "foreign_keys", true).map_err(at(path))?;
-            keep_plans(&db).map_err(at(path))?;
-            create(&mut db, now, new_hive_id, MIGRATIONS).map_err(at(path))?;
-            Ok((db, None))
-        })
-        .await
-    }
 }
 
 /// Runs `opening` on the writer's thread, so that no caller's runtime is blocked, and starts the reader.
 async fn start(
     path: &Utf8Path,
-    opening: impl FnOnce() -> Result<(Connection, Option<Connection>), OpenError> + Send + 'static,
+    opening: impl FnOnce() -> Result<(Connection, Connection), OpenError> + Send + 'static,
 ) -> Result<Ledger, OpenError> {
     let (writer, jobs) = mpsc::channel(JOBS);
     let (reply, opened) = oneshot::channel();
@@ -94,28 +80,29 @@ async fn start(
             Err(error) => drop(reply.send(Err(error))),
         }
     })?;
-    let (reader, meta, last_seq) = opened.await.map_err(|_| OpenError::Ledger {
+    let (reader_db, meta, last_seq) = opened.await.map_err(|_| OpenError::Ledger {
         path: path.to_owned(),
         source: LedgerError::Closed,
     })??;
-    let reader = match reader {
-        None => writer.clone(),
-        Some(db) => {
-            db.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
-            let (reader, jobs) = mpsc::channel(JOBS);
-            spawn(path, "ledger-reader", move || serve(db, jobs))?;
-            reader
-        }
-    };
-    Ok(Ledger {
+    reader_db.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
+    let (reader, jobs) = mpsc::channel(JOBS);
+    spawn(path, "ledger-reader", move || serve(reader_db, jobs))?;
+    Ok(handle(Door::Thread(writer), Door::Thread(reader), meta, last_seq))
+}
+
+pub(super) fn handle(writer: Door, reader: Door, meta: Meta, last_seq: u64) -> Ledger {
+    Ledger {
         writer,
         reader,
         signals: Arc::new(Signals {
             seq: watch::Sender::new(last_seq),
             wakes: Arc::new(Wakes::default()),
+            counters: Counters::default(),
+            trouble: watch::Sender::new(None),
         }),
         meta: Arc::new(meta),
-    })
+        boundary: None,
+    }
 }
 
 fn spawn(path: &Utf8Path, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
@@ -126,21 +113,21 @@ fn spawn(path: &Utf8Path, name: &str, work: impl FnOnce() + Send + 'static) -> R
         .map_err(io("start a thread for", path))
 }
 
-/// Works until the last handle is gone. A job that panics ends the thread; its transaction is undone.
-fn serve(mut db: Connection, mut jobs: mpsc::Receiver<Job>) {
-    while let Some(job) = jobs.blocking_recv() {
-        job(&mut db);
-    }
-}
-
 fn open_file(
     path: &Utf8Path,
     now: Timestamp,
     new_hive_id: HiveId,
     migrations: &[Migration],
-) -> Result<(Connection, Option<Connection>), OpenError> {
+) -> Result<(Connection, Connection), OpenError> {
     let known = migrations.last().map_or(0, |last| last.version);
     make_file(path)?;
+    let log = wal::damage(path).map_err(io("read the log of", path))?;
+    if let Some(detail) = log {
+        return Err(OpenError::Corrupt {
+            path: path.to_owned(),
+            detail,
+        });
+    }
     let found = version(path)?;
     if found > i64::from(known) {
         return Err(OpenError::Newer {
@@ -151,8 +138,8 @@ fn open_file(
     }
 
     fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(io("set the mode of", path))?;
+    check(path)?;
     let mut db = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(at(path))?;
-    check(path, &db)?;
     // WAL is what lets reads pass a write; where it is impossible, SQLite says so by another answer.
     let mode: String = db
         .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
@@ -174,11 +161,11 @@ fn open_file(
         upgrade(path, &mut db, found, migrations)?;
     }
     let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(at(path))?;
-    Ok((db, Some(reader)))
+    Ok((db, reader))
 }
 
 /// Makes an empty file that only its owner can read, whatever the umask; SQLite gives `-wal` and `-shm` its mode.
-fn make_file(path: &Utf8Path) -> Result<(), OpenError> {
+pub(super) fn make_file(path: &Utf8Path) -> Result<(), OpenError> {
     match OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -196,9 +183,8 @@ fn make_file(path: &Utf8Path) -> Result<(), OpenError> {
 }
 
 /// The version of the ledger, read without changing a byte; 0 for an empty file.
-fn version(path: &Utf8Path) -> Result<i64, OpenError> {
-    // A connection that can write would move what is in the log into the file when it is closed.
-    let db = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(at(path))?;
+pub(super) fn version(path: &Utf8Path) -> Result<i64, OpenError> {
+    let db = connect_to_look(path).map_err(at(path))?;
     let number = |sql: &str| {
         db.query_row(sql, [], |row| row.get::<_, i64>(0))
             .map_err(at(path))
@@ -217,7 +203,26 @@ fn version(path: &Utf8Path) -> Result<i64, OpenError> {
     }
 }
 
-fn connect(path: &Utf8Path, access: OpenFlags) -> rusqlite::Result<Connection> {
+/// A connection that leaves no trace.
+pub(super) fn connect_to_look(path: &Utf8Path) -> rusqlite::Result<Connection> {
+    // One that can write would move what is in the log into the file when it is closed.
+    if Utf8Path::new(&format!("{path}-wal")).exists() {
+        return connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    }
+    // Without a log one would be made, unless the file is said not to change. Should it all the same, because a daemon
+    // has just started, then what is seen is wrong and nothing is harmed.
+    let encoded = path
+        .as_str()
+        .replace('%', "%25")
+        .replace('?', "%3f")
+        .replace('#', "%23");
+    let uri = format!("file:{encoded}?immutable=1");
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(uri, flags)
+}
+
+pub(super) fn connect(path: &Utf8Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     // Each connection stays on one thread, so SQLite need not lock. No URI: a path may hold any character.
     let db = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(BUSY_TIMEOUT)?;
@@ -226,14 +231,17 @@ fn connect(path: &Utf8Path, access: OpenFlags) -> rusqlite::Result<Connection> {
 }
 
 /// A statement is planned once, not again for every value that is bound to it.
-fn keep_plans(db: &Connection) -> rusqlite::Result<()> {
+pub(super) fn keep_plans(db: &Connection) -> rusqlite::Result<()> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
         .map(drop)
 }
 
-fn check(path: &Utf8Path, db: &Connection) -> Result<(), OpenError> {
+/// Looks at every page, and whether each index has what its table has: a message that an index lost would never be
+/// delivered. By a connection that cannot write, for closing one that can would write to what is damaged.
+fn check(path: &Utf8Path) -> Result<(), OpenError> {
+    let db = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(at(path))?;
     let verdict: String = db
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
         .map_err(at(path))?;
     if verdict == "ok" {
         Ok(())
@@ -246,7 +254,7 @@ fn check(path: &Utf8Path, db: &Connection) -> Result<(), OpenError> {
 }
 
 /// Makes the tables and the ledger's identity in one transaction.
-fn create(
+pub(super) fn create(
     db: &mut Connection,
     now: Timestamp,
     new_hive_id: HiveId,
@@ -345,7 +353,7 @@ fn drop_old_copies(path: &Utf8Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn read_meta(db: &Connection) -> Result<Meta, LedgerError> {
+pub(super) fn read_meta(db: &Connection) -> Result<Meta, LedgerError> {
     let value = |key: &'static str| {
         db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
             row.get::<_, String>(0)
@@ -372,27 +380,27 @@ fn unreadable_meta(key: &str, source: Fault) -> LedgerError {
     }))
 }
 
-fn folder(path: &Utf8Path) -> &Utf8Path {
+pub(super) fn folder(path: &Utf8Path) -> &Utf8Path {
     match path.parent() {
         Some(parent) if !parent.as_str().is_empty() => parent,
         _ => Utf8Path::new("."),
     }
 }
 
-fn sync_folder(path: &Utf8Path) -> Result<(), OpenError> {
+pub(super) fn sync_folder(path: &Utf8Path) -> Result<(), OpenError> {
     let folder = folder(path);
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(io("sync", folder))
 }
 
-fn io(op: &'static str, path: &Utf8Path) -> impl FnOnce(std::io::Error) -> OpenError {
+pub(super) fn io(op: &'static str, path: &Utf8Path) -> impl FnOnce(std::io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Io { op, path, source }
 }
 
 /// Tells damage from other failures of SQLite.
-fn at(path: &Utf8Path) -> impl FnOnce(rusqlite::Error) -> OpenError {
+pub(super) fn at(path: &Utf8Path) -> impl FnOnce(rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     move |source| match source.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => OpenError::Corrupt {

@@ -2,8 +2,11 @@
 
 mod agents;
 mod attempts;
+mod damage;
 mod gates;
+mod groups;
 mod opening;
+mod recovery;
 mod retention;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -176,6 +176,26 @@ pub fn assemble(
 }
 
 impl BuildOutput {
+    /// Whether it is what its digests say, all but `grants` and `origins`, which no digest covers.
+    pub fn is_intact(&self) -> bool {
+        let parts = (
+            digest(Encoding::Toplevel, &self.launch),
+            digest(Encoding::Config, &self.config),
+            digest(
+                Encoding::System,
+                &(&self.toplevel, &self.config_digest, &self.host_side),
+            ),
+        );
+        let (Ok(toplevel), Ok(config), Ok(system)) = parts else {
+            return false;
+        };
+        let named = self.system.rsplit('/').next() == Some(system.as_str());
+        toplevel == self.toplevel
+            && config == self.config_digest
+            && named
+            && self.config.commit == self.commit
+    }
+
     /// The launch file of this system.
     pub fn launch_file(&self) -> LaunchFile {
         LaunchFile {

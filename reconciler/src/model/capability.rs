@@ -319,6 +319,25 @@ mod tests {
     }
 
     #[test]
+    fn a_manager_can_do_more_than_a_worker() {
+        assert!(widens(&role(Role::Worker, Role::Manager)));
+        let demoted = role(Role::Manager, Role::Worker);
+        assert!(!demoted.is_empty() && !widens(&demoted));
+    }
+
+    #[test]
+    fn a_wider_network_widens_and_a_narrower_one_does_not() {
+        let from_narrow = [Network::None, Network::Model, Network::Hosts, Network::Host];
+        for (index, wide) in from_narrow.into_iter().enumerate() {
+            for narrow in &from_narrow[..index] {
+                assert!(widens(&network(*narrow, wide)), "{narrow:?} {wide:?}");
+                let less = network(wide, *narrow);
+                assert!(!less.is_empty() && !widens(&less), "{wide:?} {narrow:?}");
+            }
+        }
+    }
+
+    #[test]
     fn no_change_is_no_entry() {
         assert!(text("prompt", "a", "a").is_empty());
         assert!(driver(&DriverSpec::default(), &DriverSpec::default()).is_empty());

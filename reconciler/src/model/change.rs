@@ -7,8 +7,10 @@ use shared::event::Level;
 use shared::spec::RunState;
 use shared::{AgentName, AgentUid, CommitOid, Digest, ProposalNumber};
 
+use crate::model::draft::Draft;
 use crate::model::records::{
-    AgentLife, AgentOrigin, BuildState, Deployed, Failures, Mark, Override, Probation, Proposal, Quarantine,
+    AgentLife, AgentOrigin, BuildState, Deployed, Failures, Mark, Order, Override, Probation, Proposal,
+    Quarantine,
 };
 
 /// One change.
@@ -31,6 +33,45 @@ pub enum Change {
         uid: AgentUid,
         /// Its life from now on.
         life: AgentLife,
+    },
+    /// Why the agent exists.
+    Origin {
+        /// The agent.
+        uid: AgentUid,
+        /// Why, from now on.
+        origin: AgentOrigin,
+    },
+    /// The operator's order to keep nothing of the agent; `None` takes it back.
+    PurgeOrder {
+        /// The agent.
+        uid: AgentUid,
+        /// The order.
+        order: Option<Order>,
+    },
+    /// What is prepared of an agent; `None`: nothing is staged any more.
+    Draft {
+        /// The agent.
+        uid: AgentUid,
+        /// All of it.
+        draft: Option<Box<Draft>>,
+    },
+    /// A draft's overlay became a commit.
+    DraftCommit {
+        /// The agent.
+        uid: AgentUid,
+        /// The commit.
+        commit: CommitOid,
+    },
+    /// A draft's offer comes to nothing, unless it is another one by now. Its owner is told.
+    OfferEnded {
+        /// The agent.
+        uid: AgentUid,
+        /// When the offer was made.
+        offered_at: Timestamp,
+        /// Why.
+        reason: String,
+        /// When it ended.
+        at: Timestamp,
     },
     /// The seed commit.
     Seeded {
@@ -78,6 +119,16 @@ pub enum Change {
         /// What its tag says.
         mark: Mark,
     },
+    /// Nothing of the transaction is carried out unless the proposal is still in this phase: a decision may have moved
+    /// it since it was looked at.
+    InPhase {
+        /// The agent.
+        uid: AgentUid,
+        /// The proposal.
+        number: ProposalNumber,
+        /// The phase.
+        phase: ProposalPhase,
+    },
     /// The outcome of a build.
     Built {
         /// The agent.
@@ -116,6 +167,13 @@ pub enum Change {
         uid: AgentUid,
         /// The override.
         run: Option<Override<RunState>>,
+    },
+    /// The operator's model; `None` takes it back.
+    ModelOverride {
+        /// The agent.
+        uid: AgentUid,
+        /// The override.
+        model: Option<Override<String>>,
     },
     /// The suspension of planning; `None` ends it.
     Suspension {

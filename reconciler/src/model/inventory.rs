@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use shared::CommitOid;
 
 use crate::host::{FolderState, HarnessState, RepoState, UnitState};
@@ -11,7 +12,8 @@ use crate::host::{FolderState, HarnessState, RepoState, UnitState};
 pub type Known<T> = Result<T, String>;
 
 /// One agent as observed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AgentInventory {
     /// When the observation began: it is older than any write that came after.
     pub collected_at: Timestamp,

@@ -10,12 +10,20 @@ use shared::spec::RunState;
 use shared::{AgentName, AgentUid, CommitOid, Digest, GateId, ProposalNumber, ServerName};
 
 use crate::model::build::BuildOutput;
+use crate::model::draft::Draft;
 use crate::model::step::Step;
 
 /// Where an agent is in its life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AgentLife {
+    /// Somebody prepares it: it has a repo and staged files, and becomes an agent once the operator agrees.
+    Draft,
+    /// A draft that its owner gave up: what there is of it is being deleted.
+    GivenUp {
+        /// Since when.
+        since: Timestamp,
+    },
     /// Declared; nothing of it exists yet.
     Declared,
     /// Its repo and folders exist.
@@ -30,6 +38,36 @@ pub enum AgentLife {
         /// Since when.
         since: Timestamp,
     },
+    /// The operator wants it back: its state is being moved out of the archive.
+    Restoring {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// Its state and its repo are deleted; its history stays.
+    Purged {
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+impl AgentLife {
+    /// Whether nothing is left to do about it. Its name is free for another agent.
+    pub fn is_over(&self) -> bool {
+        matches!(self, Self::Archived { .. } | Self::Purged { .. })
+    }
+}
+
+/// What the operator ordered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    /// Who.
+    pub by: String,
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Why an agent exists.
@@ -68,6 +106,15 @@ pub struct AgentRecord {
     /// The operator asked for a restart of any run that began before.
     #[serde(default)]
     pub restart_before: Option<Timestamp>,
+    /// The operator ordered that nothing be kept of it. Once it is archived, a gate asks once more.
+    #[serde(default)]
+    pub purge: Option<Order>,
+    /// What was prepared of it. In any other life than a draft's it only says that staged files are still to be deleted.
+    #[serde(default)]
+    pub draft: Option<Box<Draft>>,
+    /// This record was lost, and made anew from what was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<Recovered>,
 }
 
 impl AgentRecord {
@@ -76,8 +123,28 @@ impl AgentRecord {
         self.deployed
             .as_ref()
             .map(|d| &d.output.commit)
+            .or_else(|| self.recovered.as_ref()?.main.as_ref())
             .or(self.seed.as_ref())
     }
+
+    /// Whether a run that is found may be one that was allowed: what is deployed is not known any more, and not yet
+    /// decided anew.
+    pub fn adopts(&self) -> bool {
+        self.deployed.is_none() && self.recovered.as_ref().is_some_and(|found| found.adopts)
+    }
+}
+
+/// What was found of an agent whose record was lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovered {
+    /// When.
+    pub at: Timestamp,
+    /// Where `main` belongs while nothing is deployed: the commit that was deployed last, as far as the tags tell.
+    #[serde(default)]
+    pub main: Option<CommitOid>,
+    /// A run that is found is left alone. Ends with the first deployment, which says what should run.
+    pub adopts: bool,
 }
 
 /// A deployment.
@@ -249,12 +316,20 @@ pub struct Overrides {
     /// Planning is suspended.
     #[serde(default)]
     pub suspended: Option<Override<()>>,
+    /// The model that runs its turns, in place of the config's.
+    #[serde(default)]
+    pub model: Option<Override<String>>,
 }
 
 impl Overrides {
     /// Whether the agent should run, as far as that is overridden now.
     pub fn run_at(&self, now: Timestamp) -> Option<&Override<RunState>> {
         self.run.as_ref().filter(|o| o.holds(now))
+    }
+
+    /// The operator's model, while it lasts.
+    pub fn model_at(&self, now: Timestamp) -> Option<&Override<String>> {
+        self.model.as_ref().filter(|o| o.holds(now))
     }
 
     /// The suspension, while it lasts.
@@ -278,7 +353,8 @@ pub struct Failures {
 }
 
 /// All the ledger knows of one agent that its planning needs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AgentLedger {
     /// The agent.
     pub record: AgentRecord,

@@ -3,11 +3,13 @@
 //! A step carries all that its execution needs; nothing is left to decide. [`Action`] is what is encoded into the
 //! effect digest that an operator approves, so it holds no times, no log paths and no rendered text.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shared::agent_api::ProposalPhase;
+use shared::config::Overlay;
+use shared::draft::{StagedFile, StatePath};
 use shared::gate::{Asker, GateClass, GateView};
 use shared::plan::EffectClass;
 use shared::{AgentName, AgentUid, CommitOid, Digest, GateId, ProposalNumber, ServerName};
@@ -29,6 +31,47 @@ pub enum Action {
     },
     /// Makes the agent's repo and folders.
     Spawn,
+    /// Makes a draft's config repo, with its overlay as the first commit. It has no power: nothing runs, and nothing of
+    /// it is in force.
+    #[serde(rename_all = "camelCase")]
+    MakeDraft {
+        /// The overlay.
+        overlay: Option<Overlay>,
+        /// The time written into its commit.
+        at: Timestamp,
+    },
+    /// Makes a draft an agent: lays its files down, and deploys its commit.
+    #[serde(rename_all = "camelCase")]
+    SpawnDraft {
+        /// Its name.
+        name: AgentName,
+        /// The build.
+        build: Digest,
+        /// The realised system.
+        system: String,
+        /// What its config repo begins with.
+        seed: CommitOid,
+        /// The commit.
+        commit: CommitOid,
+        /// What the overlay is granted beyond `spawnDefaults`.
+        grants: Grants,
+        /// The files laid down in `/state`.
+        files: BTreeMap<StatePath, StagedFile>,
+        /// MCP servers to watch during the probation.
+        watched: BTreeSet<ServerName>,
+    },
+    /// Ends an offer that can come to nothing.
+    #[serde(rename_all = "camelCase")]
+    EndOffer {
+        /// When it was made.
+        offered_at: Timestamp,
+        /// Why it ends.
+        reason: String,
+    },
+    /// Deletes the staged files of what is a draft no more.
+    DropStaged,
+    /// Deletes a draft that was given up: it never ran.
+    DropDraft,
     /// Moves a proposal to another phase in the ledger.
     #[serde(rename_all = "camelCase")]
     SetPhase {
@@ -146,6 +189,16 @@ pub enum Action {
     ClearFailures,
     /// Moves the agent's state and repo to the archive.
     Archive,
+    /// Moves them back.
+    Restore,
+    /// Deletes what the archive keeps of an agent. A step of the hive: the agent's name may be another's by now.
+    #[serde(rename_all = "camelCase")]
+    Purge {
+        /// Its name.
+        agent: AgentName,
+        /// Its uid.
+        uid: AgentUid,
+    },
 }
 
 /// What a deployment does to the running agent.
@@ -211,6 +264,11 @@ impl Action {
         match self {
             Self::AcceptRemoval { .. } => "acceptRemoval",
             Self::Spawn => "spawn",
+            Self::MakeDraft { .. } => "makeDraft",
+            Self::SpawnDraft { .. } => "spawnDraft",
+            Self::EndOffer { .. } => "endOffer",
+            Self::DropStaged => "dropStaged",
+            Self::DropDraft => "dropDraft",
             Self::SetPhase { .. } => "setPhase",
             Self::Build { .. } => "build",
             Self::Deploy { .. } => "deploy",
@@ -226,6 +284,8 @@ impl Action {
             Self::NoteFailure { .. } => "noteFailure",
             Self::ClearFailures => "clearFailures",
             Self::Archive => "archive",
+            Self::Restore => "restore",
+            Self::Purge { .. } => "purge",
         }
     }
 
@@ -238,9 +298,12 @@ impl Action {
                 interrupts: Interruption::Restart,
                 ..
             } => EffectClass::Restart,
-            Self::AcceptRemoval { .. } | Self::Archive | Self::Revert { .. } | Self::Halt { .. } => {
-                EffectClass::Destructive
-            }
+            Self::AcceptRemoval { .. }
+            | Self::Archive
+            | Self::DropDraft
+            | Self::Purge { .. }
+            | Self::Revert { .. }
+            | Self::Halt { .. } => EffectClass::Destructive,
             _ => EffectClass::Additive,
         }
     }
@@ -250,6 +313,7 @@ impl Action {
         matches!(
             self,
             Self::SetPhase { .. }
+                | Self::EndOffer { .. }
                 | Self::ProbationClock { .. }
                 | Self::MarkGood { .. }
                 | Self::Revert { .. }

@@ -12,6 +12,7 @@ use super::{HiveFacts, Plan, free};
 use crate::gate;
 use crate::host::UnitState;
 use crate::model::build::{BuildRequest, GrantMode, build_inputs};
+use crate::model::draft::Standing;
 use crate::model::inventory::AgentInventory;
 use crate::model::records::{AgentLedger, AgentLife, BuildState, Proposal};
 use crate::model::step::{Action, Authority, Step};
@@ -27,6 +28,8 @@ pub struct Inputs<'a> {
     pub inventory: &'a AgentInventory,
     /// What the ledger knows.
     pub ledger: &'a AgentLedger,
+    /// What the rest of the hive says to it, while it is a draft.
+    pub standing: &'a Standing,
     /// Now.
     pub now: Timestamp,
 }
@@ -41,7 +44,10 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Plan, NotCanonical> {
         plan: Plan::new(Some(inputs.ledger.record.name.clone())),
     };
     match inputs.ledger.record.life {
-        AgentLife::Archived { .. } => {}
+        AgentLife::Archived { .. } | AgentLife::Purged { .. } => {}
+        AgentLife::Draft => planner.draft()?,
+        AgentLife::GivenUp { .. } => planner.given_up()?,
+        AgentLife::Restoring { .. } => planner.free(Action::Restore)?,
         AgentLife::Removed { .. } => planner.removed()?,
         AgentLife::Declared => planner.declared()?,
         AgentLife::Active => planner.active()?,
@@ -106,7 +112,9 @@ impl<'a> Planner<'a> {
             error: Some(error.to_owned()),
         };
         self.plan.partial = true;
-        self.plan.wait(what, on, None);
+        // It is looked at again by itself, but not at once.
+        let hint = format!("hive retry {}", self.inputs.ledger.record.name);
+        self.plan.wait(what, on, Some(hint));
     }
 
     pub(super) fn stuck(&mut self, what: &str, error: impl Into<String>, hint: Option<String>) {
@@ -115,6 +123,8 @@ impl<'a> Planner<'a> {
     }
 
     fn declared(&mut self) -> Result<(), NotCanonical> {
+        self.plan.ended_because = "the spec says what becomes of it now".to_owned();
+        self.leftovers()?;
         if self.spec_or_wait().is_none() {
             return Ok(());
         }
@@ -122,7 +132,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The declared agent, or a wait that says why nothing is planned.
-    fn spec_or_wait(&mut self) -> Option<&'a AgentSpec> {
+    pub(super) fn spec_or_wait(&mut self) -> Option<&'a AgentSpec> {
         if let Some(why) = &self.inputs.facts.unsupported {
             self.stuck("everything", why.clone(), None);
             self.plan.partial = true;
@@ -142,10 +152,17 @@ impl<'a> Planner<'a> {
 
     /// A removed agent is stopped at once; its state is archived once the operator agrees.
     fn removed(&mut self) -> Result<(), NotCanonical> {
+        self.leftovers()?;
         match &self.inputs.inventory.unit {
             Err(error) => self.unknown("stopping and archiving", "runtime", error),
             Ok(UnitState::Running { run, .. }) => {
                 let action = Action::Stop { run: run.clone() };
+                // To archive it stays wanted: who agreed to that is not asked again because it has to be stopped first.
+                self.gated(Action::Archive, GateClass::Archive, Asker::Spec)?;
+                let archive = self.plan.steps.pop();
+                self.plan
+                    .later
+                    .extend(archive.map(|planned| planned.effect_digest));
                 self.gated(action, GateClass::Stop, Asker::Spec)?;
             }
             Ok(UnitState::Foreign { what }) => self.foreign(what),
@@ -195,6 +212,7 @@ impl<'a> Planner<'a> {
         let Some(spec) = self.spec_or_wait() else {
             return Ok(());
         };
+        self.leftovers()?;
         self.refs()?;
         let settled = self.candidate(spec)?;
         self.proposals(spec, settled)?;
@@ -203,7 +221,7 @@ impl<'a> Planner<'a> {
         self.run(spec)
     }
 
-    fn request(&self, spec: &AgentSpec, commit: &CommitOid, grants: GrantMode) -> BuildRequest {
+    pub(super) fn request(&self, spec: &AgentSpec, commit: &CommitOid, grants: GrantMode) -> BuildRequest {
         BuildRequest {
             agent: self.name().clone(),
             uid: self.uid(),
@@ -217,7 +235,7 @@ impl<'a> Planner<'a> {
     }
 
     /// What a request led to, as far as it is known and still there.
-    fn built(&self, key: &Digest) -> Option<&'a BuildState> {
+    pub(super) fn built(&self, key: &Digest) -> Option<&'a BuildState> {
         let state = self.inputs.ledger.builds.get(key)?;
         if let (BuildState::Built(output), Ok(present)) = (state, &self.inputs.inventory.systems) {
             // A system that vanished is built again; one that could not be looked for is taken to be there.

@@ -109,12 +109,16 @@ impl<'a> Planner<'a> {
             closure_diff,
             capabilities: changes,
             steps: deploy_steps(name, interrupts, proposal.is_some()),
+            ..GateView::default()
         }
     }
 }
 
 /// MCP servers that `output` adds or alters: a deployment is good once they are healthy.
-fn altered_servers(before: Option<&BuildOutput>, output: &BuildOutput) -> BTreeSet<shared::ServerName> {
+pub(super) fn altered_servers(
+    before: Option<&BuildOutput>,
+    output: &BuildOutput,
+) -> BTreeSet<shared::ServerName> {
     let old = before.map(|b| &b.config.mcp_servers);
     let unchanged = |name, server| old.and_then(|old| old.get(name)) == Some(server);
     let servers = output.config.mcp_servers.iter();

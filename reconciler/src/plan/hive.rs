@@ -2,16 +2,21 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use shared::canonical::NotCanonical;
 use shared::gate::{Asker, GateClass, GateView};
+use shared::plan::WaitingOn;
 use shared::{AgentName, AgentUid, Digest};
 
 use super::{HiveFacts, Plan};
+use crate::host::ArchiveState;
+use crate::model::inventory::Known;
 use crate::model::records::{AgentLife, AgentOrigin, AgentRecord};
 use crate::model::step::{Action, Authority, Step};
 
 /// Which names the accepted spec has, faulty entries included: a faulty entry is not an absent one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct DeclaredNames {
     /// The names.
     pub names: BTreeSet<AgentName>,
@@ -35,6 +40,16 @@ pub fn is_mass_removal(removed: usize, known: usize, declared: usize) -> bool {
     removed > 0 && (declared == 0 || (removed > 2 && removed * 100 > known * 20))
 }
 
+/// An archived agent of which the operator wants nothing to be kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Doomed {
+    /// The agent.
+    pub record: AgentRecord,
+    /// What the archive keeps of it.
+    pub archive: Known<ArchiveState>,
+}
+
 /// Plans the hive.
 ///
 /// # Errors
@@ -43,11 +58,71 @@ pub fn plan(
     facts: &HiveFacts,
     records: &[AgentRecord],
     declared: &DeclaredNames,
+    doomed: &[Doomed],
 ) -> Result<Plan, NotCanonical> {
     let mut plan = Plan::new(None);
+    removals(&mut plan, facts, records, declared)?;
+    for doomed in doomed {
+        purge(&mut plan, facts, doomed)?;
+    }
+    Ok(plan)
+}
+
+fn purge(plan: &mut Plan, facts: &HiveFacts, doomed: &Doomed) -> Result<(), NotCanonical> {
+    let (name, uid) = (&doomed.record.name, doomed.record.uid);
+    let what = format!("purging {name}");
+    match &doomed.archive {
+        Err(error) => {
+            plan.partial = true;
+            let on = WaitingOn::StaleInventory {
+                source: "archive".to_owned(),
+                error: Some(error.clone()),
+            };
+            plan.wait(what, on, None);
+            return Ok(());
+        }
+        Ok(ArchiveState::Foreign) => {
+            let error = format!(
+                "archive/{name}-{uid} does not bear the mark that it is the archive of {name}: look at it, and \
+                 delete it by hand"
+            );
+            let hint = Some(format!("hive restore {name} --uid {uid}, to take the order back"));
+            plan.wait(what, WaitingOn::Terminal { error }, hint);
+            return Ok(());
+        }
+        Ok(ArchiveState::Ours | ArchiveState::Absent) => {}
+    }
+    let view = GateView {
+        summary: format!("delete what the archive keeps of {name}"),
+        steps: vec![format!(
+            "config repo and /state of {name} ({uid}) are deleted; this cannot be undone"
+        )],
+        ..GateView::default()
+    };
+    let step = Step {
+        agent: None,
+        uid: None,
+        action: Action::Purge {
+            agent: name.clone(),
+            uid,
+        },
+        authority: Authority::Class {
+            class: GateClass::Purge,
+            asked_by: Asker::Spec,
+        },
+    };
+    plan.push(facts, step, view)
+}
+
+fn removals(
+    plan: &mut Plan,
+    facts: &HiveFacts,
+    records: &[AgentRecord],
+    declared: &DeclaredNames,
+) -> Result<(), NotCanonical> {
     let gone = removed(records, declared);
     if gone.is_empty() {
-        return Ok(plan);
+        return Ok(());
     }
     let known = records
         .iter()
@@ -87,8 +162,7 @@ pub fn plan(
             authority,
         },
         view,
-    )?;
-    Ok(plan)
+    )
 }
 
 #[cfg(test)]

@@ -8,11 +8,9 @@ use shared::canonical::NotCanonical;
 
 use super::agent::Planner;
 use crate::host::{RefUpdate, RepoState};
-use crate::model::records::{AgentRecord, Mark, Proposal};
+use crate::model::records::{AgentRecord, Proposal};
 use crate::model::step::Action;
-
-/// The folders of the tags that belong to the daemon.
-const FOLDERS: [&str; 6] = ["proposal", "building", "approved", "deployed", "failed", "denied"];
+use crate::model::tag;
 
 /// A tag as the ledger wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +29,8 @@ pub fn wanted_tags(proposals: &[Proposal]) -> BTreeMap<String, WantedTag> {
     for proposal in proposals {
         for (phase, mark) in &proposal.marks {
             if shows(*phase, proposal.phase) {
-                let name = format!("{}/{}", phase.as_str(), proposal.number);
-                let message = annotation(&name, mark);
+                let name = tag::name(*phase, proposal.number);
+                let message = tag::annotation(&name, mark);
                 tags.insert(
                     name,
                     WantedTag {
@@ -61,33 +59,6 @@ fn shows(reached: ProposalPhase, now: ProposalPhase) -> bool {
             reached == now
         }
     }
-}
-
-/// What a tag says: enough to rebuild the decision from the tag alone.
-fn annotation(name: &str, mark: &Mark) -> String {
-    let mut text = format!("{name}\n");
-    let mut line = |key: &str, value: &str| {
-        text.push('\n');
-        text.push_str(key);
-        text.push_str(": ");
-        // One line a field, whatever the text holds and whoever splits it, so that no reason can forge another field.
-        let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-        text.extend(value.chars().map(|c| if breaks(c) { ' ' } else { c }));
-    };
-    if let Some(gate) = mark.gate {
-        line("gate", &gate.to_string());
-    }
-    if let Some(digest) = &mark.digest {
-        line("digest", digest.as_str());
-    }
-    if let Some(by) = &mark.by {
-        line("by", by);
-    }
-    if !mark.reason.is_empty() {
-        line("reason", &mark.reason);
-    }
-    text.push('\n');
-    text
 }
 
 /// Whether `main` was moved by somebody else: it is nowhere it ever belonged.
@@ -173,14 +144,10 @@ impl Planner<'_> {
                 .extend(drift(&ledger.record, &ledger.proposals, &update));
             self.free(Action::ProjectRef(update))?;
         }
-        let ours = |name: &str| {
-            name.split_once('/')
-                .is_some_and(|(folder, _)| FOLDERS.contains(&folder))
-        };
         for (name, seen) in repo
             .tags
             .iter()
-            .filter(|(name, _)| ours(name) && !wanted.contains_key(*name))
+            .filter(|(name, _)| tag::is_ours(name) && !wanted.contains_key(*name))
         {
             let update = RefUpdate::DeleteTag {
                 name: name.clone(),

@@ -9,7 +9,7 @@ use shared::spec::{AgentSpec, Drain, RunState};
 use super::after;
 use super::agent::Planner;
 use crate::gate;
-use crate::host::{ExitCause, UnitState};
+use crate::host::{Announcement, ExitCause, UnitState};
 use crate::model::records::Deployed;
 use crate::model::step::{Action, Authority};
 
@@ -45,12 +45,13 @@ impl Planner<'_> {
     pub(super) fn new_failure(&self) -> Option<(Timestamp, String)> {
         match &self.inputs.inventory.unit {
             Ok(UnitState::Exited { at, cause, .. }) if *cause != ExitCause::Clean => {
+                // One that was noted in the future was noted before the clock was set back: it says nothing about later ends.
                 let noted = self
                     .inputs
                     .ledger
                     .failures
                     .last_at
-                    .is_some_and(|last| last >= *at);
+                    .is_some_and(|last| last == *at || (*at < last && last <= self.inputs.now));
                 (!noted).then(|| (*at, cause.to_string()))
             }
             _ => None,
@@ -109,13 +110,20 @@ impl Planner<'_> {
             .inputs
             .spec
             .is_some_and(|spec| self.wanted_run(spec) == RunState::Paused);
-        self.plan.announce = Some((deployed.output.config_digest.clone(), paused));
+        let model = self.inputs.ledger.overrides.model_at(self.inputs.now);
+        self.plan.announce = Some(Announcement {
+            config: Some(deployed.output.config_digest.clone()),
+            paused,
+            model: model.map(|model| model.value.clone()),
+        });
     }
 
     /// Starts, stops, restarts.
     pub(super) fn run(&mut self, spec: &AgentSpec) -> Result<(), NotCanonical> {
-        let until = self.inputs.ledger.overrides.run.as_ref().and_then(|o| o.until);
-        if let Some(until) = until.filter(|until| self.inputs.now < *until) {
+        let overrides = &self.inputs.ledger.overrides;
+        let run_until = overrides.run_at(self.inputs.now).and_then(|o| o.until);
+        let model_until = overrides.model_at(self.inputs.now).and_then(|o| o.until);
+        for until in [run_until, model_until].into_iter().flatten() {
             self.plan.wake(until);
         }
         if let Some((at, what)) = self.new_failure() {
@@ -123,9 +131,12 @@ impl Planner<'_> {
             return Ok(());
         }
         if let Some(why) = self.halted() {
-            let error = format!(
-                "its system failed its probation, and the one before may do more than the spec allows: {why}"
-            );
+            let because = if self.inputs.ledger.record.last_good.is_some() {
+                "and the one before may do more than the spec allows"
+            } else {
+                "and there is none before it"
+            };
+            let error = format!("its system failed its probation, {because}: {why}");
             let hint = format!("change the spec, or run: hive retry {}", self.name());
             self.stuck("running", error, Some(hint));
         }
@@ -135,6 +146,14 @@ impl Planner<'_> {
         match (&self.inputs.inventory.unit, deployed) {
             (Err(error), _) => self.unknown("the run state", "runtime", error),
             (Ok(UnitState::Foreign { what }), _) => self.foreign(what),
+            (Ok(UnitState::Running { .. }), None)
+                if self.inputs.ledger.record.adopts() && wanted != RunState::Stopped =>
+            {
+                let first =
+                    "what main holds is built and deployed, which says whether it runs that".to_owned();
+                self.plan
+                    .wait("adopting what runs", WaitingOn::Dependency { first }, None);
+            }
             (Ok(UnitState::Running { run, .. }), None) => self.stop(spec, run)?,
             (Ok(UnitState::Running { run, .. }), Some(_)) if wanted == RunState::Stopped => {
                 self.stop(spec, run)?;
@@ -186,7 +205,7 @@ impl Planner<'_> {
             // Every agent has its own spread, so that a host that comes back does not start all at once.
             let spread = f64::from(u32::from(self.uid().0.as_bytes()[15])) / 255.0;
             let until = gate::backoff(failures.count, spread, last);
-            if self.inputs.now < until {
+            if last <= self.inputs.now && self.inputs.now < until {
                 let on = WaitingOn::Backoff {
                     until,
                     attempts: failures.count,

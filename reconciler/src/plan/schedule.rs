@@ -10,7 +10,7 @@ use shared::{Digest, GateId};
 use super::{Plan, deadline, view};
 use crate::gate::{Permission, permission};
 use crate::model::records::{Attempt, GateRecord};
-use crate::model::step::{Authority, PlannedStep};
+use crate::model::step::{Action, Authority, PlannedStep};
 
 /// A step that may be carried out now.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,8 +45,16 @@ pub fn schedule(
         waiting: plan.waiting.iter().chain(&plan.offers).cloned().collect(),
         wake_at: plan.wake_at,
     };
+    // A deployment that may happen, and only waits for its next try.
+    let mut deploying: Option<String> = None;
     for planned in &plan.steps {
+        let is_deployment = matches!(planned.step.action, Action::Deploy { .. });
         let blocked = match permission(policy, planned, gates) {
+            // The second would make the first impossible, although it may have begun.
+            Permission::Granted(_) if is_deployment && deploying.is_some() => {
+                let first = deploying.clone().unwrap_or_default();
+                (WaitingOn::Dependency { first }, None)
+            }
             Permission::Granted(gate) => match held_back(attempts.get(&planned.id), now) {
                 None => {
                     schedule.ready.push(Ready {
@@ -55,14 +63,13 @@ pub fn schedule(
                     });
                     continue;
                 }
-                Some(on) => (
-                    on,
-                    planned
-                        .step
-                        .agent
-                        .as_ref()
-                        .map(|agent| format!("hive retry {agent}")),
-                ),
+                Some(on) => {
+                    if is_deployment && matches!(on, WaitingOn::Backoff { .. }) {
+                        deploying = Some(view::action(&planned.step.action));
+                    }
+                    let agent = planned.step.agent.as_ref();
+                    (on, agent.map(|agent| format!("hive retry {agent}")))
+                }
             },
             Permission::Waits(gate) => (
                 waits(planned, gate, gates),
@@ -124,7 +131,8 @@ fn held_back(attempt: Option<&Attempt>, now: Timestamp) -> Option<WaitingOn> {
             error: attempt.error.clone(),
         });
     }
-    (now < attempt.next_at).then(|| WaitingOn::Backoff {
+    // A try that lies in the future says that the clock was set back: its next one would be as far away.
+    (attempt.last_at <= now && now < attempt.next_at).then(|| WaitingOn::Backoff {
         until: attempt.next_at,
         attempts: attempt.count,
         error: if attempt.error.is_empty() {

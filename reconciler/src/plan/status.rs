@@ -13,7 +13,7 @@ use super::agent::Inputs;
 use super::schedule::Schedule;
 use crate::host::UnitState;
 use crate::model::inventory::AgentInventory;
-use crate::model::records::{AgentLedger, AgentLife, Quarantine};
+use crate::model::records::{AgentLedger, AgentLife, Override, Quarantine};
 use crate::model::step::{Action, Authority, Step};
 
 /// A value with its reason, before it is known since when it holds.
@@ -127,13 +127,15 @@ fn notices(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger, now: T
             RunState::Paused => "paused",
             RunState::Stopped => "stopped",
         };
-        let until = run.until.map_or_else(String::new, |at| {
-            format!(" until {}", at.strftime("%Y-%m-%d %H:%M:%SZ"))
-        });
-        notices.push(format!(
-            "kept {word}{until} by {}{}",
-            run.by,
-            because(&run.reason)
+        notices.push(overridden(&format!("kept {word}"), run));
+    }
+    if let Some(model) = ledger.overrides.model_at(now) {
+        let config = ledger.record.deployed.as_ref().map(|d| &d.output.config.driver);
+        let declared = config.and_then(|driver| driver.model.as_deref());
+        let instead = declared.map_or_else(String::new, |declared| format!(" instead of {declared}"));
+        notices.push(overridden(
+            &format!("uses the model {}{instead}", model.value),
+            model,
         ));
     }
     if let Some((system, quarantine)) = desired_quarantine(plan, ledger) {
@@ -144,6 +146,14 @@ fn notices(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger, now: T
         ));
     }
     notices
+}
+
+/// A line about an override: what holds, until when, by whom, why.
+fn overridden<T>(what: &str, o: &Override<T>) -> String {
+    let until = o.until.map_or_else(String::new, |at| {
+        format!(" until {}", at.strftime("%Y-%m-%d %H:%M:%SZ"))
+    });
+    format!("{what}{until} by {}{}", o.by, because(&o.reason))
 }
 
 fn because(reason: &str) -> String {
@@ -163,7 +173,7 @@ fn is_offer(step: &Step) -> bool {
             ..
         }
     );
-    asked || matches!(step.action, Action::SetPhase { .. })
+    asked || matches!(step.action, Action::SetPhase { .. } | Action::EndOffer { .. })
 }
 
 fn sync(plan: &Plan, schedule: &Schedule, inventory: &AgentInventory) -> Finding<Sync> {

@@ -1,7 +1,10 @@
 //! Tests of the planner, against a small world of plain values. A test says only what differs from a hive at rest.
 
 mod agent;
+mod convergence;
 mod digests;
+mod draft;
+mod gates;
 mod hive;
 mod invariants;
 mod laws;

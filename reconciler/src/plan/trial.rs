@@ -10,7 +10,7 @@ use super::after;
 use super::agent::Planner;
 use crate::host::UnitState;
 use crate::model::build::BuildOutput;
-use crate::model::records::{Deployed, Probation};
+use crate::model::records::{AgentOrigin, Deployed, Probation};
 use crate::model::step::Action;
 
 /// A deployment whose agent ends this often during the trial has failed it.
@@ -102,7 +102,9 @@ impl Planner<'_> {
                 let changes = deployed.output.capability_diff(Some(good));
                 changes.iter().any(|change| !change.widens)
             };
-            if trial.proposal.is_none() && good.is_some_and(narrowed) {
+            // A spawned agent without a last good system would come back as something that nobody agreed to.
+            let is_first_of_spawned = good.is_none() && ledger.record.origin == AgentOrigin::Spawn;
+            if is_first_of_spawned || trial.proposal.is_none() && good.is_some_and(narrowed) {
                 return self.free(Action::Halt { failed, reason: why });
             }
             let to = good.map(|good| good.system.clone());
@@ -113,7 +115,9 @@ impl Planner<'_> {
             });
         }
         let active = self.is_on_trial(spec, deployed);
-        if active != trial.active_since.is_some() {
+        // One that began in the future would not end before the clock, which was set back, is there again.
+        let began_in_future = trial.active_since.is_some_and(|since| since > self.inputs.now);
+        if active != trial.active_since.is_some() || began_in_future {
             self.free(Action::ProbationClock { active })?;
         }
         if self.wanted_run(spec) != RunState::Running {

@@ -21,6 +21,13 @@ pub fn action(action: &Action) -> String {
             format!("stop what is no longer declared: {}", names.join(", "))
         }
         Action::Spawn => "make its repo and folders".to_owned(),
+        Action::MakeDraft { .. } => "make the draft's config repo".to_owned(),
+        Action::SpawnDraft { system, .. } => {
+            format!("make the draft an agent, with system {}", short_system(system))
+        }
+        Action::EndOffer { reason, .. } => format!("end the offer to spawn it ({reason})"),
+        Action::DropStaged => "delete the draft's staged files".to_owned(),
+        Action::DropDraft => "delete the draft that was given up".to_owned(),
         Action::SetPhase {
             number,
             phase,
@@ -93,6 +100,8 @@ pub fn action(action: &Action) -> String {
         Action::NoteFailure { what, .. } => format!("note that it {what}"),
         Action::ClearFailures => "forget earlier failures".to_owned(),
         Action::Archive => "move its state and repo to the archive".to_owned(),
+        Action::Restore => "move its state and repo back from the archive".to_owned(),
+        Action::Purge { agent, .. } => format!("delete what the archive keeps of {agent}"),
     }
 }
 
@@ -135,6 +144,7 @@ fn expectations(action: &Action) -> (Option<String>, Option<String>) {
     let text = |text: &dyn std::fmt::Display| Some(text.to_string());
     match action {
         Action::Deploy { from, system, .. } => (from.clone(), Some(system.clone())),
+        Action::SpawnDraft { system, .. } => (None, Some(system.clone())),
         Action::ProjectRef(RefUpdate::Main { from, to }) => {
             (from.as_ref().map(ToString::to_string), text(to))
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use shared::spec::{HiveSpec, Spec};
+use shared::spec::{AgentSpec, HiveSpec, Spec};
 use shared::{AgentName, Digest};
 
 use super::{Fault, Parsed, VERSION, digest};
@@ -90,7 +90,7 @@ pub fn accept(previous: Option<&Accepted>, parsed: Parsed, path: &Utf8Path) -> A
     let Parsed {
         spec,
         faults,
-        bad_agents,
+        mut bad_agents,
     } = parsed;
     let path = path.to_owned();
     let Some(mut spec) = spec else {
@@ -111,6 +111,9 @@ pub fn accept(previous: Option<&Accepted>, parsed: Parsed, path: &Utf8Path) -> A
             spec.agents.insert(name.clone(), kept.clone());
         }
     }
+    if let Some(last) = last {
+        refuse_renames(&last.spec, &mut spec, &mut bad_agents);
+    }
     let digest = digest(&spec);
     let (spec, generation) = match last {
         Some(last) if last.digest == digest => (Arc::clone(&last.spec), last.generation),
@@ -125,6 +128,34 @@ pub fn accept(previous: Option<&Accepted>, parsed: Parsed, path: &Utf8Path) -> A
         faults,
         stale: false,
         agent_faults: bad_agents,
+    }
+}
+
+/// An agent that vanishes while another appears that is declared exactly alike was probably meant to be renamed. State,
+/// repo and history belong to the name: the old one would be stopped and the new one begin with nothing. So the old one
+/// is kept, and the new one is at fault.
+fn refuse_renames(last: &Spec, spec: &mut Spec, faults: &mut BTreeMap<AgentName, Vec<Fault>>) {
+    let mut vanished: BTreeMap<&AgentName, &AgentSpec> = last.agents.iter().collect();
+    vanished.retain(|name, _| !spec.agents.contains_key(*name) && !faults.contains_key(*name));
+    let appeared: Vec<AgentName> = spec.agents.keys().cloned().collect();
+    for to in appeared.iter().filter(|name| !last.agents.contains_key(*name)) {
+        let alike = vanished
+            .iter()
+            .find(|(_, was)| spec.agents.get(to) == Some(**was));
+        let Some((from, _)) = alike.map(|(from, was)| (*from, *was)) else {
+            continue;
+        };
+        let message = format!(
+            "it is declared exactly as {from} was, which is gone: an agent cannot be renamed, its state and its config \
+             repo stay with its name. Keep the name {from}; or declare {to} beside {from} first, and take {from} out \
+             once {to} runs: {to} then begins with nothing"
+        );
+        let fault = Fault::new(format!("agents.{to}"), message);
+        spec.agents.remove(to);
+        faults.insert(to.clone(), vec![fault]);
+        if let Some(kept) = vanished.remove(from) {
+            spec.agents.insert(from.clone(), kept.clone());
+        }
     }
 }
 
@@ -238,6 +269,52 @@ mod tests {
         let stale = refuse(Some(&accepted));
         assert!(stale.declares(&name("new")));
         assert!(!stale.declares(&name("gone")));
+    }
+
+    #[test]
+    fn a_renamed_agent_is_refused_and_keeps_its_old_name() {
+        let tended = json!({ "prompt": "tend the wiki" });
+        let first = look(None, json!({ "alice": tended, "queen": { "role": "manager" } }));
+        let renamed = json!({ "bob": tended, "queen": { "role": "manager", "prompt": "new" } });
+        let mut accepted = look(Some(&first), renamed.clone());
+        for _ in 0..2 {
+            assert!(
+                accepted.spec.agents.contains_key("alice"),
+                "{:?}",
+                accepted.spec.agents
+            );
+            assert!(!accepted.spec.agents.contains_key("bob"));
+            assert_eq!(accepted.spec.agents["queen"].prompt, "new", "the others move on");
+            let fault = &accepted.agent_faults[&name("bob")][0];
+            assert_eq!(fault.path, "agents.bob");
+            assert!(fault.message.contains("Keep the name alice"), "{fault}");
+            assert_eq!(accepted.generation, 2);
+            // Nor does looking again let it through.
+            accepted = look(Some(&accepted), renamed.clone());
+        }
+        let back = look(Some(&accepted), json!({ "alice": tended, "queen": {} }));
+        assert!(back.agent_faults.is_empty(), "{:?}", back.agent_faults);
+    }
+
+    #[test]
+    fn an_agent_is_replaced_by_one_alike_in_two_steps() {
+        let tended = json!({ "prompt": "tend the wiki" });
+        let first = look(None, json!({ "alice": tended }));
+        let both = look(Some(&first), json!({ "alice": tended, "bob": tended }));
+        let replaced = look(Some(&both), json!({ "bob": tended }));
+        for accepted in [&both, &replaced] {
+            assert!(accepted.agent_faults.is_empty(), "{:?}", accepted.agent_faults);
+        }
+        assert!(!replaced.declares(&name("alice")));
+    }
+
+    #[test]
+    fn each_vanished_agent_explains_one_that_appeared() {
+        let first = look(None, json!({ "a": {}, "b": {} }));
+        let swapped = look(Some(&first), json!({ "c": {}, "d": {}, "e": {} }));
+        let names: Vec<&str> = swapped.spec.agents.keys().map(AgentName::as_str).collect();
+        assert_eq!(names, ["a", "b", "e"]);
+        assert_eq!(swapped.agent_faults.len(), 2);
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod agent;
 mod binds;
 #[cfg(test)]
 mod tests;
-mod words;
+pub(super) mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

@@ -33,11 +33,11 @@ pub(crate) fn git(folder: &Utf8Path, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Commits this `agent.json` as the agent would, and offers it.
-fn propose(world: &World, agent: &str, overlay: &str) -> ProposalInfo {
+/// Fetches a repo as a bundle, commits this `agent.json`, and gives the bundle of that commit.
+pub(crate) fn committed(world: &World, socket: &Utf8Path, path: &str, overlay: &str) -> Vec<u8> {
     let folder = world.root.join("work");
     let _earlier = fs::remove_dir_all(&folder);
-    let bundle = http::get(&world.door(agent), "/v1/repo/bundle").unwrap();
+    let bundle = http::get(socket, path).unwrap();
     assert_eq!(bundle.status, 200, "{}", bundle.text());
     let file = world.root.join("repo.bundle");
     reconciler::host::folders::write_atomic(&file, &bundle.body, 0o644).unwrap();
@@ -69,11 +69,16 @@ fn propose(world: &World, agent: &str, overlay: &str) -> ProposalInfo {
             "^origin/main",
         ],
     );
+    fs::read(made).unwrap()
+}
+
+/// Commits this `agent.json` as the agent would, and offers it.
+pub(crate) fn propose(world: &World, agent: &str, overlay: &str) -> ProposalInfo {
     let request = Request {
         method: "POST",
         path: "/v1/proposals",
         headers: &[],
-        body: &fs::read(made).unwrap(),
+        body: &committed(world, &world.door(agent), "/v1/repo/bundle", overlay),
     };
     http::send(&world.door(agent), &request).unwrap().ok()
 }

@@ -8,28 +8,16 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::http;
+use super::numbers::Numbers;
 use super::world::{DEADLINE, World, scripted, spec, within};
 
 const KILLS: u64 = 20;
-
-/// A small generator of numbers; a seed gives the same ones each time.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
 
 #[test]
 fn a_daemon_killed_at_any_moment_loses_no_message_and_handles_none_twice() {
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
-    let mut numbers = Numbers(seed);
+    let mut numbers = Numbers::from_seed(seed);
     let mut world = World::serving(&spec(&json!({
         "alice": scripted(&json!([{ "on": "job", "do": [
             { "send": { "to": "bob", "body": "please check" } },

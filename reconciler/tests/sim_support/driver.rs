@@ -1,146 +1,83 @@
-//! Plays a scenario against the real loop in a fake world.
+//! Plays moves against the real loop in a fake world.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
-use jiff::Timestamp;
-use reconciler::broker::Broker;
-use reconciler::control::command::{Because, CommandError};
+use jiff::{SignedDuration, Timestamp};
 use reconciler::control::reconciler::Settings;
-use reconciler::control::{Key, Reconciler};
-use reconciler::host::fake::{Behaviour, Effect, Fault, World};
-use reconciler::host::{Imported, UnitState};
+use reconciler::control::{Key, PassError, Reconciler, Requeue};
+use reconciler::gate::backoff;
+use reconciler::host::fake::{Auditor, Behaviour, Lag, Source, State, Stop, World};
 use reconciler::ledger::Ledger;
-use reconciler::model::records::AgentRecord;
 use reconciler::queue::Queue;
-use shared::event::Event;
-use shared::gate::{Asker, Gate, GateState};
-use shared::plan::Waiting;
-use shared::status::AgentStatus;
-use shared::{AgentName, CommitOid, HiveId, TurnId};
+use shared::HiveId;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// A pass more than this for one move, and it does not converge.
+use super::audit;
+use super::command;
+pub(crate) use super::end::End;
+pub(crate) use super::moves::{Decide, Move, Scenario};
+use super::oracle;
+use super::walk::Dice;
+
+/// More passes than this for one move, and it does not converge.
 const MAX_PASSES: usize = 400;
+/// How long the daemon goes at most without a look at everything.
+const RESYNC_SECS: i64 = 300;
+/// Passes that may take turns.
+const MAX_RUNNING: usize = 3;
+/// Tries of a command whose answer was lost.
+const MAX_TRIES: usize = 4;
 
-/// One thing that happens to the hive.
-#[derive(Debug, Clone)]
-pub(crate) enum Move {
-    /// The operator writes this spec.
-    Spec(String),
-    /// The spec file goes away.
-    SpecVanishes,
-    /// An agent offers a commit on top of `main`, holding this overlay.
-    Propose(&'static str, &'static str),
-    /// An agent offers a commit on top of what `main` was at first.
-    ProposeOnSeed(&'static str, &'static str),
-    /// The operator approves every open gate.
-    Approve,
-    /// The operator denies every open gate.
-    Deny,
-    /// An agent's process is killed.
-    Kill(&'static str),
-    /// Somebody moves `main` of an agent's repo to its seed.
-    TamperMain(&'static str),
-    /// The operator stops an agent.
-    Stop(&'static str),
-    /// The operator starts it again.
-    Start(&'static str),
-    /// The operator suspends an agent.
-    Suspend(&'static str),
-    /// The operator resumes it.
-    Resume(&'static str),
-    /// An agent begins a turn.
-    TurnBegins(&'static str),
-    /// It ends its turn.
-    TurnEnds(&'static str),
-    /// Time passes.
-    Wait(i64),
-    /// The daemon restarts.
-    Restart,
-    /// This source cannot be observed while the next move is made.
-    Blind(&'static str),
-    /// This goes wrong at the effect that is so many effects away.
-    Fault(usize, Fault),
+/// What is left of a hive when its daemon dies between two moves.
+#[derive(Clone)]
+pub(crate) struct Saved {
+    state: State,
+    image: Arc<[u8]>,
 }
 
-impl Move {
-    /// Whether it changes when things happen and never what is wanted.
-    pub(crate) fn is_disturbance(&self) -> bool {
-        matches!(self, Self::Restart | Self::Blind(_) | Self::Fault(..))
-    }
+/// What one pass sees otherwise than it is.
+#[derive(Debug, Clone, Copy)]
+enum Twist {
+    Blind(Source),
+    Lag(Source, Lag),
 }
 
-/// A story, and what must be true at its end.
-pub(crate) struct Scenario {
-    pub(crate) name: &'static str,
-    pub(crate) behaviours: Vec<(&'static str, Behaviour)>,
-    pub(crate) unbuildable: Vec<&'static str>,
-    pub(crate) moves: Vec<Move>,
-    pub(crate) expect: fn(&End),
+/// What is to go wrong, in numbers that count from the beginning of the play.
+#[derive(Debug, Default)]
+struct Armed {
+    dropped: Option<usize>,
+    doubled: Option<usize>,
+    twist: Option<(usize, Twist)>,
+    decision: Option<bool>,
 }
 
-/// What goes wrong on the way.
-#[derive(Debug, Clone)]
-pub(crate) enum Disturbance {
-    None,
-    /// At this effect.
-    Effect(usize, Fault),
-    /// This source cannot be observed during this move.
-    Blind(usize, &'static str),
-    /// The daemon restarts after this move.
-    Restart(usize),
-}
+type Pass = Pin<Box<dyn Future<Output = Result<Requeue, PassError>>>>;
 
-/// How it ended.
-pub(crate) struct End {
-    pub(crate) world: World,
-    pub(crate) fingerprint: String,
-    pub(crate) effects: Vec<Effect>,
-    pub(crate) begun: usize,
-    /// How many effects were begun by the end of each move.
-    pub(crate) begun_by: Vec<usize>,
-    pub(crate) gates: Vec<Gate>,
-    pub(crate) events: Vec<Event>,
-    pub(crate) statuses: Vec<AgentStatus>,
-    pub(crate) hive_waiting: Vec<Waiting>,
-    /// What the daemon wrote to each agent.
-    pub(crate) told: BTreeMap<AgentName, Vec<String>>,
-    /// Effects, gates, messages and events that came of looking at everything once more.
-    pub(crate) noise: usize,
-    /// Planned steps or keys without progress that named no reason.
-    pub(crate) unexplained: Vec<String>,
-}
-
-impl End {
-    pub(crate) fn status(&self, name: &str) -> &AgentStatus {
-        self.statuses.iter().find(|s| s.name.as_str() == name).unwrap()
-    }
-
-    /// Whether the daemon told this agent something that holds this text.
-    pub(crate) fn was_told(&self, name: &str, text: &str) -> bool {
-        let told = self.told.get(&name.parse::<AgentName>().unwrap());
-        told.is_some_and(|told| told.iter().any(|body| body.contains(text)))
-    }
-
-    pub(crate) fn count(&self, kind: &str) -> usize {
-        self.effects.iter().filter(|e| e.kind == kind).count()
-    }
-}
-
-struct Daemon {
-    world: World,
-    ledger: Ledger,
-    reconciler: Arc<Reconciler>,
+/// A hive that is being played with.
+pub(crate) struct Player {
+    pub(super) world: World,
+    pub(super) ledger: Ledger,
+    pub(super) reconciler: Arc<Reconciler>,
+    pub(super) convictions: Arc<Mutex<Vec<String>>>,
+    /// The most passes that one move took.
+    pub(super) most_passes: usize,
     nudged: UnboundedReceiver<Key>,
     queue: Queue<Key>,
-}
-
-/// A command was carried out or refused with a reason. Anything else is a failure of the daemon.
-fn answered<T>(result: Result<T, CommandError>) {
-    if let Err(CommandError::Ledger(error)) = result {
-        panic!("the ledger failed: {error}");
-    }
+    running: Vec<(Key, Pass)>,
+    failures: BTreeMap<Key, u32>,
+    armed: Armed,
+    /// Events so far, and those that come once more while their key is looked at.
+    events: usize,
+    again: Vec<Key>,
+    passes: usize,
+    /// Something was kept from the daemon: only a look at everything brings it to light.
+    hidden: bool,
+    /// Something was decided at a boundary.
+    decided: bool,
+    dice: Option<Dice>,
 }
 
 fn boot(world: &World, ledger: &Ledger) -> (Arc<Reconciler>, UnboundedReceiver<Key>) {
@@ -148,64 +85,208 @@ fn boot(world: &World, ledger: &Ledger) -> (Arc<Reconciler>, UnboundedReceiver<K
         harness: "/fake/hive-harness".into(),
         max_transitions: 4,
     };
-    Reconciler::new(world.host(), ledger.clone(), settings)
+    let bounded = ledger.clone().bounded_by(Arc::new(world.clone()));
+    Reconciler::new(world.host(), bounded, settings)
 }
 
-pub(crate) async fn play(scenario: &Scenario, disturbance: &Disturbance) -> End {
-    let world = World::new();
-    {
-        let mut state = world.lock();
-        state.behaviours = scenario
-            .behaviours
-            .iter()
-            .map(|(t, b)| ((*t).to_owned(), *b))
-            .collect();
-        state.unbuildable = scenario.unbuildable.iter().map(|&t| t.to_owned()).collect();
-        if let Disturbance::Effect(number, fault) = disturbance {
-            state.fault = Some((*number, *fault));
-        }
-    }
-    let now = world.lock().now;
-    let ledger = Ledger::open_in_memory(now, HiveId(uuid::Uuid::from_u128(7)))
-        .await
-        .unwrap();
-    let (reconciler, nudged) = boot(&world, &ledger);
-    let mut daemon = Daemon {
-        world,
-        ledger,
-        reconciler,
-        nudged,
-        queue: Queue::default(),
-    };
-    let mut begun_by = Vec::new();
-    for (index, step) in scenario.moves.iter().enumerate() {
-        if let Disturbance::Blind(at, source) = disturbance
-            && *at == index
+impl Player {
+    /// A hive in which nothing has happened yet.
+    pub(crate) async fn new(behaviours: &[(&'static str, Behaviour)], unbuildable: &[&'static str]) -> Self {
+        let world = World::new();
         {
-            daemon.world.lock().blind = vec![source];
+            let mut state = world.lock();
+            let behaviour = |(text, behaviour): &(&str, Behaviour)| ((*text).to_owned(), *behaviour);
+            state.behaviours = behaviours.iter().map(behaviour).collect();
+            state.unbuildable = unbuildable.iter().map(|&text| text.to_owned()).collect();
         }
-        daemon.make(step).await;
-        if matches!(step, Move::Blind(_) | Move::Fault(..)) {
-            continue;
-        }
-        daemon.rest(scenario.name).await;
-        if !daemon.world.lock().blind.is_empty() {
-            daemon.world.lock().blind.clear();
-            daemon.resync().await;
-            daemon.rest(scenario.name).await;
-        }
-        if matches!(disturbance, Disturbance::Restart(at) if *at == index) {
-            daemon.restart().await;
-            daemon.rest(scenario.name).await;
-        }
-        begun_by.push(daemon.world.lock().begun);
+        let now = world.lock().now;
+        let hive = HiveId(uuid::Uuid::from_u128(7));
+        let ledger = Ledger::open_in_memory(now, hive).await.unwrap();
+        Self::over(world, ledger)
     }
-    daemon.end(scenario.name, begun_by).await
-}
 
-impl Daemon {
+    /// A hive that goes on from what was saved: the daemon starts and looks at everything.
+    pub(crate) async fn resume(saved: &Saved) -> Self {
+        let world = World::of(saved.state.clone());
+        let ledger = Ledger::from_image(&saved.image).unwrap();
+        let mut player = Self::over(world, ledger);
+        player.world.restart_daemon();
+        player.resync().await;
+        player.rest().await;
+        player.most_passes = 0;
+        player
+    }
+
+    fn over(world: World, ledger: Ledger) -> Self {
+        let convictions = Arc::default();
+        world.lock().auditor = Some(auditor(&ledger, &convictions));
+        let (reconciler, nudged) = boot(&world, &ledger);
+        Self {
+            world,
+            ledger,
+            reconciler,
+            convictions,
+            most_passes: 0,
+            nudged,
+            queue: Queue::default(),
+            running: Vec::new(),
+            failures: BTreeMap::new(),
+            armed: Armed::default(),
+            events: 0,
+            again: Vec::new(),
+            passes: 0,
+            hidden: false,
+            decided: false,
+            dice: None,
+        }
+    }
+
+    /// What would be left if the daemon died now.
+    pub(crate) async fn save(&self) -> Saved {
+        let mut state = self.world.lock().clone();
+        state.auditor = None;
+        let image = self.ledger.image().await.unwrap().into();
+        Saved { state, image }
+    }
+
+    /// Makes a move and lets the hive come to rest.
+    pub(crate) async fn play(&mut self, step: &Move) {
+        if step.is_ahead() {
+            self.arm(step);
+            return;
+        }
+        self.world.remember();
+        self.make(step).await;
+        self.rest().await;
+        let blind = !self.world.lock().blind.is_empty();
+        if std::mem::take(&mut self.hidden) || blind {
+            self.world.lock().blind.clear();
+            self.world.advance(RESYNC_SECS);
+            self.resync().await;
+            self.rest().await;
+        }
+    }
+
+    /// Whether what was to go wrong has not happened yet.
+    pub(crate) fn is_armed(&self) -> bool {
+        let Armed {
+            dropped,
+            doubled,
+            twist,
+            decision,
+        } = &self.armed;
+        let own = dropped.is_some() || doubled.is_some() || twist.is_some() || decision.is_some();
+        own || self.world.lock().fault.is_some()
+    }
+
+    /// Whether nothing happened that must not, and all of it soon enough.
+    pub(crate) fn is_spotless(&self) -> bool {
+        self.convictions.lock().unwrap().is_empty() && self.most_passes <= oracle::MOST_PASSES
+    }
+
+    /// Whether what went wrong made a difference: an answer was not true, a gate was decided.
+    pub(crate) fn mattered(&self) -> bool {
+        self.world.lock().misled || self.decided
+    }
+
+    /// Forgets what did not happen.
+    pub(crate) fn disarm(&mut self) {
+        self.armed = Armed::default();
+        self.dice = None;
+        let mut state = self.world.lock();
+        state.fault = None;
+        state.stop = Stop::Nowhere;
+    }
+
+    fn arm(&mut self, step: &Move) {
+        let mut state = self.world.lock();
+        match *step {
+            Move::Blind(source) => state.blind.push(source),
+            Move::Fault(away, fault) => state.fault = Some((state.boundaries + away, fault)),
+            Move::Decide(Decide { away, after, approve }) => {
+                let boundary = state.boundaries + away;
+                state.stop = Stop::At { boundary, after };
+                self.armed.decision = Some(approve);
+            }
+            Move::Interleave(seed) => {
+                state.stop = Stop::Everywhere;
+                self.dice = Some(Dice::new(seed));
+            }
+            Move::BlindPass(away, source) => {
+                self.armed.twist = Some((self.passes + away, Twist::Blind(source)));
+            }
+            Move::LagPass(away, source, lag) => {
+                self.armed.twist = Some((self.passes + away, Twist::Lag(source, lag)));
+            }
+            Move::Drop(away) => self.armed.dropped = Some(self.events + away),
+            Move::Double(away) => self.armed.doubled = Some(self.events + away),
+            _ => unreachable!("{step:?} happens at once"),
+        }
+    }
+
+    async fn make(&mut self, step: &Move) {
+        match step {
+            Move::Wait(secs) => {
+                self.world.advance(*secs);
+                self.resync().await;
+            }
+            Move::Restart => self.restart().await,
+            _ => {
+                if let Some(key) = command::happens(&self.world, &self.ledger, step).await {
+                    self.notice(key);
+                }
+                self.ask(step).await;
+            }
+        }
+    }
+
+    /// Has somebody ask the daemon for something, again if the answer was lost.
+    async fn ask(&mut self, step: &Move) {
+        let mut why = String::new();
+        for _ in 0..MAX_TRIES {
+            let (world, reconciler) = (self.world.clone(), Arc::clone(&self.reconciler));
+            let mut asking = Box::pin(command::ask(&world, &reconciler, step));
+            let answer = loop {
+                match once(&mut asking).await {
+                    Poll::Ready(answer) => break Some(answer),
+                    Poll::Pending if self.world.lock().crashed => break None,
+                    // Two people who decide at once are another story.
+                    Poll::Pending => self.armed.decision = None,
+                }
+            };
+            drop(asking);
+            match answer {
+                None => self.restart().await,
+                Some(Ok(())) => return,
+                Some(Err(error)) => why = error.to_string(),
+            }
+        }
+        panic!("{step:?} was never answered: {why}");
+    }
+
+    /// Somebody stopped at a boundary: what was to happen there happens.
+    async fn stopped(&mut self) {
+        let stopped = std::mem::take(&mut self.world.lock().stopped);
+        match self.armed.decision.take_if(|_| stopped) {
+            Some(approve) => {
+                self.decided |= self.asking().await.0 > 0;
+                let decision = if approve { Move::Approve } else { Move::Deny };
+                self.ask(&decision).await;
+            }
+            // It waits for another pass.
+            None => tokio::task::yield_now().await,
+        }
+    }
+
     /// The daemon dies and starts again over the same ledger and the same world.
     async fn restart(&mut self) {
+        self.running.clear();
+        self.failures.clear();
+        {
+            let mut state = self.world.lock();
+            state.blind.clear();
+            state.lag = None;
+        }
         self.world.restart_daemon();
         let (reconciler, nudged) = boot(&self.world, &self.ledger);
         self.reconciler = reconciler;
@@ -214,260 +295,156 @@ impl Daemon {
         self.resync().await;
     }
 
-    async fn resync(&mut self) {
-        let now = self.world.lock().now;
+    pub(super) async fn resync(&mut self) {
+        let now = self.now();
         self.queue.add(Key::Hive, now);
         for record in self.ledger.agents().await.unwrap().complete().unwrap() {
             self.queue.add(Key::Agent(record.name), now);
         }
     }
 
-    /// What the ledger knows of an agent that has a repo.
-    async fn record(&self, agent: &AgentName) -> Option<AgentRecord> {
-        let known = self.ledger.agent(agent).await.unwrap()?;
-        known.record.seed.is_some().then_some(known.record)
+    fn now(&self) -> Timestamp {
+        self.world.lock().now
     }
 
-    async fn propose(&mut self, agent: &AgentName, parent: &CommitOid, overlay: &str) {
-        let commit = self.world.commit(agent, parent, overlay);
-        let imported = Imported {
-            commit,
-            title: overlay.to_owned(),
-            reason: String::new(),
-        };
-        answered(self.reconciler.propose(agent, imported, Asker::Agent).await);
-    }
-
-    async fn decide(&mut self, approve: bool) {
-        for gate in self.ledger.gates(false).await.unwrap().complete().unwrap() {
-            if gate.state == GateState::Open {
-                let by = "unix:operator".to_owned();
-                let decided = self
-                    .reconciler
-                    .decide(gate.id, approve, gate.digest, by, "because".into())
-                    .await;
-                decided.unwrap();
-            }
+    /// Somebody asks for a look at `key`.
+    fn notice(&mut self, key: Key) {
+        let number = self.events;
+        self.events += 1;
+        if self.armed.dropped.take_if(|at| *at == number).is_some() {
+            self.hidden = true;
+            return;
         }
-    }
-
-    async fn make(&mut self, step: &Move) {
-        let because = || Because {
-            by: "unix:operator".into(),
-            reason: String::new(),
-            until: None,
-        };
-        let name = |text: &str| -> AgentName { text.parse().unwrap() };
-        let now = self.world.lock().now;
-        match step {
-            Move::Spec(text) => {
-                self.world.lock().spec = Ok(text.clone().into_bytes());
-                self.queue.add(Key::Hive, now);
-            }
-            Move::SpecVanishes => {
-                self.world.lock().spec = Err("no such file".to_owned());
-                self.queue.add(Key::Hive, now);
-            }
-            Move::Propose(agent, overlay) => {
-                let agent = name(agent);
-                if let Some(record) = self.record(&agent).await {
-                    let main = record.main().unwrap().clone();
-                    self.propose(&agent, &main, overlay).await;
-                }
-            }
-            Move::ProposeOnSeed(agent, overlay) => {
-                let agent = name(agent);
-                if let Some(seed) = self.record(&agent).await.and_then(|record| record.seed) {
-                    self.propose(&agent, &seed, overlay).await;
-                }
-            }
-            Move::Approve => self.decide(true).await,
-            Move::Deny => self.decide(false).await,
-            Move::Kill(agent) => {
-                self.world.kill(&name(agent));
-                self.queue.add(Key::Agent(name(agent)), now);
-            }
-            Move::TamperMain(agent) => {
-                let agent = name(agent);
-                if let Some(record) = self.record(&agent).await {
-                    self.world.tamper_main(&agent, record.seed);
-                    self.queue.add(Key::Agent(agent), now);
-                }
-            }
-            Move::Stop(agent) => {
-                let run = shared::spec::RunState::Stopped;
-                answered(self.reconciler.set_run(&name(agent), run, because()).await);
-            }
-            Move::Start(agent) => {
-                let run = shared::spec::RunState::Running;
-                answered(self.reconciler.set_run(&name(agent), run, because()).await);
-            }
-            Move::Suspend(agent) => {
-                self.reconciler.suspend(&name(agent), because()).await.unwrap();
-            }
-            Move::Resume(agent) => {
-                self.reconciler.resume(&name(agent), because()).await.unwrap();
-            }
-            Move::TurnBegins(agent) => {
-                let agent = name(agent);
-                if matches!(self.world.unit(&agent), UnitState::Running { .. }) {
-                    self.world.lock().busy.insert(agent, now);
-                }
-            }
-            Move::TurnEnds(agent) => {
-                let agent = name(agent);
-                self.world.lock().busy.remove(&agent);
-                self.queue.add(Key::Agent(agent), now);
-            }
-            Move::Wait(secs) => {
-                self.world.advance(*secs);
-                self.resync().await;
-            }
-            Move::Restart => self.restart().await,
-            Move::Blind(source) => self.world.lock().blind.push(source),
-            Move::Fault(away, fault) => {
-                let mut state = self.world.lock();
-                state.fault = Some((state.begun + away, *fault));
-            }
+        if self.armed.doubled.take_if(|at| *at == number).is_some() {
+            self.again.push(key.clone());
         }
+        let now = self.now();
+        self.queue.add(key, now);
     }
 
-    /// Runs passes until nothing is due and no timer within the horizon is left.
-    async fn rest(&mut self, scenario: &str) {
-        self.rest_until(scenario, 900).await;
+    /// Runs passes until nothing is due and no timer within a quarter of an hour is left.
+    pub(super) async fn rest(&mut self) {
+        self.rest_until(900).await;
     }
 
-    async fn rest_until(&mut self, scenario: &str, horizon_secs: i64) {
+    pub(super) async fn rest_until(&mut self, horizon_secs: i64) {
         let horizon = self
-            .world
-            .lock()
-            .now
-            .checked_add(jiff::SignedDuration::from_secs(horizon_secs))
+            .now()
+            .checked_add(SignedDuration::from_secs(horizon_secs))
             .unwrap();
-        for _ in 0..MAX_PASSES {
+        let first = self.passes;
+        loop {
             while let Ok(key) = self.nudged.try_recv() {
-                let now = self.world.lock().now;
-                self.queue.add(key, now);
+                self.notice(key);
             }
-            let now = self.world.lock().now;
-            let Some(popped) = self.queue.pop(now) else {
+            self.start_passes().await;
+            if self.running.is_empty() {
                 match self.queue.next_at() {
                     Some(next) if next <= horizon => {
-                        self.skip_to(next);
+                        let mut state = self.world.lock();
+                        state.now = state.now.max(next);
                         continue;
                     }
-                    _ => return,
+                    _ => break,
                 }
-            };
-            let outcome = self.reconciler.reconcile(&popped.key).await;
+            }
+            self.go_on().await;
+            assert!(
+                self.passes - first < MAX_PASSES,
+                "does not converge within {MAX_PASSES} passes"
+            );
+        }
+        self.most_passes = self.most_passes.max(self.passes - first);
+    }
+
+    async fn start_passes(&mut self) {
+        let now = self.now();
+        let most = if self.dice.is_some() { MAX_RUNNING } else { 1 };
+        while self.running.len() < most {
+            let Some(popped) = self.queue.pop(now) else { return };
+            assert!(!popped.hot, "{:?} is looked at again and again", popped.key);
+            let key = popped.key;
+            if key == Key::Hive {
+                let agents = self.ledger.agents().await.unwrap().items.len();
+                let archived = self.ledger.archived().await.unwrap().items.len();
+                self.world.uids_in_use(agents + archived);
+            }
+            if let Some(at) = self.again.iter().position(|again| *again == key) {
+                self.again.swap_remove(at);
+                self.queue.add(key.clone(), now);
+            }
+            if let Some((_, twist)) = self.armed.twist.take_if(|(at, _)| *at == self.passes) {
+                self.hidden = true;
+                let mut state = self.world.lock();
+                match twist {
+                    Twist::Blind(source) => state.blind.push(source),
+                    Twist::Lag(source, lag) => state.lag = Some((source, lag)),
+                }
+            }
+            self.passes += 1;
+            let (reconciler, of) = (Arc::clone(&self.reconciler), key.clone());
+            self.running
+                .push((key, Box::pin(async move { reconciler.reconcile(&of).await })));
+        }
+    }
+
+    /// Lets one of the passes go on until it stops or ends.
+    async fn go_on(&mut self) {
+        let index = match &mut self.dice {
+            Some(dice) => dice.below(self.running.len()),
+            None => 0,
+        };
+        let (_, pass) = &mut self.running[index];
+        let Poll::Ready(outcome) = once(pass).await else {
             if self.world.lock().crashed {
                 self.restart().await;
-                continue;
+            } else {
+                self.stopped().await;
             }
-            let now = self.world.lock().now;
-            match outcome {
-                Ok(requeue) => {
-                    self.queue.done(&popped.key, requeue.at);
-                    for other in requeue.others {
-                        self.queue.add(other, now);
-                    }
-                }
-                Err(error) => {
-                    // A pass that failed is run again, as the daemon's shell does.
-                    let again = now.checked_add(jiff::SignedDuration::from_secs(5)).unwrap();
-                    assert!(
-                        !matches!(error, reconciler::control::PassError::Invariant(_)),
-                        "{scenario}: {error}"
-                    );
-                    self.queue.done(&popped.key, Some(again));
-                }
-            }
-        }
-        panic!("{scenario}: does not converge within {MAX_PASSES} passes");
-    }
-
-    fn skip_to(&self, time: Timestamp) {
-        let mut state = self.world.lock();
-        state.now = state.now.max(time);
-    }
-
-    async fn traces(&self) -> (usize, u64, usize, u64) {
-        let effects = self.world.lock().begun;
-        let seq = self.ledger.last_seq().await.unwrap();
-        let gates = self.ledger.gates(true).await.unwrap().complete().unwrap().len();
-        let agents = self.ledger.agent_ledgers().await.unwrap().complete().unwrap();
-        (effects, seq, gates, agents.iter().map(|agent| agent.inbox).sum())
-    }
-
-    /// What the daemon wrote to each agent.
-    async fn told(&self) -> BTreeMap<AgentName, Vec<String>> {
-        let broker = Broker::new(self.ledger.clone());
-        let now = self.world.lock().now;
-        let mut told = BTreeMap::new();
-        for record in self.ledger.agents().await.unwrap().complete().unwrap() {
-            let turn = TurnId(uuid::Uuid::from_u128(1));
-            let messages = broker.recv(&record.name, turn, 32, now).await.unwrap();
-            told.insert(record.name, messages.into_iter().map(|m| m.body).collect());
-        }
-        told
-    }
-
-    /// What the APIs would show, and agents that make no progress and give no reason.
-    fn shown(&self) -> (Vec<AgentStatus>, Vec<Waiting>, Vec<String>) {
-        let views = self.reconciler.views();
-        let stuck = views
-            .agents
-            .values()
-            .filter(|v| !v.plan.steps.is_empty() && v.status.waiting.is_empty());
-        let unexplained = stuck
-            .map(|v| format!("{}: {}", v.status.name, v.plan.summary))
-            .collect();
-        let statuses = views.agents.values().map(|view| view.status.clone()).collect();
-        (statuses, views.hive_waiting.clone(), unexplained)
-    }
-
-    async fn events(&self) -> Vec<Event> {
-        let mut events: Vec<Event> = Vec::new();
-        loop {
-            let after = events.last().map_or(0, |event| event.seq);
-            let page = self.ledger.events(after, 1_000).await.unwrap();
-            if page.is_empty() {
-                return events;
-            }
-            events.extend(page);
-        }
-    }
-
-    async fn end(mut self, scenario: &str, begun_by: Vec<usize>) -> End {
-        self.resync().await;
-        // The longest turn is over by then: what waited for its end has happened.
-        self.rest_until(scenario, 7_200).await;
-        let before = self.traces().await;
-        self.resync().await;
-        self.rest(scenario).await;
-        let after = self.traces().await;
-        let noise = (after.0 - before.0)
-            + usize::try_from((after.1 - before.1) + (after.3 - before.3)).unwrap()
-            + (after.2 - before.2);
-        let told = self.told().await;
-        let (statuses, hive_waiting, unexplained) = self.shown();
-        let (effects, begun) = {
-            let state = self.world.lock();
-            (state.effects.clone(), state.begun)
+            return;
         };
-        End {
-            fingerprint: self.world.fingerprint(),
-            effects,
-            begun,
-            begun_by,
-            gates: self.ledger.gates(true).await.unwrap().complete().unwrap(),
-            events: self.events().await,
-            statuses,
-            hive_waiting,
-            told,
-            noise,
-            unexplained,
-            world: self.world,
+        let (key, _) = self.running.swap_remove(index);
+        if self.hidden {
+            let mut state = self.world.lock();
+            state.blind.clear();
+            let lagged = state.lag.take();
+            drop(state);
+            if matches!(lagged, Some((Source::Runtime, _))) {
+                // How a process ended is told by a signal, however late.
+                self.notice(key.clone());
+            }
+        }
+        let now = self.now();
+        match outcome {
+            Ok(requeue) => {
+                self.failures.remove(&key);
+                self.queue.done(&key, requeue.at);
+                for other in requeue.others {
+                    self.queue.add(other, now);
+                }
+            }
+            Err(error) => {
+                let broken = matches!(error, PassError::Invariant(_) | PassError::Restless(_));
+                assert!(!broken, "{key:?}: {error}");
+                let count = self.failures.entry(key.clone()).or_default();
+                *count += 1;
+                self.queue.done(&key, Some(backoff(*count, 0.0, now)));
+            }
         }
     }
+}
+
+/// Polls once.
+async fn once<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+    std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
+}
+
+/// Notes every effect that nothing allows.
+fn auditor(ledger: &Ledger, convictions: &Arc<Mutex<Vec<String>>>) -> Auditor {
+    let (ledger, convictions) = (ledger.clone(), Arc::clone(convictions));
+    Auditor(Arc::new(move |effect, state| {
+        if let Err(why) = audit::check(&ledger, state, effect) {
+            convictions.lock().unwrap().push(format!("{effect:?}: {why}"));
+        }
+    }))
 }

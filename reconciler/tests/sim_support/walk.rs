@@ -1,15 +1,9 @@
 //! Random walks: moves drawn from a seed, and the shortest script of a walk that fails.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use reconciler::host::fake::{Behaviour, Fault};
+use reconciler::host::fake::{Behaviour, Fault, Lag, Source};
 use serde_json::{Value, json};
-use shared::plan::Waiting;
-use shared::spec::{RunState, Spec};
-use shared::status::Sync;
 
-use super::driver::{Disturbance, End, Move, Scenario, play};
-use super::oracle;
+use super::moves::{Decide, Move, Oracle, Script};
 
 /// Numbers that depend on the seed alone, on every machine and with every version of every library.
 pub(crate) struct Dice(u64);
@@ -29,13 +23,12 @@ impl Dice {
         usize::try_from((z ^ (z >> 31)) % sides).unwrap()
     }
 
-    fn of<T: Copy>(&mut self, items: &[T]) -> T {
+    pub(crate) fn of<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.below(items.len())]
     }
 }
 
 const AGENTS: [&str; 2] = ["alice", "bob"];
-const SOURCES: [&str; 4] = ["runtime", "repos", "folders", "systems"];
 const FAULTS: [Fault; 4] = [
     Fault::CrashBefore,
     Fault::CrashAfter,
@@ -95,9 +88,11 @@ fn declaration(dice: &mut Dice, pool: Pool) -> Value {
 /// A spec with a manager, and each other agent or not.
 fn spec(dice: &mut Dice, pool: Pool) -> Move {
     let mut agents = json!({ "queen": { "role": "manager" } });
-    for agent in AGENTS {
+    for (number, agent) in AGENTS.into_iter().enumerate() {
         if dice.below(4) > 0 {
             agents[agent] = declaration(dice, pool);
+            // Declared alike, one that comes as the other goes would be taken for a renaming and refused.
+            agents[agent]["budget"] = json!({ "tokensPerDay": 1_000_000 + number });
         }
     }
     document(&agents)
@@ -117,11 +112,29 @@ fn hostile_spec(dice: &mut Dice) -> Move {
     }
 }
 
+/// Something that goes wrong and changes nothing that is wanted.
+fn disturbance(dice: &mut Dice) -> Move {
+    match dice.below(8) {
+        // A harness that does not report for so long has failed its probation.
+        0 => Move::Blind(dice.of(&Source::ALL[..5])),
+        1 => Move::BlindPass(dice.below(4), dice.of(&Source::ALL)),
+        2 => {
+            let lag = dice.of(&[Lag::Effect, Lag::Remembered]);
+            Move::LagPass(dice.below(4), dice.of(&Source::ALL), lag)
+        }
+        3 => Move::Restart,
+        4 => Move::Drop(dice.below(3)),
+        5 => Move::Double(dice.below(3)),
+        6 => Move::Interleave(u64::try_from(dice.below(1 << 20)).unwrap()),
+        _ => Move::Fault(dice.below(16), dice.of(&FAULTS)),
+    }
+}
+
 /// Anything that can happen.
-fn any_move(dice: &mut Dice) -> Move {
+fn any_move(dice: &mut Dice, pool: Pool) -> Move {
     let agent = dice.of(&AGENTS);
-    match dice.below(20) {
-        0 | 1 => spec(dice, Pool::Running),
+    match dice.below(24) {
+        0 | 1 => spec(dice, pool),
         2 => hostile_spec(dice),
         3..=5 => Move::Propose(agent, dice.of(&OVERLAYS)),
         6 => Move::ProposeOnSeed(agent, dice.of(&OVERLAYS)),
@@ -133,123 +146,50 @@ fn any_move(dice: &mut Dice) -> Move {
         14 => Move::Start(agent),
         15 => Move::TurnBegins(agent),
         16 => Move::TurnEnds(agent),
-        17 => Move::Blind(dice.of(&SOURCES)),
-        18 => Move::Restart,
-        _ => Move::Fault(dice.below(4), dice.of(&FAULTS)),
+        _ => disturbance(dice),
     }
 }
 
 /// So many moves, beginning with a spec.
-pub(crate) fn any_walk(dice: &mut Dice, steps: usize) -> Vec<Move> {
+pub(crate) fn any_walk(dice: &mut Dice, steps: usize) -> Script {
     let first = spec(dice, Pool::Healthy);
-    std::iter::once(first)
-        .chain((1..steps).map(|_| any_move(dice)))
-        .collect()
+    let moves = (1..steps).map(|_| any_move(dice, Pool::Running));
+    script(Oracle::SameEnd, std::iter::once(first).chain(moves).collect())
+}
+
+/// The same with agents that are declared stopped or paused, and with decisions at any boundary.
+pub(crate) fn free_walk(dice: &mut Dice, steps: usize) -> Script {
+    let first = spec(dice, Pool::All);
+    let moves = (1..steps).map(|_| match dice.below(10) {
+        0 => Move::Decide(Decide {
+            away: dice.below(16),
+            after: dice.below(2) == 0,
+            approve: dice.below(3) > 0,
+        }),
+        _ => any_move(dice, Pool::All),
+    });
+    script(Oracle::Alone, std::iter::once(first).chain(moves).collect())
 }
 
 /// From spec to spec, broken ones and back, to one that can be had.
-pub(crate) fn spec_walk(dice: &mut Dice, steps: usize) -> Vec<Move> {
+pub(crate) fn spec_walk(dice: &mut Dice, steps: usize) -> Script {
     let mut moves: Vec<Move> = (1..steps)
-        .map(|_| match dice.below(5) {
+        .map(|_| match dice.below(7) {
             0 => hostile_spec(dice),
             1 => spec(dice, Pool::Healthy),
+            2 | 3 => disturbance(dice),
             _ => spec(dice, Pool::All),
         })
         .collect();
     moves.push(spec(dice, Pool::Healthy));
-    moves
+    script(Oracle::Specs, moves)
 }
 
-pub(crate) fn walk(moves: Vec<Move>) -> Scenario {
-    Scenario {
-        name: "a random walk",
+fn script(oracle: Oracle, moves: Vec<Move>) -> Script {
+    Script {
+        oracle,
         behaviours: vec![("explode", Behaviour::Crashes), ("mute", Behaviour::Silent)],
         unbuildable: vec!["poison"],
         moves,
-        expect: |_| {},
     }
-}
-
-fn played(moves: Vec<Move>) -> (Scenario, End) {
-    let scenario = walk(moves);
-    let end = crate::block_on(play(&scenario, &Disturbance::None));
-    (scenario, end)
-}
-
-/// Plays the walk as it is and without its disturbances: both converge, both keep the promises, both end the same.
-pub(crate) fn check_walk(moves: &[Move]) {
-    let wanted: Vec<Move> = moves.iter().filter(|m| !m.is_disturbance()).cloned().collect();
-    let (calm, reference) = played(wanted);
-    oracle::check_alone(&calm, &reference, "a walk without its disturbances");
-    let (scenario, end) = played(moves.to_vec());
-    oracle::check_alone(&scenario, &end, "a walk");
-    oracle::check_same_end(
-        &scenario,
-        &reference,
-        &end,
-        "a walk beside itself without disturbances",
-    );
-}
-
-/// Plays specs alone: whoever the last one declares is in sync with it, whatever came before.
-pub(crate) fn check_specs(moves: &[Move]) {
-    let (scenario, end) = played(moves.to_vec());
-    oracle::check_alone(&scenario, &end, "a walk from spec to spec");
-    let Some(Move::Spec(last)) = moves.last() else {
-        return;
-    };
-    // A shorter script may end with a spec that cannot be had.
-    let Ok(spec) = serde_json::from_str::<Spec>(last) else {
-        return;
-    };
-    for (name, declared) in &spec.agents {
-        let status = end.status(name.as_str());
-        let config = status.config.as_ref();
-        if declared.run == RunState::Running {
-            assert_eq!(status.sync.value, Sync::InSync, "{name}: {:#?}", status.waiting);
-        } else {
-            // Its trial is put off until it runs again.
-            let on_trial = |waiting: &Waiting| waiting.what.starts_with("probation");
-            assert!(
-                status.waiting.iter().all(on_trial),
-                "{name}: {:#?}",
-                status.waiting
-            );
-        }
-        assert_eq!(
-            config.map(|config| config.prompt.as_str()),
-            Some(declared.prompt.as_str()),
-            "{name}"
-        );
-        assert_eq!(
-            config.map(|config| &config.mcp_servers),
-            Some(&declared.mcp_servers),
-            "{name}"
-        );
-        assert_eq!(status.generations.desired, status.generations.deployed, "{name}");
-    }
-}
-
-/// Runs `check`; when it fails, takes away moves as long as it still fails, and panics with what is left.
-pub(crate) fn or_shortest(moves: Vec<Move>, replay: &str, check: fn(&[Move])) {
-    let fails = |moves: &[Move]| {
-        let panicked = catch_unwind(AssertUnwindSafe(|| check(moves))).err()?;
-        let text = panicked
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panicked.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Some(text.unwrap_or_default())
-    };
-    let Some(mut why) = fails(&moves) else { return };
-    let mut left = moves;
-    let mut index = 0;
-    while index < left.len() {
-        let mut fewer = left.clone();
-        fewer.remove(index);
-        match fails(&fewer) {
-            Some(still) => (left, why) = (fewer, still),
-            None => index += 1,
-        }
-    }
-    panic!("{why}\n\nminimal script: {left:#?}\nreplay: {replay}");
 }

@@ -8,11 +8,18 @@ use super::{Finding, Tree};
 
 const DEPENDENCY_TABLES: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
 
+/// Workspaces of their own, and why: they share neither dependencies nor lints with ours.
+const APART: &[(&str, &str)] = &[(
+    "checks/fuzz/Cargo.toml",
+    "built with other flags, and what it needs is no dependency of the product",
+)];
+
 /// Checks the manifests of all members.
 pub(super) fn check(tree: &Tree) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (path, text) in tree.with_extension("toml") {
-        if path.file_name() == Some("Cargo.toml") && path != "Cargo.toml" {
+        let apart = APART.iter().any(|(listed, _)| path == *listed);
+        if path.file_name() == Some("Cargo.toml") && path != "Cargo.toml" && !apart {
             let table = DeTable::parse(text).with_context(|| format!("parsing {path}"))?;
             Manifest { path, text }.check(table.get_ref(), &mut findings);
         }
@@ -103,6 +110,15 @@ mod tests {
                     [lints]\nworkspace = true\n";
         let lines = [2, 5, 7, 9].map(|line| format!("shared/Cargo.toml:{line}"));
         assert_eq!(places_in(text), lines);
+    }
+
+    #[test]
+    fn a_workspace_apart_declares_its_own() {
+        let tree = Tree::planted(&[(
+            "checks/fuzz/Cargo.toml",
+            "[workspace]\n[dependencies]\na = \"1\"\n",
+        )]);
+        assert_eq!(check(&tree).expect("parses"), []);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub(super) fn render(gate: &Gate, look: &Look) -> Page {
     words_of_the_agent(&mut page, gate);
     capabilities(&mut page, &gate.view.capabilities);
     closure(&mut page, &gate.view.closure_diff);
+    files(&mut page, gate);
     steps(&mut page, &gate.view.steps);
     commit_diff(&mut page, &gate.view.commit_diff);
     ending(&mut page, gate, look);
@@ -133,6 +134,23 @@ fn capabilities(page: &mut Page, changes: &[CapabilityChange]) {
             }
         }
     }
+}
+
+/// What the agent finds in its `/state` when it runs for the first time.
+fn files(page: &mut Page, gate: &Gate) {
+    if gate.view.files.is_empty() {
+        return;
+    }
+    page.heading("Laid down in /state");
+    let mut table = Table::default();
+    for (path, file) in &gate.view.files {
+        table.row([
+            format!("  {path}").into(),
+            format!("{} bytes", file.size).into(),
+            Tone::Faint.of(format!("sha256 {}", file.digest.hex())),
+        ]);
+    }
+    page.table(&table);
 }
 
 fn closure(page: &mut Page, lines: &[String]) {

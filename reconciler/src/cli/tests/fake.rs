@@ -20,6 +20,10 @@ use crate::host::Clock;
 pub(super) struct FixedClock;
 
 impl Clock for FixedClock {
+    fn steady(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
     fn now(&self) -> Timestamp {
         fixtures::now()
     }

@@ -1,25 +1,33 @@
 //! The doors of the fake world.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use async_trait::async_trait;
 use camino::Utf8Path;
 use jiff::Timestamp;
 use shared::agent_api::Report;
-use shared::config::{ConfigFile, Overlay};
+use shared::config::{ConfigFile, OVERLAY_FILE, Overlay};
 use shared::status::{McpHealth, McpServerState, TurnState};
-use shared::{AgentName, AgentUid, CommitOid, Digest, HiveId, ServerName};
+use shared::{AgentName, AgentUid, CommitOid, HiveId, ServerName};
 
-use super::{Behaviour, World, oid};
+use super::{Behaviour, Source, State, World, oid};
 use crate::host::{
-    Builder, Clock, ExitCause, FolderState, Folders, HarnessLink, HarnessState, HostError, Ids, Imported,
-    LaunchFile, RefUpdate, RepoState, Repos, Runtime, SpecFile, TagState, UnitState,
+    Announcement, ArchiveState, Builder, Clock, ExitCause, FolderState, Folders, HarnessLink, HarnessState,
+    HostError, Ids, Imported, LaunchFile, RefUpdate, RepoState, Repos, Runtime, Space, SpecFile, TagState,
+    UnitState,
 };
 use crate::model::build::{BuildOutput, BuildRequest, assemble};
 
 impl Clock for World {
     fn now(&self) -> Timestamp {
         self.lock().now
+    }
+
+    fn steady(&self) -> std::time::Duration {
+        let state = self.lock();
+        let since = state.now.duration_since(Timestamp::UNIX_EPOCH);
+        since.saturating_sub(state.jumped).try_into().unwrap_or_default()
     }
 }
 
@@ -42,7 +50,7 @@ impl Ids for World {
 #[async_trait]
 impl Runtime for World {
     async fn observe(&self, agents: &[AgentName]) -> Result<BTreeMap<AgentName, UnitState>, HostError> {
-        self.see("runtime", |state| {
+        self.see(Source::Runtime, |state| {
             let unit = |name: &AgentName| state.units.get(name).cloned().unwrap_or(UnitState::Absent);
             agents.iter().map(|name| (name.clone(), unit(name))).collect()
         })
@@ -59,6 +67,8 @@ impl Runtime for World {
                     ));
                 }
                 state.changes_nothing = true;
+                // Its harness goes on calling, whatever the daemon forgot.
+                state.forgotten.remove(&agent);
                 return Ok(());
             }
             let config = state.folders.get(&agent).and_then(|(_, config)| config.clone());
@@ -90,6 +100,7 @@ impl Runtime for World {
             state.forgotten.remove(&agent);
             Ok(())
         })
+        .await
     }
 
     async fn stop(&self, agent: &AgentName) -> Result<(), HostError> {
@@ -108,6 +119,7 @@ impl Runtime for World {
             state.busy.remove(agent);
             Ok(())
         })
+        .await
     }
 
     fn unsandboxed(&self) -> Option<String> {
@@ -134,10 +146,11 @@ impl Repos for World {
             }
             Ok(seed.clone())
         })
+        .await
     }
 
     async fn observe(&self, agent: &AgentName) -> Result<Option<RepoState>, HostError> {
-        self.see("repos", |state| {
+        self.see(Source::Repos, |state| {
             state.repos.get(agent).map(|repo| repo.state.clone())
         })
     }
@@ -198,6 +211,7 @@ impl Repos for World {
             }
             Ok(())
         })
+        .await
     }
 
     async fn is_ancestor(
@@ -206,7 +220,7 @@ impl Repos for World {
         ancestor: &CommitOid,
         descendant: &CommitOid,
     ) -> Result<bool, HostError> {
-        self.see("repos", |state| {
+        self.recall(Source::Repos, |state| {
             let Some(repo) = state.repos.get(agent) else {
                 return false;
             };
@@ -232,6 +246,55 @@ impl Repos for World {
         Err(HostError::failed(agent.as_str(), "the fake world has no bundles"))
     }
 
+    async fn repeat(
+        &self,
+        agent: &AgentName,
+        parent: &CommitOid,
+        content: &CommitOid,
+        message: &str,
+        _: Timestamp,
+    ) -> Result<CommitOid, HostError> {
+        let overlay = Repos::read_file(self, agent, content, "agent.json", u64::MAX).await?;
+        let text = String::from_utf8(overlay.unwrap_or_default()).unwrap_or_default();
+        let oid = oid(&format!("{parent}\n{text}\n{message}"));
+        self.effect("commit", agent, oid.to_string(), |state| {
+            let commits = &mut state.repos.entry(agent.clone()).or_default().commits;
+            state.changes_nothing = commits
+                .insert(oid.clone(), (Some(parent.clone()), text))
+                .is_some();
+            Ok(oid)
+        })
+        .await
+    }
+
+    async fn commit(
+        &self,
+        agent: &AgentName,
+        parent: &CommitOid,
+        files: &BTreeMap<String, String>,
+        message: &str,
+        _: Timestamp,
+    ) -> Result<CommitOid, HostError> {
+        let text = files.get(OVERLAY_FILE).cloned().unwrap_or_default();
+        let oid = oid(&format!("{parent}\n{text}\n{message}"));
+        self.effect("commit", agent, oid.to_string(), |state| {
+            let commits = &mut state.repos.entry(agent.clone()).or_default().commits;
+            state.changes_nothing = commits
+                .insert(oid.clone(), (Some(parent.clone()), text))
+                .is_some();
+            Ok(oid)
+        })
+        .await
+    }
+
+    async fn delete(&self, agent: &AgentName) -> Result<(), HostError> {
+        self.effect("deleteRepo", agent, "", |state| {
+            state.changes_nothing = state.repos.remove(agent).is_none();
+            Ok(())
+        })
+        .await
+    }
+
     async fn read_file(
         &self,
         agent: &AgentName,
@@ -239,7 +302,7 @@ impl Repos for World {
         _: &str,
         _: u64,
     ) -> Result<Option<Vec<u8>>, HostError> {
-        self.see("repos", |state| {
+        self.recall(Source::Repos, |state| {
             let commits = state.repos.get(agent).map(|repo| &repo.commits);
             commits
                 .and_then(|commits| commits.get(commit))
@@ -281,10 +344,11 @@ impl Builder for World {
                 .is_some();
             Ok(output)
         })
+        .await
     }
 
     async fn present(&self, systems: &[String]) -> Result<BTreeMap<String, bool>, HostError> {
-        self.see("systems", |state| {
+        self.see(Source::Systems, |state| {
             systems
                 .iter()
                 .map(|system| (system.clone(), state.systems.contains_key(system)))
@@ -296,7 +360,7 @@ impl Builder for World {
 #[async_trait]
 impl Folders for World {
     async fn observe(&self, agent: &AgentName) -> Result<FolderState, HostError> {
-        self.see("folders", |state| {
+        self.see(Source::Folders, |state| {
             state
                 .folders
                 .get(agent)
@@ -305,11 +369,20 @@ impl Folders for World {
         })
     }
 
+    async fn space(&self) -> Result<Space, HostError> {
+        self.recall(Source::Folders, |_| Space {
+            folder: "/fake/state".to_owned(),
+            free: 1 << 40,
+            total: 1 << 41,
+        })
+    }
+
     async fn prepare(&self, agent: &AgentName) -> Result<(), HostError> {
         self.effect("prepare", agent, "", |state| {
             state.folders.entry(agent.clone()).or_default().0.prepared = true;
             Ok(())
         })
+        .await
     }
 
     async fn activate(
@@ -329,20 +402,53 @@ impl Folders for World {
             folder.1 = Some(config.clone());
             Ok(())
         })
+        .await
     }
 
     async fn archive(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {
         self.effect("archive", agent, "", |state| {
-            state.folders.remove(agent);
-            state.repos.remove(agent);
+            let kept = (state.folders.remove(agent), state.repos.remove(agent));
             state.units.remove(agent);
-            if state.archived.contains(&(agent.clone(), uid)) {
-                state.changes_nothing = true;
-            } else {
-                state.archived.push((agent.clone(), uid));
+            match state.archived.entry((agent.clone(), uid)) {
+                Entry::Occupied(_) => state.changes_nothing = true,
+                Entry::Vacant(place) => {
+                    place.insert(kept);
+                }
             }
             Ok(())
         })
+        .await
+    }
+
+    async fn archived(&self, agent: &AgentName, uid: AgentUid) -> Result<ArchiveState, HostError> {
+        self.see(Source::Archive, |state| {
+            if state.archived.contains_key(&(agent.clone(), uid)) {
+                ArchiveState::Ours
+            } else {
+                ArchiveState::Absent
+            }
+        })
+    }
+
+    async fn restore(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {
+        self.effect("restore", agent, "", |state| {
+            let Some((folder, repo)) = state.archived.remove(&(agent.clone(), uid)) else {
+                state.changes_nothing = true;
+                return Ok(());
+            };
+            state.folders.extend(folder.map(|folder| (agent.clone(), folder)));
+            state.repos.extend(repo.map(|repo| (agent.clone(), repo)));
+            Ok(())
+        })
+        .await
+    }
+
+    async fn purge(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {
+        self.effect("purge", agent, "", |state| {
+            state.changes_nothing = state.archived.remove(&(agent.clone(), uid)).is_none();
+            Ok(())
+        })
+        .await
     }
 }
 
@@ -366,40 +472,18 @@ fn probed(config: &ConfigFile) -> BTreeMap<ServerName, McpServerState> {
 
 impl HarnessLink for World {
     fn state(&self, agent: &AgentName) -> Option<HarnessState> {
-        let state = self.lock();
-        let running = matches!(state.units.get(agent), Some(UnitState::Running { .. }));
-        if !running || state.forgotten.contains_key(agent) {
-            return None;
-        }
-        let config = state.loaded.get(agent)?;
-        let busy_since = state.busy.get(agent).copied();
-        let turn = match busy_since {
-            Some(_) => TurnState::Thinking,
-            None => TurnState::Idle,
-        };
-        let report = Report {
-            version: "fake".to_owned(),
-            run_id: "fake".to_owned(),
-            seq: 0,
-            lease: None,
-            config: Some(config.digest.clone()),
-            config_error: None,
-            turn,
-            mcp: probed(config),
-        };
-        Some(HarnessState {
-            report,
-            at: busy_since.unwrap_or(state.now),
-        })
+        let now = self.lock().now;
+        let seen = self.see(Source::Harness, |state| state.harness(agent, now));
+        seen.ok().flatten()
     }
 
     fn forget(&self, agent: &AgentName) {
         self.lock().forgotten.insert(agent.clone(), true);
     }
 
-    fn announce(&self, agent: &AgentName, config: &Digest, paused: bool) {
+    fn announce(&self, agent: &AgentName, what: Announcement) {
         let mut state = self.lock();
-        state.announced.insert(agent.clone(), (config.clone(), paused));
+        state.announced.insert(agent.clone(), what);
         let written = state.folders.get(agent).and_then(|(_, config)| config.clone());
         let running = matches!(state.units.get(agent), Some(UnitState::Running { .. }));
         let busy = state.busy.contains_key(agent);
@@ -422,6 +506,35 @@ impl HarnessLink for World {
                 }
             }
         }
+    }
+}
+
+impl State {
+    fn harness(&self, agent: &AgentName, now: Timestamp) -> Option<HarnessState> {
+        let running = matches!(self.units.get(agent), Some(UnitState::Running { .. }));
+        if !running || self.forgotten.contains_key(agent) {
+            return None;
+        }
+        let config = self.loaded.get(agent)?;
+        let busy_since = self.busy.get(agent).copied();
+        let turn = match busy_since {
+            Some(_) => TurnState::Thinking,
+            None => TurnState::Idle,
+        };
+        let report = Report {
+            version: "fake".to_owned(),
+            run_id: "fake".to_owned(),
+            seq: 0,
+            lease: None,
+            config: Some(config.digest.clone()),
+            config_error: None,
+            turn,
+            mcp: probed(config),
+        };
+        Some(HarnessState {
+            report,
+            at: busy_since.unwrap_or(now),
+        })
     }
 }
 

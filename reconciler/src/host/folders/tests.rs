@@ -263,7 +263,7 @@ async fn archiving_moves_state_and_repo_and_can_be_repeated() {
             fs::read(archive.join("agent/state/notes")).expect("notes"),
             b"mine"
         );
-        assert_eq!(names(&archive), ["agent", "repo.git"]);
+        assert_eq!(names(&archive), ["agent", "archive.json", "repo.git"]);
         assert!(
             !layout.agent(agent).exists() && !layout.repo(agent).exists() && !layout.sock(agent).exists()
         );
@@ -285,7 +285,137 @@ async fn archiving_resumes_after_a_crash_between_the_two_moves() {
     fs::rename(layout.agent(agent), archive.join("agent")).expect("the first move");
 
     world.folders.archive(agent, uid()).await.expect("archived");
-    assert_eq!(names(&archive), ["agent", "repo.git"]);
+    assert_eq!(names(&archive), ["agent", "archive.json", "repo.git"]);
+}
+
+/// An agent with notes and a repo, in the archive.
+async fn archived(world: &World) {
+    world.activate("hello", COMMIT).await.expect("activated");
+    put(&world.layout.agent_state(&world.agent).join("notes"), b"mine");
+    fs::create_dir_all(world.layout.repo(&world.agent)).expect("a repo");
+    world
+        .folders
+        .archive(&world.agent, uid())
+        .await
+        .expect("archived");
+}
+
+#[tokio::test]
+async fn restoring_brings_state_and_repo_back_and_can_be_repeated() {
+    let world = World::new();
+    let (layout, agent) = (&world.layout, &world.agent);
+    archived(&world).await;
+    for _ in 0..2 {
+        world.folders.restore(agent, uid()).await.expect("restored");
+        let notes = fs::read(layout.agent_state(agent).join("notes")).expect("notes");
+        assert_eq!(notes, b"mine");
+        assert!(layout.repo(agent).is_dir());
+        assert!(!layout.archive(agent, uid()).exists(), "nothing is left behind");
+    }
+}
+
+#[tokio::test]
+async fn restoring_resumes_after_a_crash_between_the_two_moves() {
+    let world = World::new();
+    let (layout, agent) = (&world.layout, &world.agent);
+    archived(&world).await;
+    fs::rename(layout.archive(agent, uid()).join("agent"), layout.agent(agent)).expect("the first move");
+
+    world.folders.restore(agent, uid()).await.expect("restored");
+    assert!(layout.repo(agent).is_dir() && !layout.archive(agent, uid()).exists());
+}
+
+#[tokio::test]
+async fn restoring_never_overwrites_an_agent_that_is_there() {
+    let world = World::new();
+    let (layout, agent) = (&world.layout, &world.agent);
+    archived(&world).await;
+    world.folders.prepare(agent).await.expect("another of that name");
+    let error = world.folders.restore(agent, uid()).await.expect_err("refused");
+    assert!(error.is_terminal(), "{}", error.chain());
+    assert!(layout.archive(agent, uid()).join("agent/state/notes").exists());
+}
+
+#[tokio::test]
+async fn restoring_from_an_empty_archive_says_what_to_do() {
+    let world = World::new();
+    let error = world
+        .folders
+        .restore(&world.agent, uid())
+        .await
+        .expect_err("refused");
+    assert!(
+        error.is_terminal() && error.chain().contains("backup"),
+        "{}",
+        error.chain()
+    );
+}
+
+#[tokio::test]
+async fn purging_deletes_what_is_ours_and_can_be_repeated() {
+    let world = World::new();
+    let (layout, agent) = (&world.layout, &world.agent);
+    archived(&world).await;
+    let kept = layout.archive(agent, uid()).join("agent/state");
+    symlink("/etc", kept.join("planted")).expect("a link");
+    fs::create_dir(kept.join("closed")).expect("a folder");
+    put(&kept.join("closed/file"), b"x");
+    fs::set_permissions(kept.join("closed"), fs::Permissions::from_mode(0o000)).expect("closed");
+    assert_eq!(
+        world.folders.archived(agent, uid()).await.expect("seen"),
+        ArchiveState::Ours
+    );
+    for _ in 0..2 {
+        world.folders.purge(agent, uid()).await.expect("purged");
+        assert_eq!(names(&layout.archives()), Vec::<String>::new());
+        let seen = world.folders.archived(agent, uid()).await.expect("seen");
+        assert_eq!(seen, ArchiveState::Absent);
+    }
+    assert!(
+        Utf8Path::new("/etc/passwd").exists(),
+        "the planted link was followed"
+    );
+}
+
+#[tokio::test]
+async fn purging_resumes_after_a_crash_in_the_middle() {
+    let world = World::new();
+    let (layout, agent) = (&world.layout, &world.agent);
+    archived(&world).await;
+    let doomed = layout.archives().join(format!(".purge-{agent}-{}", uid()));
+    fs::rename(layout.archive(agent, uid()), &doomed).expect("the rename");
+    fs::remove_file(doomed.join("archive.json")).expect("the first file");
+    assert_eq!(
+        world.folders.archived(agent, uid()).await.expect("seen"),
+        ArchiveState::Ours
+    );
+    assert!(
+        world.folders.restore(agent, uid()).await.is_err(),
+        "half an agent comes back"
+    );
+
+    world.folders.purge(agent, uid()).await.expect("purged");
+    assert_eq!(names(&layout.archives()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_folder_without_our_mark_is_not_purged() {
+    let world = World::new();
+    let (layout, agent) = (&world.layout, &world.agent);
+    let folder = layout.archive(agent, uid());
+    fs::create_dir_all(&folder).expect("somebody's folder");
+    put(&folder.join("theirs"), b"x");
+    put(
+        &folder.join("archive.json"),
+        br#"{ "version": 1, "agent": "other", "uid": "0" }"#,
+    );
+    assert_eq!(
+        world.folders.archived(agent, uid()).await.expect("seen"),
+        ArchiveState::Foreign
+    );
+    let error = world.folders.purge(agent, uid()).await.expect_err("refused");
+    assert!(error.is_terminal(), "{}", error.chain());
+    assert!(folder.join("theirs").exists());
 }
 
 #[tokio::test]

@@ -18,34 +18,43 @@ const MAX_REF_BYTES: usize = 255;
 
 /// What a bundle says about its pack.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub struct Header {
     /// Commits that the receiver must have.
-    pub(super) prerequisites: Vec<ObjectId>,
+    pub prerequisites: Vec<ObjectId>,
     /// The one commit that it offers.
-    pub(super) commit: ObjectId,
+    pub commit: ObjectId,
     /// Where the pack starts.
-    pub(super) length: u64,
+    pub length: u64,
 }
 
 /// Why a bundle's header is not accepted.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HeaderError {
+pub enum HeaderError {
+    /// The disk's fault, not the bundle's.
     #[error("it cannot be read")]
     Read(#[from] io::Error),
+    /// It does not begin as one does.
     #[error("it is not a git bundle: make it with `git bundle create FILE main`")]
     NotABundle,
+    /// It ends early, or a line makes no sense.
     #[error("its header is cut off or malformed: make it anew with `git bundle create FILE main`")]
     Malformed,
+    /// A line is too long.
     #[error("its header has a line of more than {MAX_LINE_BYTES} bytes")]
     LongLine,
+    /// It needs something that plain bundles do not.
     #[error("it needs {0:?}, which is not accepted: make a plain bundle of a SHA-1 repository")]
     Capability(String),
+    /// There are too many commits to look for.
     #[error("it builds on more than {MAX_PREREQUISITES} commits")]
     TooManyPrerequisites,
+    /// It offers nothing.
     #[error("it has no ref: make it with `git bundle create FILE main`")]
     NoRef,
+    /// It offers more than one thing.
     #[error("it has more than one ref: offer one branch, as in `git bundle create FILE main`")]
     TwoRefs,
+    /// It offers something else than a branch.
     #[error(
         "its ref {0:?} is neither HEAD nor a branch: offer one branch, as in `git bundle create FILE main`"
     )]
@@ -53,7 +62,10 @@ pub(super) enum HeaderError {
 }
 
 /// Reads the header and leaves the reader somewhere behind it.
-pub(super) fn read_header(mut reader: impl BufRead) -> Result<Header, HeaderError> {
+///
+/// # Errors
+/// When it is not the header of a plain bundle with exactly one branch, or is longer than any such header need be.
+pub fn read_header(mut reader: impl BufRead) -> Result<Header, HeaderError> {
     let mut length = 0;
     let mut line = Vec::new();
     let mut next = |line: &mut Vec<u8>| -> Result<(), HeaderError> {

@@ -10,9 +10,9 @@ use similar::TextDiff;
 use similar::udiff::UnifiedHunkHeader;
 
 use super::repo::Repo;
-use super::text::{clean, cut};
 use super::tree::{self, File};
 use crate::host::HostError;
+use crate::untrusted::{clean, cut};
 
 /// The largest file whose lines are compared.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;

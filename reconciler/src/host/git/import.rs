@@ -26,6 +26,24 @@ use crate::host::{HostError, Imported};
 
 /// The most objects a bundle may bring.
 const MAX_OBJECTS: u32 = 20_000;
+/// The most deltas that lie between an object and what it is made from. Git makes no more than 50 unless it is told to;
+/// reading an object means following all of them.
+const MAX_CHAIN: u32 = 250;
+/// The most commits that lead from a proposal back to main, those of earlier proposals included. Each is read again
+/// whenever it is asked whether the proposal still descends from main.
+const MAX_HISTORY: usize = 20_000;
+/// How full a repo may be before it takes in more: each bundle that was accepted once stays, whatever became of it.
+const FULL: Room = Room {
+    packs: 4096,
+    bytes: 512 * 1024 * 1024,
+};
+
+/// How much of a repo is used, or may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Room {
+    packs: usize,
+    bytes: u64,
+}
 
 /// The arguments of the one command that sees what an agent made. It checks each object and that none names one
 /// that is missing.
@@ -122,6 +140,7 @@ pub(super) fn open(
     if !repo.has_commit(main)? {
         return Err(repo.failed(format!("main {main} is not there")));
     }
+    check_room(repo, &subject, FULL)?;
     file.seek(SeekFrom::Start(header.length))
         .map_err(HostError::io("read", path.as_str()))?;
     let quarantine = Quarantine::make(incoming, agent, &repo.path, lock)?;
@@ -170,7 +189,7 @@ pub(super) fn accept(repo: &Repo, opened: Opened, quarantine: Quarantine) -> Res
             "its commit {id} is main already: there is nothing to propose"
         )));
     }
-    if !inside.is_ancestor(main, id)? {
+    if !inside.is_ancestor_within(main, id, MAX_HISTORY)? {
         return Err(inside.refused(format!(
             "its commit {id} does not descend from main {main}: rebase onto main"
         )));
@@ -198,6 +217,32 @@ pub(super) fn accept(repo: &Repo, opened: Opened, quarantine: Quarantine) -> Res
     })
 }
 
+/// Refuses when the repo is full. Git never tidies it up by itself, so that no proposal is lost; people may.
+fn check_room(repo: &Repo, subject: &str, full: Room) -> Result<(), HostError> {
+    let folder = repo.path.join("objects/pack");
+    let mut used = Room { packs: 0, bytes: 0 };
+    for entry in folder
+        .read_dir_utf8()
+        .map_err(HostError::io("read", folder.as_str()))?
+    {
+        let entry = entry.map_err(HostError::io("read", folder.as_str()))?;
+        used.packs += usize::from(entry.path().extension() == Some("pack"));
+        used.bytes += entry
+            .metadata()
+            .map_err(HostError::io("look at", entry.path().as_str()))?
+            .len();
+    }
+    if used.packs < full.packs && used.bytes < full.bytes {
+        return Ok(());
+    }
+    let message = format!(
+        "the config repo is full: it has {} packs with {} bytes, below {} packs and {} bytes more is accepted; ask the \
+         operator to run `git -C {} repack -ad`",
+        used.packs, used.bytes, full.packs, full.bytes, repo.path
+    );
+    Err(HostError::refused(subject, message))
+}
+
 /// The paths of the quarantine's packs without their endings.
 fn packs(quarantine: &Quarantine) -> Result<Vec<Utf8PathBuf>, HostError> {
     let folder = quarantine.path().join("objects/pack");
@@ -216,8 +261,13 @@ fn check_sizes(inside: &Repo, packs: &[Utf8PathBuf]) -> Result<(), HostError> {
     let mut total = 0;
     for pack in packs {
         let path = pack.with_extension("idx");
-        let index = gix::odb::pack::index::File::at(path.as_std_path(), gix::hash::Kind::Sha1)
-            .map_err(|error| inside.failed(format!("its index cannot be read: {error:#}")))?;
+        let index =
+            gix::odb::pack::index::File::at(path.as_std_path(), gix::hash::Kind::Sha1).map_err(|error| {
+                inside.failed(format!(
+                    "its index cannot be read: {}",
+                    crate::error_chain(&error)
+                ))
+            })?;
         if index.num_objects() > MAX_OBJECTS {
             return Err(inside.refused(format!(
                 "it brings {} objects, at most {MAX_OBJECTS} are accepted: squash your commits",
@@ -225,10 +275,22 @@ fn check_sizes(inside: &Repo, packs: &[Utf8PathBuf]) -> Result<(), HostError> {
             )));
         }
         for entry in index.iter() {
-            let header = inside
-                .inner
-                .find_header(entry.oid)
-                .map_err(|error| inside.failed(format!("object {} cannot be read: {error:#}", entry.oid)))?;
+            let header = inside.inner.find_header(entry.oid).map_err(|error| {
+                inside.failed(format!(
+                    "object {} cannot be read: {}",
+                    entry.oid,
+                    crate::error_chain(&error)
+                ))
+            })?;
+            if let Some(deltas) = header.num_deltas()
+                && deltas > MAX_CHAIN
+            {
+                return Err(inside.refused(format!(
+                    "object {} hangs on a chain of {deltas} deltas, at most {MAX_CHAIN} are accepted: run `git repack \
+                     -adf` and bundle again",
+                    entry.oid
+                )));
+            }
             total += header.size();
             if total > tree::MAX_TOTAL_BYTES {
                 return Err(inside.refused(format!(
@@ -262,4 +324,39 @@ fn open_flags() -> i32 {
     (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK)
         .bits()
         .cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_repo_says_so_and_what_to_do() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = Utf8PathBuf::from_path_buf(folder.path().join("x.git")).expect("a UTF-8 path");
+        make_bare(&path, None).expect("a repository");
+        let repo = Repo::open(&path, "repo of alice".into())
+            .expect("opened")
+            .expect("there");
+        let room = Room { packs: 2, bytes: 100 };
+        let put = |name: &str, bytes: u64| {
+            File::create(path.join("objects/pack").join(name))
+                .and_then(|file| file.set_len(bytes))
+                .expect("a file");
+        };
+        put("one.pack", 50);
+        put("one.idx", 49);
+        check_room(&repo, "bundle from alice", room).expect("there is room");
+        put("one.rev", 1);
+        let error = check_room(&repo, "bundle from alice", room).expect_err("too many bytes");
+        assert!(
+            error.is_terminal() && error.chain().contains("repack -ad"),
+            "{}",
+            error.chain()
+        );
+        put("one.pack", 1);
+        put("two.pack", 1);
+        let error = check_room(&repo, "bundle from alice", room).expect_err("too many packs");
+        assert!(error.is_terminal(), "{error:?}");
+    }
 }

@@ -5,13 +5,16 @@
 
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::text::is_hidden;
+use crate::untrusted::is_hazard;
 
 /// The longest name of a file or folder on Linux, in bytes.
 const MAX_NAME_BYTES: usize = 255;
 
-/// Checks the name of one tree entry; the error says what is wrong with it.
-pub(super) fn check(name: &[u8]) -> Result<&str, &'static str> {
+/// Checks the name of one tree entry.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn check(name: &[u8]) -> Result<&str, &'static str> {
     if name.len() > MAX_NAME_BYTES {
         return Err("is longer than 255 bytes");
     }
@@ -19,7 +22,7 @@ pub(super) fn check(name: &[u8]) -> Result<&str, &'static str> {
     if matches!(name, "" | "." | "..") || name.contains('/') {
         return Err("is not a plain file name");
     }
-    if name.chars().any(|c| c.is_control() || is_hidden(c)) {
+    if name.chars().any(is_hazard) {
         return Err("has control or invisible characters");
     }
     if is_git_folder(name) {
@@ -29,7 +32,7 @@ pub(super) fn check(name: &[u8]) -> Result<&str, &'static str> {
 }
 
 /// What two names have in common when some file system takes one for the other: case and Unicode form.
-pub(super) fn folded(name: &str) -> String {
+pub fn folded(name: &str) -> String {
     name.nfc().collect::<String>().to_lowercase().nfc().collect()
 }
 
@@ -96,6 +99,7 @@ mod tests {
             "a\nb",
             "a\x1b[2J",
             "a\u{202e}b",
+            "a\u{3164}b",
             &"x".repeat(256),
         ] {
             assert!(check(bad.as_bytes()).is_err(), "{bad:?} was accepted");

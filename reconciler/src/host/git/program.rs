@@ -10,7 +10,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit};
 use tokio::io::AsyncReadExt as _;
 
-use super::text::clean;
+use crate::untrusted::clean;
 
 /// How long one run may take.
 const TIME_OUT: Duration = Duration::from_secs(60);

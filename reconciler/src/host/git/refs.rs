@@ -109,8 +109,10 @@ impl<'a> Refs<'a> {
     }
 
     /// The tags' names, and what their refs lead to.
-    fn tags(&self) -> Result<Vec<(String, ObjectId)>, HostError> {
-        let unreadable = |error: gix::Error| self.failed(format!("its tags cannot be read: {error:#}"));
+    pub(super) fn tags(&self) -> Result<Vec<(String, ObjectId)>, HostError> {
+        let unreadable = |error: gix::Error| {
+            self.failed(format!("its tags cannot be read: {}", crate::error_chain(&error)))
+        };
         let prefix = b"refs/tags/".as_slice().try_into().map_err(unreadable)?;
         let platform = self.store.iter().map_err(unreadable)?;
         let tags = platform
@@ -146,7 +148,7 @@ impl<'a> Refs<'a> {
         let found = self
             .store
             .try_find(name.as_ref())
-            .map_err(|error| self.failed(format!("{name} cannot be read: {error:#}")))?;
+            .map_err(|error| self.failed(format!("{name} cannot be read: {}", crate::error_chain(&error))))?;
         // A name is tried as a short one too; only the very ref counts.
         Ok(found
             .filter(|found| found.name == *name)
@@ -201,7 +203,7 @@ impl KnownTags {
 }
 
 /// The commit that a tag leads to, and its annotation.
-fn follow(repo: &Repo, object: ObjectId) -> Result<Option<(ObjectId, String)>, HostError> {
+pub(super) fn follow(repo: &Repo, object: ObjectId) -> Result<Option<(ObjectId, String)>, HostError> {
     let mut id = object;
     let mut message = None;
     for _ in 0..MAX_HOPS {
@@ -227,7 +229,7 @@ pub(super) fn full_name(name: &str) -> Result<FullName, HostError> {
     FullName::try_from(name).map_err(|error| {
         HostError::refused(
             format!("ref name {name:?}"),
-            format!("not a valid name: {error:#}"),
+            format!("not a valid name: {}", crate::error_chain(&error)),
         )
     })
 }

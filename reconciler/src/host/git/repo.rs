@@ -51,7 +51,8 @@ impl Repo {
             Err(error) => Err(HostError::failed(
                 subject,
                 format!(
-                    "{path} is not a git repository that can be opened ({error:#}): move it away, or restore it"
+                    "{path} is not a git repository that can be opened ({}): `git -C {path} fsck --full` names what is damaged; put it back from a backup",
+                    crate::error_chain(&error)
                 ),
             )),
         }
@@ -70,10 +71,12 @@ impl Repo {
     /// The size of an object of this kind; `None` when the repository has no such object.
     pub(super) fn size(&self, id: ObjectId, kind: Kind) -> Result<Option<u64>, HostError> {
         // gix takes the empty tree and blob for granted; so does git.
-        let header = self
-            .inner
-            .try_find_header(id)
-            .map_err(|error| self.failed(format!("object {id} cannot be read: {error:#}")))?;
+        let header = self.inner.try_find_header(id).map_err(|error| {
+            self.failed(format!(
+                "object {id} cannot be read: {}",
+                crate::error_chain(&error)
+            ))
+        })?;
         Ok(header
             .filter(|header| header.kind() == kind)
             .map(|header| header.size()))
@@ -94,10 +97,12 @@ impl Repo {
                 "{kind} {id} has {size} bytes, at most {max} are accepted"
             )));
         }
-        let object = self
-            .inner
-            .find_object(id)
-            .map_err(|error| self.failed(format!("object {id} cannot be read: {error:#}")))?;
+        let object = self.inner.find_object(id).map_err(|error| {
+            self.failed(format!(
+                "object {id} cannot be read: {}",
+                crate::error_chain(&error)
+            ))
+        })?;
         Ok(object.detach().data)
     }
 
@@ -105,7 +110,12 @@ impl Repo {
     pub(super) fn commit(&self, id: ObjectId) -> Result<Commit, HostError> {
         let data = self.read(id, Kind::Commit, MAX_META_BYTES)?;
         let parse = || CommitRefIter::from_bytes(&data, id.kind());
-        let malformed = |error: gix::Error| self.refused(format!("commit {id} is malformed: {error:#}"));
+        let malformed = |error: gix::Error| {
+            self.refused(format!(
+                "commit {id} is malformed: {}",
+                crate::error_chain(&error)
+            ))
+        };
         Ok(Commit {
             tree: parse().tree_id().map_err(malformed)?,
             parents: parse().parent_ids().collect(),
@@ -116,6 +126,16 @@ impl Repo {
     /// Whether one commit is the other or one of its ancestors. Both must be there. Every path is followed to its
     /// end: the dates in commits are the agent's to choose, so no short cut may rely on them.
     pub(super) fn is_ancestor(&self, ancestor: ObjectId, descendant: ObjectId) -> Result<bool, HostError> {
+        self.is_ancestor_within(ancestor, descendant, usize::MAX)
+    }
+
+    /// The same, refused when more than `most` commits would have to be read.
+    pub(super) fn is_ancestor_within(
+        &self,
+        ancestor: ObjectId,
+        descendant: ObjectId,
+        most: usize,
+    ) -> Result<bool, HostError> {
         for id in [ancestor, descendant] {
             if !self.has_commit(id)? {
                 return Err(self.failed(format!("commit {id} is not there")));
@@ -126,6 +146,11 @@ impl Repo {
         while let Some(id) = open.pop() {
             if id == ancestor {
                 return Ok(true);
+            }
+            if seen.len() > most {
+                return Err(self.refused(format!(
+                    "more than {most} commits lead from {descendant} back to main: squash your commits"
+                )));
             }
             open.extend(
                 self.commit(id)?
@@ -156,7 +181,7 @@ impl Repo {
 /// The object id in a form that gix takes.
 pub(super) fn object_id(oid: &CommitOid) -> Result<ObjectId, HostError> {
     ObjectId::from_hex(oid.as_str().as_bytes())
-        .map_err(|error| HostError::refused(format!("object id {oid}"), format!("{error:#}")))
+        .map_err(|error| HostError::refused(format!("object id {oid}"), crate::error_chain(&error)))
 }
 
 /// The object id in a form that the rest of the daemon takes.

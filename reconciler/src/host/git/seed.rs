@@ -1,4 +1,4 @@
-//! Making a config repo with its seed commit.
+//! Commits of the daemon's own: the seed of a config repo, and old content anew.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use camino::Utf8Path;
 use gix::ObjectId;
 use gix::objs::tree::{Entry, EntryKind};
 use gix::objs::{Kind, Tree, WriteTo as _};
+use jiff::Timestamp;
 
 use super::refs::Refs;
 use super::repo::{Repo, commit_oid, make_bare, make_private_dir, remove_dir, sync};
@@ -54,6 +55,59 @@ pub(super) fn ensure(
     std::fs::rename(scratch, path).map_err(HostError::io("put in place", path.as_str()))?;
     sync(parent)?;
     Ok(commit)
+}
+
+/// A commit of ours on top of `parent` with the tree of `content`.
+pub(super) fn repeat(
+    repo: &Repo,
+    parent: ObjectId,
+    content: ObjectId,
+    message: &str,
+    at: Timestamp,
+) -> Result<ObjectId, HostError> {
+    // What is built on top of something that is not there could not be read again.
+    repo.commit(parent)?;
+    let tree = repo.commit(content)?.tree;
+    write_commit(repo, tree, parent, message, at)
+}
+
+/// A commit of ours on top of `parent` that holds these files.
+pub(super) fn commit(
+    repo: &Repo,
+    parent: ObjectId,
+    files: &BTreeMap<String, String>,
+    message: &str,
+    at: Timestamp,
+) -> Result<ObjectId, HostError> {
+    repo.commit(parent)?;
+    let tree = write_folder(repo, &folder(&repo.subject, files)?)?;
+    write_commit(repo, tree, parent, message, at)
+}
+
+fn write_commit(
+    repo: &Repo,
+    tree: ObjectId,
+    parent: ObjectId,
+    message: &str,
+    at: Timestamp,
+) -> Result<ObjectId, HostError> {
+    let at = at.as_second();
+    let commit = format!(
+        "tree {tree}\nparent {parent}\nauthor {SIGNATURE} {at} +0000\ncommitter {SIGNATURE} {at} +0000\n\n{message}\n"
+    );
+    repo.write(Kind::Commit, commit.as_bytes())
+}
+
+/// Deletes a repo. A crash leaves it whole or away from its place.
+pub(super) fn delete(path: &Utf8Path, doomed: &Utf8Path) -> Result<(), HostError> {
+    remove_dir(doomed)?;
+    match std::fs::rename(path, doomed) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(HostError::io("move away", path.as_str())(error)),
+    }
+    sync(path.parent().unwrap_or(path))?;
+    remove_dir(doomed)
 }
 
 /// The first commit of `main`, by first parents.

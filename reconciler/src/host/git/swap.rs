@@ -159,9 +159,13 @@ fn edit(repo: &Repo, change: RefEdit) -> Result<(), HostError> {
         removed |= std::fs::remove_file(repo.path.join(lock)).is_ok();
     }
     let again = if removed { attempt() } else { Err(first) };
-    again
-        .map(drop)
-        .map_err(|error| repo.failed(format!("{} cannot be moved: {error:#}", change.name)))
+    again.map(drop).map_err(|error| {
+        repo.failed(format!(
+            "{} cannot be moved: {}",
+            crate::error_chain(&error),
+            change.name
+        ))
+    })
 }
 
 /// Waits until a ref that was just written or deleted is so on disk.

@@ -3,8 +3,11 @@
 mod attacks;
 mod export;
 mod files;
+mod histories;
+mod packs;
 mod proposals;
 mod refs;
+mod survey;
 
 use std::collections::BTreeMap;
 use std::fs;

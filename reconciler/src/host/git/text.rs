@@ -1,45 +1,12 @@
-//! Making text that an agent wrote safe to show.
+//! What a commit's message says, in a form that is safe to show.
 
-/// What stands for a character that is not shown.
-const REPLACEMENT: char = '\u{fffd}';
+use crate::untrusted::{clean, cut};
 
 /// The longest title, in characters.
 const MAX_TITLE_CHARS: usize = 200;
 
 /// The longest reason, in bytes.
 const MAX_REASON_BYTES: usize = 8 * 1024;
-
-/// Whether a character is invisible, or changes the order in which its neighbours are shown.
-pub(super) fn is_hidden(c: char) -> bool {
-    matches!(
-        c,
-        '\u{ad}'
-            | '\u{61c}'
-            | '\u{180e}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}'
-    )
-}
-
-/// Replaces control and invisible characters, except line feeds and tabs.
-pub(super) fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\n' | '\t' => c,
-            c if c.is_control() || is_hidden(c) => REPLACEMENT,
-            c => c,
-        })
-        .collect()
-}
-
-/// Cuts a text to at most `max` bytes, between characters.
-pub(super) fn cut(text: &str, max: usize) -> &str {
-    &text[..text.floor_char_boundary(max)]
-}
 
 /// Title and reason: the first line of a commit's message and the rest, cleaned and bounded.
 pub(super) fn title_and_reason(message: &[u8]) -> (String, String) {
@@ -59,21 +26,6 @@ pub(super) fn title_and_reason(message: &[u8]) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn escapes_and_direction_changes_are_replaced() {
-        assert_eq!(
-            clean("a\x1b[2J\tb\r\n\u{202e}c\u{2066}\u{7f}"),
-            "a\u{fffd}[2J\tb\u{fffd}\n\u{fffd}c\u{fffd}\u{fffd}"
-        );
-    }
-
-    #[test]
-    fn a_text_is_cut_between_characters() {
-        assert_eq!(cut("aé", 2), "a");
-        assert_eq!(cut("aé", 3), "aé");
-        assert_eq!(cut("aé", 9), "aé");
-    }
 
     #[test]
     fn the_first_line_is_the_title_and_the_rest_the_reason() {

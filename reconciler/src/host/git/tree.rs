@@ -11,8 +11,8 @@ use gix::objs::{Kind, TreeRefIter};
 
 use super::names;
 use super::repo::{MAX_META_BYTES, Repo, remove_dir, sync};
-use super::text::clean;
 use crate::host::HostError;
+use crate::untrusted::clean;
 
 /// The most files and folders of a commit.
 const MAX_ENTRIES: usize = 2_000;
@@ -41,8 +41,12 @@ pub(super) fn list(repo: &Repo, commit: ObjectId) -> Result<BTreeMap<String, Fil
         let data = repo.read(tree, Kind::Tree, MAX_META_BYTES)?;
         let mut folded = HashSet::new();
         for entry in TreeRefIter::from_bytes(&data, tree.kind()) {
-            let entry =
-                entry.map_err(|error| repo.refused(format!("tree {tree} is malformed: {error:#}")))?;
+            let entry = entry.map_err(|error| {
+                repo.refused(format!(
+                    "tree {tree} is malformed: {}",
+                    crate::error_chain(&error)
+                ))
+            })?;
             let shown = || clean(&format!("{prefix}{}", String::from_utf8_lossy(entry.filename)));
             let refused = |why: &str| {
                 repo.refused(format!(
@@ -110,7 +114,9 @@ pub(super) fn read_file(
         let data = repo.read(id, Kind::Tree, MAX_META_BYTES)?;
         let mut found = None;
         for entry in TreeRefIter::from_bytes(&data, id.kind()) {
-            let entry = entry.map_err(|error| repo.refused(format!("tree {id} is malformed: {error:#}")))?;
+            let entry = entry.map_err(|error| {
+                repo.refused(format!("tree {id} is malformed: {}", crate::error_chain(&error)))
+            })?;
             if entry.filename == part.as_bytes() {
                 found = Some((entry.mode.value(), entry.oid.to_owned()));
                 break;

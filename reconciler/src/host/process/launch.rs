@@ -31,6 +31,7 @@ use super::sandbox::{self, Bwrap, strings};
 use crate::host::clock::SystemClock;
 use crate::host::folders::{read_launch, remove_leftovers, write_atomic};
 use crate::host::layout::Layout;
+use crate::host::open_files;
 use crate::host::{Clock as _, HostError, Launch};
 
 /// How long the launcher waits for somebody who tests the lock, or for the remains of the run before.
@@ -186,6 +187,7 @@ pub fn run(args: &LaunchArgs) -> Result<Infallible, LaunchError> {
         Err(errno) => return Err(LaunchError::system("leave the session")(errno)),
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    open_files::lower().map_err(LaunchError::system("set the limit of open files"))?;
 
     let layout = Layout::new(args.state.clone(), args.run_dir.clone());
     let files = RunFiles::new(layout.launch(&args.agent));
@@ -494,3 +496,6 @@ fn open_without_links(path: &Utf8Path) -> Result<OwnedFd, LaunchError> {
     )
     .map_err(|errno| HostError::io("open", path.as_str())(errno.into()).into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -297,6 +297,37 @@ mod tests {
         assert_eq!(Account::parse(b"\0nonsense"), Account::default());
     }
 
+    /// A process id alone is nobody: the kernel gives it to others.
+    #[test]
+    fn a_process_that_began_at_another_time_or_boot_is_a_stranger() {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let start_time = Stat::read(pid).expect("read").expect("this process").start_time;
+        let boot = proc::boot_id().expect("read");
+        let run = |start_time, boot_id: &str| Run {
+            record: RunRecord {
+                run: "r".to_owned(),
+                pid,
+                start_time,
+                boot_id: boot_id.to_owned(),
+                toplevel: shared::canonical::digest(shared::canonical::Encoding::Toplevel, "x")
+                    .expect("a digest"),
+                since: Timestamp::UNIX_EPOCH,
+                sandboxed: false,
+            },
+            account: Account::default(),
+            written: None,
+        };
+        for (run, ours) in [
+            (run(start_time, &boot), true),
+            (run(start_time + 1, &boot), false),
+            (run(start_time - 1, &boot), false),
+            (run(start_time, "another boot"), false),
+        ] {
+            assert_eq!(run.is_alive(&boot).expect("read"), ours, "{run:?}");
+            assert_eq!(!run.open(&boot).expect("open").is_empty(), ours, "{run:?}");
+        }
+    }
+
     #[test]
     fn an_exit_status_names_its_cause() {
         assert_eq!(cause_of_code(0), ExitCause::Code(0));

@@ -283,6 +283,86 @@ async fn a_proposal_number_is_used_once() {
 }
 
 #[tokio::test]
+async fn a_look_from_before_a_decision_does_not_take_the_decision_back() {
+    let desk = Desk::with_alice().await;
+    let phase = |phase| Change::Phase {
+        uid: uid(1),
+        number: ProposalNumber(1),
+        phase,
+        mark: mark(),
+    };
+    desk.apply(vec![propose(1, proposal(1)), phase(ProposalPhase::Denied)])
+        .await;
+    // Planned while its gate was open, carried out after the operator had denied it.
+    for late in [
+        ProposalPhase::Proposed,
+        ProposalPhase::Building,
+        ProposalPhase::Failed,
+    ] {
+        desk.apply(vec![phase(late)]).await;
+        assert_eq!(
+            alice(&desk).await.proposals[0].phase,
+            ProposalPhase::Denied,
+            "{late:?}"
+        );
+    }
+    desk.apply(vec![propose(1, proposal(2))]).await;
+    let second = |phase| Change::Phase {
+        uid: uid(1),
+        number: ProposalNumber(2),
+        phase,
+        mark: mark(),
+    };
+    desk.apply(vec![
+        second(ProposalPhase::Deployed),
+        second(ProposalPhase::Failed),
+    ])
+    .await;
+    assert_eq!(
+        alice(&desk).await.proposals[1].phase,
+        ProposalPhase::Failed,
+        "what is deployed may still fail its probation"
+    );
+}
+
+#[tokio::test]
+async fn what_follows_from_a_phase_is_void_once_somebody_decided() {
+    let desk = Desk::with_alice().await;
+    desk.apply(vec![propose(1, proposal(1))]).await;
+    let number = ProposalNumber(1);
+    let phase = |phase| Change::Phase {
+        uid: uid(1),
+        number,
+        phase,
+        mark: mark(),
+    };
+    let planned_from = |phase| Change::InPhase {
+        uid: uid(1),
+        number,
+        phase,
+    };
+    let building = [
+        planned_from(ProposalPhase::Proposed),
+        phase(ProposalPhase::Building),
+    ];
+    desk.apply(building.into()).await;
+    desk.apply(vec![phase(ProposalPhase::Denied)]).await;
+    let late = [
+        notify("alice", "x"),
+        planned_from(ProposalPhase::Building),
+        phase(ProposalPhase::Proposed),
+    ];
+    let refused = desk.ledger.apply(late.into()).await;
+    assert!(
+        matches!(refused, Err(LedgerError::Overtaken { .. })),
+        "{refused:?}"
+    );
+    let agent = desk.ledger.agent(&name("alice")).await.unwrap().unwrap();
+    assert_eq!(agent.proposals[0].phase, ProposalPhase::Denied);
+    assert_eq!(agent.inbox, 0, "all of it is void");
+}
+
+#[tokio::test]
 async fn the_daemon_says_a_thing_once_and_never_fails_over_it() {
     let desk = Desk::with_alice().await;
     desk.apply(vec![register("bob", 2)]).await;

@@ -3,6 +3,7 @@ use shared::gate::GateState;
 
 use super::*;
 use crate::ledger::error::{DecideError, LedgerError};
+use crate::model::records::AgentLife;
 
 async fn decide(desk: &Desk, id: GateId, approve: bool, of: &str) -> Result<(), DecideError> {
     desk.ledger
@@ -142,6 +143,7 @@ async fn a_denial_ends_the_proposal_and_tells_the_agent() {
         })
         .await;
     decide(&desk, id, false, "deploy").await.expect("a decision");
+    assert_eq!(state(&desk, id).await, GateState::Denied);
 
     let alice = desk
         .ledger
@@ -171,6 +173,54 @@ async fn a_denial_ends_the_proposal_and_tells_the_agent() {
         .expect("a message");
     assert!(body.contains("because") && body.contains("do deploy"), "{body}");
     assert_eq!(kinds(&desk).await, ["gateOpened", "gateDenied"]);
+}
+
+#[tokio::test]
+async fn a_phase_that_was_planned_before_a_decision_does_not_undo_it() {
+    let desk = Desk::with_alice().await;
+    desk.apply(vec![propose(1, proposal(1))]).await;
+    let phase = |phase| Change::Phase {
+        uid: uid(1),
+        number: ProposalNumber(1),
+        phase,
+        mark: mark(),
+    };
+    desk.apply(vec![phase(ProposalPhase::Building)]).await;
+    let id = desk
+        .open_gate(NewGate {
+            proposal: Some(ProposalNumber(1)),
+            ..gate("deploy")
+        })
+        .await;
+    // What a pass that saw it being built is about to write.
+    let planned = vec![
+        Change::InPhase {
+            uid: uid(1),
+            number: ProposalNumber(1),
+            phase: ProposalPhase::Building,
+        },
+        Change::Life {
+            uid: uid(1),
+            life: AgentLife::Declared,
+        },
+        phase(ProposalPhase::Proposed),
+    ];
+    decide(&desk, id, false, "deploy").await.expect("a decision");
+    let look = async || {
+        desk.ledger
+            .agent(&name("alice"))
+            .await
+            .expect("a read")
+            .expect("alice")
+    };
+    let before = look().await;
+    let written = desk.ledger.apply(planned).await;
+    assert!(
+        matches!(written, Err(LedgerError::Overtaken { .. })),
+        "{written:?}"
+    );
+    assert_eq!(before.proposals[0].phase, ProposalPhase::Denied);
+    assert_eq!(look().await, before, "nothing of it happens");
 }
 
 #[tokio::test]

@@ -176,7 +176,9 @@ async fn a_damaged_ledger_says_what_to_do() {
     let error = open(&path).await.expect_err("it is damaged");
 
     assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
-    assert!(error.to_string().contains("put a copy in its place"), "{error}");
+    for advice in ["hive recover --state", "put a copy in its place"] {
+        assert!(error.to_string().contains(advice), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -419,6 +419,20 @@ fn only_a_change_of_the_spec_is_a_mere_reload() {
             Some(wanted),
             "{before} then {after}"
         );
+
+        // The same change, but brought by a commit.
+        let mut case = Case::at_rest_with(before);
+        case.propose(1);
+        let overlay = if before == "{}" {
+            wiki
+        } else {
+            r#"{ "mcpServers": { "wiki": null } }"#
+        };
+        case.build_proposal(overlay);
+        let plan = case.plan();
+        let deploys = [GateClass::DeployWithin, GateClass::DeployWidens];
+        let asked = class(step(&plan, "deploy")).unwrap();
+        assert!(deploys.contains(&asked), "{before} then {overlay}: {asked}");
     }
 }
 
@@ -489,7 +503,7 @@ fn suspended_plans_nothing_ends_no_gate_and_still_announces() {
     case.ledger.overrides.suspended = Some(over((), Some(at(NOW + 60))));
     let plan = case.plan();
     assert!(plan.steps.is_empty() && plan.partial);
-    assert_eq!(plan.announce, Some((config, false)));
+    assert_eq!(plan.announce, Some(announcement(config, false)));
     assert_eq!(plan.wake_at, Some(at(NOW + 60)));
     assert!(matches!(&plan.waiting[0].on, WaitingOn::Suspended { reason, .. } if reason == "for a reason"));
 

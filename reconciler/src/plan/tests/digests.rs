@@ -1,13 +1,21 @@
 //! What an approval is of: every field of an effect, and nothing else.
 
-use serde_json::{Value, json};
-use shared::gate::{Asker, GateClass, Verdict};
-use shared::spec::PolicySpec;
+use std::collections::BTreeSet;
+
+use shared::canonical::{Encoding, digest};
+use shared::config::{AgentConfig, Overlay};
+use shared::gate::{Asker, GateClass, GateView, Verdict};
+use shared::spec::{PolicySpec, SecretSpec};
 use shared::{AgentUid, Digest, HiveId};
 
 use super::world::*;
 use crate::gate::effect_digest;
+use crate::host::Launch;
+use crate::host::fake::oid;
+use crate::model::build::{BuildRequest, assemble, build_inputs};
 use crate::model::step::{Action, Authority, Step};
+use crate::model::testing::notices_every_field;
+use crate::plan::Plan;
 
 const RICH: &str = r#"{
     "role": "manager", "run": "paused", "prompt": "tend the wiki",
@@ -42,113 +50,21 @@ fn digest_of(step: &Step) -> Digest {
     effect_digest(facts().id, &facts().policy, step).unwrap()
 }
 
-/// Where the scalars are, and the ends of lists and maps, as JSON pointers.
-fn places(value: &Value, at: &str, found: &mut Vec<String>) {
-    found.push(at.to_owned());
-    match value {
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                places(item, &format!("{at}/{index}"), found);
-            }
-        }
-        Value::Object(map) => {
-            for (key, item) in map {
-                let key = key.replace('~', "~0").replace('/', "~1");
-                places(item, &format!("{at}/{key}"), found);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Other values that a field of any type may take.
-fn others(value: &Value) -> Vec<Value> {
-    let words = [
-        "none",
-        "reload",
-        "restart",
-        "claude",
-        "scripted",
-        "worker",
-        "manager",
-        "host",
-        "model",
-        "running",
-        "stopped",
-        "turnBoundary",
-        "immediate",
-        "prompt",
-        "driver",
-        "spec",
-        "agent",
-        "spawn",
-        "asked",
-    ];
-    match value {
-        Value::Bool(flag) => vec![json!(!flag)],
-        Value::Number(number) => vec![json!(number.as_u64().unwrap_or(0) + 1), json!(0.5)],
-        Value::String(text) => {
-            let mut chars: Vec<char> = text.chars().collect();
-            let mut changed = Vec::new();
-            for last in ['0', '1'] {
-                if let Some(end) = chars.last_mut() {
-                    *end = last;
-                }
-                changed.push(json!(chars.iter().collect::<String>()));
-            }
-            changed.extend(words.map(|word| json!(word)));
-            changed.push(json!({ "granted": {} }));
-            changed
-        }
-        Value::Null => vec![json!("x"), json!(1), json!(["queen"])],
-        Value::Array(items) => vec![json!(items.get(1..).unwrap_or_default())],
-        Value::Object(_) => Vec::new(),
-    }
-}
-
-/// Changes every field of the step in turn and expects another digest each time. Returns the fields it could change.
-fn notices_every_field(step: &Step) -> Vec<String> {
-    let before = digest_of(step);
-    let whole = serde_json::to_value(&step.action).unwrap();
-    let mut all = Vec::new();
-    places(&whole, "", &mut all);
-    let mut changed_fields = Vec::new();
-    for place in all {
-        let Some(value) = whole.pointer(&place) else {
-            panic!("{place}")
-        };
-        let scalar = !value.is_object() && !value.is_array();
-        let mut tried = 0;
-        for other in others(value) {
-            let mut changed = whole.clone();
-            *changed.pointer_mut(&place).unwrap() = other;
-            let Ok(action) = serde_json::from_value::<Action>(changed) else {
-                continue;
-            };
-            if action == step.action {
-                continue;
-            }
-            tried += 1;
-            let other = Step {
-                action,
-                ..step.clone()
-            };
-            assert_ne!(digest_of(&other), before, "{place} is not part of the digest");
-        }
-        assert!(
-            !scalar || tried > 0,
-            "no other value was found for {place}: {value}"
-        );
-        if tried > 0 {
-            changed_fields.push(place);
-        }
-    }
-    changed_fields
+/// The fields of the action that its effect digest notices: all that could be changed.
+fn noticed(step: &Step) -> Vec<String> {
+    let digest_with = |action: &Action| {
+        let action = action.clone();
+        digest_of(&Step {
+            action,
+            ..step.clone()
+        })
+    };
+    notices_every_field(&step.action, digest_with, PartialEq::eq)
 }
 
 #[test]
 fn the_digest_of_a_deployment_notices_every_field() {
-    let fields = notices_every_field(&deploy());
+    let fields = noticed(&deploy());
     for field in [
         "build",
         "system",
@@ -167,8 +83,91 @@ fn the_digest_of_a_deployment_notices_every_field() {
 
 #[test]
 fn the_digest_of_a_build_notices_every_field() {
-    let fields = notices_every_field(&build());
+    let fields = noticed(&build());
     assert!(fields.len() > 30, "the request lost its fields: {fields:?}");
+}
+
+/// But whether the agent should run, when it may be interrupted and what it may spend.
+#[test]
+fn the_key_of_a_build_notices_every_input() {
+    let request = Case::at_rest_with(RICH).candidate();
+    let inputs = |request: &BuildRequest| BuildRequest {
+        spec: build_inputs(&request.spec),
+        ..request.clone()
+    };
+    let key = |request: &BuildRequest| request.key().unwrap();
+    let fields = notices_every_field(&request, key, |one, other| inputs(one) == inputs(other));
+    assert!(fields.len() > 30, "the request lost its fields: {fields:?}");
+    for budget in ["usdPerDay", "tokensPerDay"] {
+        assert!(!fields.contains(&format!("/spec/budget/{budget}")));
+    }
+}
+
+#[test]
+fn a_system_is_told_apart_by_launch_config_and_host_side() {
+    let case = Case::at_rest_with(RICH);
+    let system = |change: fn(&mut BuildRequest)| {
+        let mut request = case.candidate();
+        change(&mut request);
+        let output = assemble(&request, &Overlay::default(), Digest::to_string);
+        output.unwrap().system
+    };
+    let changes: [fn(&mut BuildRequest); 7] = [
+        |_| {},
+        |request| request.harness = "/bin/another".into(),
+        |request| request.spec.limits.tasks = Some(1),
+        |request| request.spec.prompt = "another".to_owned(),
+        |request| request.commit = oid("another"),
+        |request| request.spec.egress = ["another.example".to_owned()].into(),
+        |request| {
+            let secret = SecretSpec {
+                file: "/run/key".to_owned(),
+                version: "2".to_owned(),
+            };
+            request.spec.secrets.insert("key".to_owned(), secret);
+        },
+    ];
+    let systems: BTreeSet<String> = changes.into_iter().map(system).collect();
+    assert_eq!(systems.len(), changes.len());
+}
+
+#[test]
+fn launch_config_and_plan_are_told_apart_by_every_field() {
+    let output = Case::at_rest_with(RICH).output();
+    let toplevel = |launch: &Launch| digest(Encoding::Toplevel, launch).unwrap();
+    assert_eq!(toplevel(&output.launch), output.toplevel);
+    notices_every_field(&output.launch, toplevel, PartialEq::eq);
+    let config = |config: &AgentConfig| digest(Encoding::Config, config).unwrap();
+    assert_eq!(config(&output.config), output.config_digest);
+    notices_every_field(&output.config, config, PartialEq::eq);
+    notices_every_field(
+        &deploy(),
+        |step| plan_of([step], "").digest().unwrap(),
+        PartialEq::eq,
+    );
+}
+
+fn plan_of<const N: usize>(steps: [&Step; N], summary: &str) -> Plan {
+    let mut plan = Plan::new(None);
+    for step in steps {
+        let view = GateView {
+            summary: summary.to_owned(),
+            ..GateView::default()
+        };
+        plan.push(&facts(), step.clone(), view).unwrap();
+    }
+    plan
+}
+
+#[test]
+fn the_order_of_steps_is_part_of_a_plan_and_their_texts_are_not() {
+    let (build, deploy) = (build(), deploy());
+    let before = plan_of([&build, &deploy], "").digest().unwrap();
+    assert_ne!(plan_of([&deploy, &build], "").digest().unwrap(), before);
+    assert_eq!(
+        plan_of([&build, &deploy], "other words").digest().unwrap(),
+        before
+    );
 }
 
 #[test]

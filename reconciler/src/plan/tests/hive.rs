@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use shared::canonical::{Encoding, digest};
 use shared::gate::{GateClass, Verdict};
+use shared::plan::WaitingOn;
 use shared::{AgentName, AgentUid};
 
 use super::world::*;
 use crate::gate::{Permission, permission};
+use crate::host::ArchiveState;
 use crate::model::records::{AgentLife, AgentOrigin, AgentRecord};
-use crate::plan::hive::{DeclaredNames, plan, removed};
+use crate::plan::hive::{DeclaredNames, Doomed, plan, removed};
 use crate::plan::{HiveFacts, Plan};
 
 fn records(count: usize) -> Vec<AgentRecord> {
@@ -35,6 +37,7 @@ fn without_first(facts: &HiveFacts, records: &[AgentRecord], gone: usize) -> Pla
         facts,
         records,
         &declaring(records[gone..].iter().map(|r| r.name.clone())),
+        &[],
     )
     .unwrap()
 }
@@ -117,4 +120,46 @@ fn a_thousand_agents_that_all_changed_take_one_step_each() {
         })
         .sum();
     assert_eq!(steps, 1_000);
+}
+
+/// The plan when the operator ordered one archived agent to be purged.
+fn with_order(facts: &HiveFacts, archive: Result<ArchiveState, String>) -> Plan {
+    let record = AgentRecord {
+        life: AgentLife::Archived { since: at(0) },
+        ..records(1).remove(0)
+    };
+    plan(facts, &[], &declaring([]), &[Doomed { record, archive }]).unwrap()
+}
+
+#[test]
+fn purging_needs_a_person_even_when_the_policy_says_auto() {
+    let mut facts = facts();
+    facts.policy.spec.insert(GateClass::Purge, Verdict::Auto);
+    for archive in [ArchiveState::Ours, ArchiveState::Absent] {
+        let plan = with_order(&facts, Ok(archive));
+        assert_eq!(
+            (kinds(&plan), class(&plan.steps[0])),
+            (vec!["purge"], Some(GateClass::Purge))
+        );
+        assert_eq!(permission(&facts.policy, &plan.steps[0], &[]), Permission::NoGate);
+    }
+}
+
+#[test]
+fn what_does_not_bear_our_mark_is_never_purged() {
+    let plan = with_order(&facts(), Ok(ArchiveState::Foreign));
+    assert_eq!(kinds(&plan), Vec::<&str>::new());
+    assert!(
+        matches!(plan.waiting[0].on, WaitingOn::Terminal { .. }),
+        "{:?}",
+        plan.waiting
+    );
+}
+
+#[test]
+fn an_archive_that_cannot_be_looked_at_is_not_purged_and_no_gate_about_it_ends() {
+    let plan = with_order(&facts(), Err("no permission".to_owned()));
+    assert_eq!(kinds(&plan), Vec::<&str>::new());
+    assert!(plan.partial);
+    assert!(matches!(plan.waiting[0].on, WaitingOn::StaleInventory { .. }));
 }

@@ -167,3 +167,56 @@ fn the_spec_asks_for_one_deployment_at_a_time() {
     plan.steps.push(again);
     assert_eq!(broken(&case, &plan), [Violation::TwoDeployments]);
 }
+
+#[test]
+fn nothing_but_its_own_steps_is_planned_for_a_draft_and_those_for_nobody_else() {
+    let mut draft = Case::spawned();
+    draft.ledger.record.life = AgentLife::Draft;
+    let outside = |kind| Violation::OutOfLife { kind };
+    assert!(broken(&draft, &with(&draft, [stop()])).contains(&outside("stop")));
+    assert!(broken(&draft, &with(&draft, [Action::DropDraft])).contains(&outside("dropDraft")));
+    assert!(broken(&draft, &with(&draft, [Action::DropStaged])).contains(&outside("dropStaged")));
+    let rest = Case::at_rest();
+    for action in [
+        Action::DropDraft,
+        Action::MakeDraft {
+            overlay: None,
+            at: at(0),
+        },
+    ] {
+        let kind = action.kind();
+        assert!(
+            broken(&rest, &with(&rest, [action])).contains(&outside(kind)),
+            "{kind}"
+        );
+    }
+    let mut given_up = Case::at_rest();
+    given_up.ledger.record.life = AgentLife::GivenUp { since: at(0) };
+    let found = broken(&given_up, &with(&given_up, [Action::DropDraft]));
+    assert!(
+        found.contains(&outside("dropDraft")),
+        "it has something deployed: {found:?}"
+    );
+}
+
+#[test]
+fn what_follows_from_a_gate_follows_from_the_one_that_allowed_the_deployment() {
+    let mut case = Case::at_rest();
+    case.spec.as_mut().unwrap().network = shared::spec::Network::None;
+    case.build_candidate();
+    let plan = case.plan();
+    let mut restart = plan.steps[0].clone();
+    let deployed = case.ledger.record.deployed.clone().unwrap();
+    restart.step.action = Action::Restart {
+        toplevel: deployed.output.toplevel.clone(),
+        run: "1".to_owned(),
+    };
+    restart.step.authority = Authority::Under(deployed.gate);
+    let mut plan = plan;
+    plan.steps = vec![restart];
+    assert_eq!(broken(&case, &plan), []);
+    let gate = shared::GateId(deployed.gate.0 + 1);
+    plan.steps[0].step.authority = Authority::Under(gate);
+    let kind = "restart";
+    assert_eq!(broken(&case, &plan), [Violation::Unfounded { kind, gate }]);
+}

@@ -224,7 +224,7 @@ fn offer(case: &mut Case, overlay: &str, built: bool) {
     }
 }
 
-fn cases() -> impl Strategy<Value = (Vec<&'static str>, Case)> {
+pub(super) fn cases() -> impl Strategy<Value = (Vec<&'static str>, Case)> {
     let start = prop_oneof![
         Just(Case::at_rest()),
         Just(Case::spawned()),
@@ -255,12 +255,18 @@ fn approve_all(case: &mut Case, plan: &Plan) {
 }
 
 /// Everything is known and as wanted, judged apart from the planner.
-fn is_converged(case: &Case) -> bool {
+pub(super) fn is_converged(case: &Case) -> bool {
     let record = &case.ledger.record;
     match record.life {
-        AgentLife::Archived { .. } => return true,
+        AgentLife::Archived { .. } | AgentLife::Purged { .. } => return true,
         AgentLife::Active => {}
-        AgentLife::Declared | AgentLife::Removed { .. } => return false,
+        AgentLife::Declared
+        | AgentLife::Draft
+        | AgentLife::GivenUp { .. }
+        | AgentLife::Removed { .. }
+        | AgentLife::Restoring { .. } => {
+            return false;
+        }
     }
     let (Some(spec), Ok(Some(repo)), Ok(folders)) =
         (&case.spec, &case.inventory.repo, &case.inventory.folders)
@@ -282,7 +288,8 @@ fn is_converged(case: &Case) -> bool {
         Ok(UnitState::Absent | UnitState::Exited { .. }) => None,
         Ok(UnitState::Foreign { .. }) | Err(_) => return false,
     };
-    let run_is_right = match overridden.unwrap_or(spec.run) {
+    let wanted_run = overridden.unwrap_or(spec.run);
+    let run_is_right = match wanted_run {
         RunState::Stopped => runs.is_none(),
         RunState::Running | RunState::Paused => runs == Some(true),
     };
@@ -296,7 +303,8 @@ fn is_converged(case: &Case) -> bool {
         && folders.toplevel.as_ref() == Some(&output.toplevel)
         && folders.config.as_ref() == Some(&output.config_digest)
         && (runs.is_none() || reported == Some(true))
-        && case.ledger.probation.is_none()
+        // The trial of an agent that is not meant to take turns goes on when it is.
+        && (case.ledger.probation.is_none() || wanted_run != RunState::Running)
         && case.ledger.proposals.iter().all(|p| p.phase.is_final())
 }
 

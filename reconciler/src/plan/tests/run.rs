@@ -6,7 +6,7 @@ use shared::spec::{Drain, RunState};
 
 use super::world::*;
 use crate::host::{ExitCause, UnitState};
-use crate::model::records::Failures;
+use crate::model::records::{Failures, Override, Recovered};
 use crate::model::step::{Action, Authority};
 
 fn crashed(case: &mut Case, secs: i64) {
@@ -52,11 +52,34 @@ fn an_agent_that_should_run_is_started_once_its_files_are_written() {
 }
 
 #[test]
+fn the_operators_model_is_announced_as_long_as_it_holds_and_is_no_drift() {
+    let mut case = Case::at_rest();
+    let until = case.now + jiff::SignedDuration::from_secs(60);
+    case.ledger.overrides.model = Some(Override {
+        value: "opus".to_owned(),
+        by: "unix:root".to_owned(),
+        reason: "a hard week".to_owned(),
+        since: case.now,
+        until: Some(until),
+    });
+    let plan = case.plan();
+    assert!(plan.steps.is_empty(), "{:?}", kinds(&plan));
+    assert_eq!(plan.announce.unwrap().model.as_deref(), Some("opus"));
+    assert_eq!(plan.wake_at, Some(until));
+    case.now = until;
+    let plan = case.plan();
+    assert_eq!((plan.announce.unwrap().model, plan.wake_at), (None, None));
+}
+
+#[test]
 fn a_paused_agent_runs_and_is_told_to_take_no_turns() {
     let mut case = Case::at_rest_with(r#"{ "run": "paused" }"#);
     let plan = case.plan();
     assert!(plan.steps.is_empty());
-    assert_eq!(plan.announce, Some((case.output().config_digest, true)));
+    assert_eq!(
+        plan.announce,
+        Some(announcement(case.output().config_digest, true))
+    );
     case.absent();
     assert_eq!(case.kinds(), ["start"]);
 }
@@ -266,4 +289,80 @@ fn a_config_that_is_not_written_is_not_announced() {
     let mut case = Case::at_rest();
     case.inventory.folders = Ok(Default::default());
     assert_eq!(case.plan().announce, None);
+}
+
+/// Its record was lost while it ran, and made anew from its repo: nothing is known to be deployed.
+fn recovered_while_running() -> Case {
+    let mut case = Case::at_rest();
+    let record = &mut case.ledger.record;
+    let main = record.main().cloned();
+    record.deployed = None;
+    record.last_good = None;
+    record.recovered = Some(Recovered {
+        at: at(NOW),
+        main,
+        adopts: true,
+    });
+    case
+}
+
+#[test]
+fn a_run_found_with_a_lost_record_goes_on_until_it_is_known_what_should_run() {
+    let mut case = recovered_while_running();
+    let plan = case.plan();
+    assert_eq!(
+        kinds(&plan),
+        ["deploy"],
+        "built again, and asked about; not stopped"
+    );
+    assert!(
+        plan.waiting.iter().any(|wait| wait.what == "adopting what runs"),
+        "{:?}",
+        plan.waiting
+    );
+    case.spec.as_mut().unwrap().run = RunState::Stopped;
+    assert_eq!(
+        case.kinds(),
+        ["deploy", "stop"],
+        "unless it should not run at all"
+    );
+}
+
+#[test]
+fn what_a_failed_first_deployment_leaves_running_is_stopped_however_its_record_came_to_be() {
+    let mut case = recovered_while_running();
+    case.ledger.record.recovered.as_mut().unwrap().adopts = false;
+    assert_eq!(case.kinds(), ["deploy", "stop"]);
+}
+
+#[test]
+fn main_stays_where_it_was_found_when_what_is_deployed_is_not_known() {
+    let mut case = recovered_while_running();
+    let found = crate::host::fake::oid("later");
+    case.ledger.record.recovered.as_mut().unwrap().main = Some(found.clone());
+    case.inventory.repo.as_mut().unwrap().as_mut().unwrap().main = Some(found.clone());
+    assert_eq!(case.ledger.record.main(), Some(&found));
+    assert_eq!(case.kinds(), ["build"], "main is not moved back to the seed");
+}
+
+#[test]
+fn an_agent_whose_deployed_system_failed_its_probation_does_not_run() {
+    let mut case = Case::at_rest();
+    let quarantine = crate::model::records::Quarantine {
+        reason: "it crashed".to_owned(),
+        since: at(0),
+    };
+    case.ledger.quarantine.insert(case.output().system, quarantine);
+    // Not even when the operator says so: the way out is a retry.
+    case.ledger.overrides.run = Some(over(RunState::Running, None));
+    let plan = case.plan();
+    assert_eq!(kinds(&plan), ["stop"]);
+    assert!(matches!(plan.steps[0].step.authority, Authority::Under(_)));
+    assert!(
+        plan.waiting
+            .iter()
+            .any(|waiting| matches!(waiting.on, WaitingOn::Terminal { .. }))
+    );
+    case.absent();
+    assert!(case.kinds().is_empty(), "nor is it started");
 }

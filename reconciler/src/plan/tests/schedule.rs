@@ -1,5 +1,6 @@
 //! What of a plan may happen now, and what the rest waits on.
 
+use shared::canonical::{Encoding, digest};
 use shared::gate::{GateClass, GateState, Verdict};
 use shared::plan::WaitingOn;
 
@@ -142,4 +143,36 @@ fn one_step_that_waits_holds_no_other_back() {
     let schedule = case.scheduled(&plan);
     assert_eq!(schedule.ready.len(), 1);
     assert_eq!(schedule.ready[0].planned.step.action.kind(), "start");
+}
+
+#[test]
+fn a_deployment_that_waits_for_its_next_try_is_not_overtaken() {
+    let (mut case, mut plan) = asking();
+    let mut second = plan.steps[0].clone();
+    second.id = digest(Encoding::Content, "another step").unwrap();
+    second.effect_digest = digest(Encoding::Content, "another effect").unwrap();
+    plan.steps.push(second);
+    let first = case.gate(&plan.steps[0], GateState::Consumed);
+    let gate = case.gate(&plan.steps[1], GateState::Approved);
+    assert_eq!(case.scheduled(&plan).ready.len(), 2);
+
+    tried(&mut case, &plan, false, "");
+    let schedule = case.scheduled(&plan);
+    assert_eq!(schedule.ready, [], "gate {gate} overtook gate {first}");
+    let waits = schedule.waiting.iter().map(|waiting| &waiting.on);
+    assert!(
+        matches!(
+            &waits.collect::<Vec<_>>()[..],
+            [WaitingOn::Backoff { .. }, WaitingOn::Dependency { .. }]
+        ),
+        "{:?}",
+        schedule.waiting
+    );
+
+    tried(&mut case, &plan, true, "it cannot be done");
+    assert_eq!(
+        case.scheduled(&plan).ready[0].gate,
+        Some(gate),
+        "what is stuck holds nobody up"
+    );
 }

@@ -64,6 +64,27 @@ fn one_that_is_out_of_time_goes_back_to_the_last_good_system() {
 }
 
 #[test]
+fn an_agent_from_which_something_was_taken_does_not_get_it_back_by_failing() {
+    let mut case = Case::at_rest_with(r#"{ "network": "host" }"#);
+    case.spec = Some(agent_spec(r#"{ "network": "none" }"#));
+    let narrower = case.build_candidate();
+    case.deployed(narrower);
+    case.running();
+    case.on_trial();
+    case.report().config = None;
+    case.now = at(NOW + 50);
+    let plan = case.plan();
+    assert!(
+        matches!(&step(&plan, "halt").step.action, Action::Halt { failed, .. } if *failed == case.output().system)
+    );
+    assert!(!kinds(&plan).contains(&"revert"));
+
+    // What a proposal narrowed, the operator never took away.
+    case.on_trial().proposal = Some(shared::ProposalNumber(1));
+    assert!(case.kinds().contains(&"revert"));
+}
+
+#[test]
 fn without_a_last_good_system_there_is_nothing_to_go_back_to() {
     let mut case = sick();
     case.ledger.record.last_good = None;

@@ -16,6 +16,7 @@ use crate::host::fake::oid;
 use crate::host::{FolderState, HarnessState, RepoState, TagState, UnitState};
 use crate::invariants;
 use crate::model::build::{BuildOutput, BuildRequest, GrantMode, assemble};
+use crate::model::draft::Standing;
 use crate::model::inventory::AgentInventory;
 use crate::model::records::{
     AgentLedger, AgentLife, AgentOrigin, AgentRecord, BuildState, Deployed, Failures, GateRecord, Mark,
@@ -42,6 +43,15 @@ pub(super) fn facts() -> HiveFacts {
     }
 }
 
+/// The announcement of a written config.
+pub(super) fn announcement(config: Digest, paused: bool) -> Announcement {
+    Announcement {
+        config: Some(config),
+        paused,
+        model: None,
+    }
+}
+
 pub(super) fn agent_spec(json: &str) -> AgentSpec {
     serde_json::from_str(json).unwrap()
 }
@@ -53,6 +63,7 @@ pub(super) struct Case {
     pub(super) spec: Option<AgentSpec>,
     pub(super) inventory: AgentInventory,
     pub(super) ledger: AgentLedger,
+    pub(super) standing: Standing,
     pub(super) now: Timestamp,
 }
 
@@ -69,6 +80,9 @@ impl Case {
             deployed: None,
             last_good: None,
             restart_before: None,
+            purge: None,
+            draft: None,
+            recovered: None,
         };
         let ledger = AgentLedger {
             record,
@@ -96,6 +110,7 @@ impl Case {
             spec: Some(AgentSpec::default()),
             inventory,
             ledger,
+            standing: Standing::Fine,
             now: at(NOW),
         }
     }
@@ -146,7 +161,7 @@ impl Case {
         }
     }
 
-    fn build(&mut self, request: &BuildRequest, overlay: &Overlay) -> BuildOutput {
+    pub(super) fn build(&mut self, request: &BuildRequest, overlay: &Overlay) -> BuildOutput {
         let output = assemble(request, overlay, |digest| format!("/systems/{digest}")).unwrap();
         let built = BuildState::Built(Box::new(output.clone()));
         self.ledger.builds.insert(request.key().unwrap(), built);
@@ -322,6 +337,7 @@ impl Case {
             spec: self.spec.as_ref(),
             inventory: &self.inventory,
             ledger: &self.ledger,
+            standing: &self.standing,
             now: self.now,
         }
     }

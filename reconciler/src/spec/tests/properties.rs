@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::{faults, parse_value};
+use crate::model::testing::notices_every_field;
 use crate::spec::{digest, parse, testing, validate};
 
 proptest! {
@@ -62,5 +63,54 @@ proptest! {
         {
             prop_assert_eq!(validate(&spec), []);
         }
+    }
+}
+
+proptest! {
+    // Each case changes every field of a whole spec.
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Down to each field that the document has, which no list names.
+    #[test]
+    fn the_digest_of_a_spec_notices_every_field(spec in testing::spec()) {
+        notices_every_field(&spec, digest, PartialEq::eq);
+    }
+
+    /// Whichever way round the document was written.
+    #[test]
+    fn the_digest_of_a_spec_ignores_the_order_of_its_keys(spec in testing::spec()) {
+        let document = serde_json::to_value(&spec).expect("a spec is JSON");
+        let mut text = String::new();
+        backwards(&document, &mut text);
+        let parsed = parse(text.as_bytes());
+        prop_assert_eq!(digest(&parsed.spec.expect("a spec")), digest(&spec));
+    }
+}
+
+/// Renders a document with the keys of each object in reverse.
+fn backwards(value: &serde_json::Value, out: &mut String) {
+    match value {
+        serde_json::Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by(|one, other| one.0.cmp(other.0));
+            let mut open = '{';
+            for (key, item) in entries.into_iter().rev() {
+                out.push(open);
+                out.push_str(&json!(key).to_string());
+                out.push(':');
+                backwards(item, out);
+                open = ',';
+            }
+            out.push_str(if map.is_empty() { "{}" } else { "}" });
+        }
+        serde_json::Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                out.push_str(if index > 0 { "," } else { "" });
+                backwards(item, out);
+            }
+            out.push(']');
+        }
+        scalar => out.push_str(&scalar.to_string()),
     }
 }

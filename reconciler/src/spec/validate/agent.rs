@@ -117,7 +117,7 @@ impl Secrets<'_> {
 fn driver(at: &At<'_>, driver: &DriverSpec, out: &mut Findings) {
     let DriverSpec { kind, model, script } = driver;
     if let Some(model) = model
-        && (model.is_empty() || model.len() > 200 || model.starts_with('-') || words::has_blank(model))
+        && !words::is_model(model)
     {
         out.judge(
             at.key("model").to_string(),

@@ -152,6 +152,11 @@ pub(super) fn has_blank(text: &str) -> bool {
     text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
+/// A model in a driver's own words: nothing that could be taken for an option or for two words.
+pub(crate) fn is_model(text: &str) -> bool {
+    (1..=200).contains(&text.len()) && !text.starts_with('-') && !has_blank(text)
+}
+
 /// A letter, then letters, digits, dashes and underscores: 1 to 64 in all.
 pub(super) fn is_identifier(text: &str) -> bool {
     text.len() <= 64

@@ -137,3 +137,41 @@ async fn an_import_that_is_given_up_leaves_no_quarantine_and_the_repo_usable() {
     }
     assert_eq!(world.propose().await, commit);
 }
+
+#[tokio::test]
+async fn old_content_comes_back_as_a_commit_on_top_of_the_new() {
+    let world = World::new().await;
+    world.write("agent.json", "{ }\n");
+    let newer = world.commit("next");
+    world.propose().await;
+    let at = "2026-11-21T12:00:00Z".parse().expect("a time");
+    let repeat = || {
+        world
+            .repos
+            .repeat(&world.agent, &newer, &world.seed, "Roll back", at)
+    };
+    let commit = repeat().await.expect("a commit");
+    assert_eq!(repeat().await.expect("the same again"), commit);
+    let descends = world.repos.is_ancestor(&world.agent, &newer, &commit).await;
+    assert!(descends.expect("both are there"));
+    let read = |commit| world.repos.read_file(&world.agent, commit, "agent.json", 100);
+    assert_eq!(
+        read(&commit).await.expect("readable"),
+        read(&world.seed).await.expect("readable")
+    );
+    world.git_with(&world.repo(), &["fsck", "--strict"], b"");
+}
+
+#[tokio::test]
+async fn what_is_not_in_the_repo_does_not_come_back() {
+    let world = World::new().await;
+    let missing = "0123456789abcdef0123456789abcdef01234567".parse().expect("an id");
+    let at = jiff::Timestamp::UNIX_EPOCH;
+    for (parent, content) in [(&missing, &world.seed), (&world.seed, &missing)] {
+        let refused = world
+            .repos
+            .repeat(&world.agent, parent, content, "Roll back", at)
+            .await;
+        assert!(refused.is_err(), "{refused:?}");
+    }
+}

@@ -429,7 +429,8 @@ impl Drop for World {
     }
 }
 
-fn is_ours(pid: i32, root: &Utf8Path) -> bool {
+/// Whether a process has to do with the hive in this folder.
+pub(crate) fn is_ours(pid: i32, root: &Utf8Path) -> bool {
     let text = |file: &str| {
         let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()

@@ -134,11 +134,13 @@ pub(crate) fn send(socket: &Utf8Path, request: &Request<'_>) -> std::io::Result<
     if !whole {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(Answer {
+    let answer = Answer {
         status,
         headers,
         body,
-    })
+    };
+    super::contract::check(socket, request, &answer);
+    Ok(answer)
 }
 
 /// A request without a body.

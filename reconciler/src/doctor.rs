@@ -1,0 +1,424 @@
+//! Is this machine, this state folder, this daemon as it should be? Facts in, findings out. Pure: the facts are gathered
+//! by [`crate::host::checkup`] and the command line, and nothing is changed by either.
+
+mod facts;
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize;
+use shared::AgentName;
+
+pub use facts::{Entries, Facts, Folder, LedgerFacts};
+
+use crate::host::layout::MAX_SOCKET_PATH;
+use crate::model::inventory::Known;
+
+/// Less free space than this is a warning; a tenth of it a failure.
+const LOW_SPACE: u64 = 1 << 30;
+/// The same for files.
+const LOW_FILES: u64 = 10_000;
+/// A ledger larger than this is unusual.
+const LARGE_LEDGER: u64 = 4 << 30;
+/// A daemon whose last pass is older than this, in seconds, does not look after anything.
+const STALE_PASS_SECS: i64 = 900;
+/// Rows may be this far ahead of the clock, in seconds.
+const AHEAD_SECS: i64 = 60;
+
+/// How bad something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// It works, and should not stay like this.
+    Warn,
+    /// It does not work.
+    Fail,
+}
+
+/// What one check says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// The check.
+    pub check: &'static str,
+    /// How bad it is.
+    pub verdict: Level,
+    /// What was found.
+    pub found: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub todo: Option<String>,
+}
+
+/// A check: what it is called, and how it judges.
+type Check = (&'static str, fn(&Facts) -> Judgement);
+
+/// All checks, in the order in which they are shown.
+const CHECKS: [Check; 18] = [
+    ("git", |facts| {
+        known(&facts.git, "install git, or put it on the PATH")
+    }),
+    ("harness", harness),
+    ("sandbox", sandbox),
+    ("pidfd", |facts| {
+        known_unit(
+            &facts.pidfd,
+            "the kernel has process handles",
+            "run Linux 5.4 or newer",
+        )
+    }),
+    ("inotify", |facts| {
+        let todo = "raise fs.inotify.max_user_watches and fs.inotify.max_user_instances with sysctl";
+        known_unit(&facts.inotify, "folders can be watched", todo)
+    }),
+    ("state folder", state),
+    ("file system", file_system),
+    ("space", space),
+    ("run folder", run),
+    ("socket path", socket_path),
+    ("lock", lock),
+    ("ledger", ledger),
+    ("clock", clock),
+    ("spec", spec),
+    ("repos", repos),
+    ("leftovers", leftovers),
+    ("processes", processes),
+    ("daemon", daemon),
+];
+
+/// Carries out every check.
+pub fn examine(facts: &Facts) -> Vec<Finding> {
+    let find = |(check, judge): &Check| {
+        let Judgement { verdict, found, todo } = judge(facts);
+        Finding {
+            check,
+            verdict,
+            found,
+            todo,
+        }
+    };
+    CHECKS.iter().map(find).collect()
+}
+
+struct Judgement {
+    verdict: Level,
+    found: String,
+    todo: Option<String>,
+}
+
+fn ok(found: impl Into<String>) -> Judgement {
+    Judgement {
+        verdict: Level::Ok,
+        found: found.into(),
+        todo: None,
+    }
+}
+
+fn warn(found: impl Into<String>, todo: impl Into<String>) -> Judgement {
+    Judgement {
+        verdict: Level::Warn,
+        found: found.into(),
+        todo: Some(todo.into()),
+    }
+}
+
+fn fail(found: impl Into<String>, todo: impl Into<String>) -> Judgement {
+    Judgement {
+        verdict: Level::Fail,
+        ..warn(found, todo)
+    }
+}
+
+fn known(fact: &Known<String>, todo: &str) -> Judgement {
+    match fact {
+        Ok(found) => ok(found),
+        Err(why) => fail(why, todo),
+    }
+}
+
+fn known_unit(fact: &Known<()>, found: &str, todo: &str) -> Judgement {
+    match fact {
+        Ok(()) => ok(found),
+        Err(why) => fail(why, todo),
+    }
+}
+
+fn harness(facts: &Facts) -> Judgement {
+    match &facts.harness {
+        Ok(version) if version.split_whitespace().any(|word| word == facts.version) => ok(version),
+        Ok(version) => warn(
+            format!("{version}, beside hive {}", facts.version),
+            "install both programs from one release",
+        ),
+        Err(why) => fail(why, "put hive-harness beside hive, or name it with --harness"),
+    }
+}
+
+fn sandbox(facts: &Facts) -> Judgement {
+    let todo =
+        "mend it, or only the scripted driver runs; runtime.unsafeNoSandbox is for throw-away machines";
+    known(&facts.sandbox, todo)
+}
+
+fn state(facts: &Facts) -> Judgement {
+    let todo = "name the state folder with --state, or start the daemon once";
+    let folder = match &facts.state {
+        Err(why) => return fail(why, todo),
+        Ok(folder) => folder,
+    };
+    let path = &folder.path;
+    match folder.owner {
+        None => fail(format!("there is no folder {path}"), todo),
+        Some(owner) if owner != facts.user && facts.user != 0 => warn(
+            format!("{path} belongs to user {owner}, and this is user {}", facts.user),
+            "run hive doctor as the daemon's user, to see all there is",
+        ),
+        Some(_) if folder.mode & 0o077 != 0 => fail(
+            format!("{path} is open to others (mode {:o})", folder.mode & 0o7777),
+            format!("chmod 700 {path}"),
+        ),
+        Some(_) => ok(format!("{path}, mode {:o}", folder.mode & 0o7777)),
+    }
+}
+
+fn file_system(facts: &Facts) -> Judgement {
+    let Ok(folder) = &facts.state else {
+        return ok("not looked at");
+    };
+    let kind = folder.file_system.as_str();
+    if folder.read_only {
+        return fail(
+            format!("{} cannot be written ({kind}, read-only)", folder.path),
+            "look at dmesg for why, and mount it for writing again",
+        );
+    }
+    match kind {
+        "tmpfs" | "ramfs" => warn(
+            format!("{kind}: it does not survive a reboot"),
+            "put the state folder on a disk",
+        ),
+        "nfs" | "cifs" | "smb2" | "9p" | "fuse" => warn(
+            format!("{kind}: a write-ahead log over it may not be safe"),
+            "put the state folder on a local disk",
+        ),
+        _ => ok(kind),
+    }
+}
+
+fn space(facts: &Facts) -> Judgement {
+    let Ok(folder) = &facts.state else {
+        return ok("not looked at");
+    };
+    let files = folder
+        .free_files
+        .map_or_else(String::new, |files| format!(", {files} more files"));
+    let found = format!("{} MiB free{files}", folder.free_bytes >> 20);
+    let todo = format!("free space on the file system of {}", folder.path);
+    let share = |low: u64| folder.free_bytes < low;
+    let files = |low: u64| folder.free_files.is_some_and(|files| files < low);
+    if share(LOW_SPACE / 10) || files(LOW_FILES / 10) {
+        fail(found, todo)
+    } else if share(LOW_SPACE) || files(LOW_FILES) {
+        warn(found, todo)
+    } else {
+        ok(found)
+    }
+}
+
+fn run(facts: &Facts) -> Judgement {
+    match &facts.run {
+        Err(why) => fail(why, "name the run folder with --run"),
+        Ok(folder) if folder.owner.is_none() => ok(format!("{} is made when the daemon starts", folder.path)),
+        Ok(folder) if folder.mode & 0o007 != 0 => fail(
+            format!(
+                "{} is open to everybody (mode {:o})",
+                folder.path,
+                folder.mode & 0o7777
+            ),
+            format!("chmod 750 {}", folder.path),
+        ),
+        Ok(folder) => ok(format!("{}, mode {:o}", folder.path, folder.mode & 0o7777)),
+    }
+}
+
+fn socket_path(facts: &Facts) -> Judgement {
+    let found = format!("the longest has {} bytes of {MAX_SOCKET_PATH}", facts.socket_path);
+    if facts.socket_path > MAX_SOCKET_PATH {
+        fail(found, "choose a shorter --run folder, or shorter names")
+    } else {
+        ok(found)
+    }
+}
+
+fn lock(facts: &Facts) -> Judgement {
+    match (&facts.holder, &facts.daemon) {
+        (Err(why), _) => warn(why, "run hive doctor as the daemon's user"),
+        (Ok(Some(holder)), Err(_)) => warn(
+            format!("{holder} has the state folder, and no daemon answers"),
+            "look at that process; a daemon that hangs is restarted with systemctl restart hyperhive",
+        ),
+        (Ok(Some(holder)), Ok(_)) => ok(format!("{holder} has the state folder")),
+        (Ok(None), Ok(_)) => warn(
+            "a daemon answers, and nobody has the lock of this state folder",
+            "name the state folder of that daemon with --state",
+        ),
+        (Ok(None), Err(_)) => ok("nobody has the state folder"),
+    }
+}
+
+fn ledger(facts: &Facts) -> Judgement {
+    let recover = "stop the daemon, then: hive recover --dry-run";
+    match &facts.ledger {
+        Err(why) => fail(
+            why,
+            "run hive doctor as the daemon's user, or with a newer hyperhive",
+        ),
+        Ok(LedgerFacts {
+            interrupted: true, ..
+        }) => fail("a recovery was interrupted", "hive recover"),
+        Ok(LedgerFacts {
+            damage: Some(what), ..
+        }) => fail(format!("it is damaged: {what}"), recover),
+        Ok(LedgerFacts { missing: true, .. }) => {
+            let left = facts
+                .entries
+                .as_ref()
+                .is_ok_and(|entries| !entries.agents.is_empty() || !entries.repos.is_empty());
+            if left {
+                fail("there is none, but agents are left", recover)
+            } else {
+                ok("there is none yet")
+            }
+        }
+        Ok(LedgerFacts { size, .. }) if *size > LARGE_LEDGER => warn(
+            format!("it has {} MiB", size >> 20),
+            "that is unusual: report it with `hive export`",
+        ),
+        Ok(LedgerFacts { size, .. }) => ok(format!("whole, {} KiB", size >> 10)),
+    }
+}
+
+fn clock(facts: &Facts) -> Judgement {
+    let newest = facts.ledger.as_ref().ok().and_then(|ledger| ledger.newest);
+    match newest {
+        Some(newest) if newest.duration_since(facts.now).as_secs() > AHEAD_SECS => warn(
+            format!("the newest event is from {newest}, and it is {} now", facts.now),
+            "set the clock; what waits for a time waits longer until then",
+        ),
+        _ => ok("no event is from the future"),
+    }
+}
+
+fn spec(facts: &Facts) -> Judgement {
+    match &facts.spec {
+        Err(why) => fail(why, "hive spec check FILE"),
+        Ok((agents, faults)) => match faults.first() {
+            None => ok(format!("{agents} agents declared, no faults")),
+            Some(first) => fail(
+                format!("{} faults, the first: {first}", faults.len()),
+                "hive spec check FILE",
+            ),
+        },
+    }
+}
+
+fn repos(facts: &Facts) -> Judgement {
+    let broken: Vec<String> = facts
+        .repos
+        .iter()
+        .filter_map(|(agent, known)| Some(format!("{agent}: {}", known.as_ref().err()?)))
+        .collect();
+    if broken.is_empty() {
+        return ok(format!("{} config repos are whole", facts.repos.len()));
+    }
+    fail(
+        broken.join("; "),
+        "put the repo back from a copy of the state folder, with the daemon stopped",
+    )
+}
+
+fn leftovers(facts: &Facts) -> Judgement {
+    let (Ok(entries), Ok(ledger)) = (&facts.entries, &facts.ledger) else {
+        return ok("not looked at");
+    };
+    if ledger.missing || ledger.damage.is_some() {
+        return ok("not looked at: the ledger cannot say who is known");
+    }
+    let live = |name: Option<AgentName>| name.is_some_and(|name| ledger.live.contains(&name));
+    let mut left = Vec::new();
+    for entry in &entries.agents {
+        if !live(entry.parse().ok()) {
+            left.push(format!("agents/{entry}"));
+        }
+    }
+    for entry in &entries.repos {
+        if !live(crate::host::remains::repo_name(entry)) {
+            left.push(format!("repos/{entry}"));
+        }
+    }
+    for entry in &entries.archive {
+        let uid = crate::host::remains::archive_name(entry).map(|(_, uid)| uid);
+        if !uid.is_some_and(|uid| ledger.known.contains(&uid)) {
+            left.push(format!("archive/{entry}"));
+        }
+    }
+    if facts.daemon.is_err() {
+        left.extend(entries.incoming.iter().map(|entry| format!("incoming/{entry}")));
+    }
+    if left.is_empty() {
+        return ok(format!("nothing is left over; {} built systems", entries.systems));
+    }
+    warn(
+        format!("no row of the ledger knows {}", left.join(", ")),
+        "look at them, and move them away when they are nobody's",
+    )
+}
+
+fn processes(facts: &Facts) -> Judgement {
+    let (Ok(entries), Ok(ledger)) = (&facts.entries, &facts.ledger) else {
+        return ok("not looked at");
+    };
+    let strays: Vec<String> = entries
+        .running
+        .iter()
+        .filter(|(name, _)| !ledger.live.contains(name))
+        .map(|(name, pid)| format!("{name} (process {pid})"))
+        .collect();
+    if strays.is_empty() {
+        return ok(format!("{} agents run", entries.running.len()));
+    }
+    fail(
+        format!("no row of the ledger knows {}, which run", strays.join(", ")),
+        "if the ledger is lost: hive recover; else end these processes",
+    )
+}
+
+fn daemon(facts: &Facts) -> Judgement {
+    let status = match &facts.daemon {
+        Err(why) => return warn(why, "start it: systemctl start hyperhive"),
+        Ok(status) => status,
+    };
+    if status.version != facts.version {
+        return warn(
+            format!("it is version {}, and this is {}", status.version, facts.version),
+            "restart the daemon after an upgrade",
+        );
+    }
+    let age = status
+        .last_pass_at
+        .map(|at| facts.now.duration_since(at).as_secs());
+    if age.is_some_and(|age| age > STALE_PASS_SECS) {
+        let found = format!("its last pass ended {} s ago", age.unwrap_or_default());
+        return fail(found, "look at journalctl -u hyperhive, and restart it");
+    }
+    let notices = status.notices.join("; ");
+    if notices.is_empty() {
+        ok(format!(
+            "it answers, {} agents, nothing to report",
+            status.agents.len()
+        ))
+    } else {
+        warn(notices, "hive explain hive")
+    }
+}

@@ -1,0 +1,211 @@
+//! What is checked right before an effect. Each test changes one thing between planning and execution.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use shared::HiveId;
+use shared::spec::ConfigField;
+
+use super::*;
+use crate::control::reconciler::Settings;
+use crate::control::{Key, Reconciler};
+use crate::host::Builder;
+use crate::host::fake::{World, oid};
+use crate::model::build::{BuildOutput, BuildRequest};
+
+/// A hive in which alice runs one system and the deployment of another is approved.
+struct Hive {
+    world: World,
+    host: Host,
+    alice: AgentLedger,
+    ready: Ready,
+}
+
+fn alice() -> AgentName {
+    "alice".parse().expect("a name")
+}
+
+impl Hive {
+    async fn new() -> Self {
+        let world = World::new();
+        let host = world.host();
+        let now = world.lock().now;
+        let ledger = Ledger::open_in_memory(now, HiveId(uuid::Uuid::from_u128(7)))
+            .await
+            .expect("a ledger");
+        let settings = Settings {
+            harness: "/fake/hive-harness".into(),
+            max_transitions: 4,
+        };
+        let (reconciler, _nudged) = Reconciler::new(host.clone(), ledger.clone(), settings);
+        for prompt in ["old", "new"] {
+            let spec = json!({
+                "version": 1, "hive": { "name": "h" },
+                "policy": { "spec": if prompt == "old" { json!({}) } else { json!({ "deployWidens": "ask" }) } },
+                "agents": { "alice": { "prompt": prompt } },
+            });
+            world.lock().spec = Ok(spec.to_string().into_bytes());
+            reconciler.reconcile(&Key::Hive).await.expect("a pass");
+            reconciler.reconcile(&Key::Agent(alice())).await.expect("a pass");
+        }
+        let alice = ledger.agent(&alice()).await.expect("a read").expect("alice");
+        let [gate] = &alice.gates[..] else {
+            panic!("one gate asks for the deployment: {:?}", alice.gates);
+        };
+        let ready = Ready {
+            planned: PlannedStep {
+                step: gate.step.clone(),
+                id: crate::gate::step_id(&gate.step).expect("an id"),
+                effect_digest: gate.gate.digest.clone(),
+                view: gate.gate.view.clone(),
+            },
+            gate: Some(gate.gate.id),
+        };
+        Self {
+            world,
+            host,
+            alice,
+            ready,
+        }
+    }
+
+    /// What the deployment comes to; `None`: it is done.
+    async fn refusal(&self) -> Option<String> {
+        let effect = deploy::carry_out(
+            &self.host,
+            &self.alice,
+            &self.ready,
+            &self.ready.planned.step.action,
+        )
+        .await;
+        match effect.expect("the host answers") {
+            Effect::Done(changes) => {
+                assert!(
+                    changes
+                        .iter()
+                        .any(|change| matches!(change, Change::Deployed { .. }))
+                );
+                None
+            }
+            Effect::Gone(why) => Some(why),
+        }
+    }
+}
+
+/// A part of the deployment that was approved, to be changed.
+macro_rules! approved {
+    ($hive:ident, $($field:ident),+) => {
+        let Action::Deploy { $($field,)+ .. } = &mut $hive.ready.planned.step.action else {
+            panic!("{:?}", $hive.ready);
+        };
+    };
+}
+
+#[tokio::test]
+async fn an_approved_deployment_of_what_was_built_is_done() {
+    let hive = Hive::new().await;
+    assert_eq!(hive.refusal().await, None);
+}
+
+#[tokio::test]
+async fn nothing_is_deployed_without_a_gate() {
+    let mut hive = Hive::new().await;
+    hive.ready.gate = None;
+    assert_eq!(hive.refusal().await.as_deref(), Some("no gate allows it"));
+}
+
+#[tokio::test]
+async fn nothing_is_deployed_over_another_system_than_the_approved_one() {
+    for meanwhile in [Some("/systems/other".to_owned()), None] {
+        let mut hive = Hive::new().await;
+        approved!(hive, from);
+        *from = meanwhile;
+        let why = hive.refusal().await;
+        assert_eq!(why.as_deref(), Some("another system was deployed meanwhile"));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_deployed_once_main_has_moved() {
+    let mut hive = Hive::new().await;
+    let deployed = hive.alice.record.deployed.as_mut().expect("old is deployed");
+    deployed.output.commit = oid("elsewhere");
+    assert_eq!(hive.refusal().await.as_deref(), Some("main moved meanwhile"));
+}
+
+#[tokio::test]
+async fn nothing_is_deployed_that_does_not_descend_from_main() {
+    let mut hive = Hive::new().await;
+    approved!(hive, commit);
+    *commit = oid("unrelated");
+    assert_eq!(hive.refusal().await.as_deref(), Some("main moved meanwhile"));
+}
+
+#[tokio::test]
+async fn nothing_is_deployed_but_the_approved_output() {
+    let other = "the approved system is not the one that was built";
+    let mut hive = Hive::new().await;
+    approved!(hive, system, from);
+    // One that is there, so that nothing else could be wrong with it.
+    *system = from.clone().expect("old is deployed");
+    assert_eq!(hive.refusal().await.as_deref(), Some(other));
+
+    let mut hive = Hive::new().await;
+    approved!(hive, build, grants);
+    grants.insert(ConfigField::Prompt, build.clone());
+    assert_eq!(hive.refusal().await.as_deref(), Some(other));
+
+    let mut hive = Hive::new().await;
+    approved!(hive, build);
+    let failed = BuildState::Failed {
+        error: "no such model".to_owned(),
+    };
+    hive.alice.builds.insert(build.clone(), failed);
+    assert_eq!(hive.refusal().await.as_deref(), Some(other));
+}
+
+/// A builder whose systems were all deleted.
+struct Emptied(Arc<dyn Builder>);
+
+#[async_trait]
+impl Builder for Emptied {
+    async fn build(&self, request: &BuildRequest) -> Result<BuildOutput, HostError> {
+        self.0.build(request).await
+    }
+
+    async fn present(&self, systems: &[String]) -> Result<BTreeMap<String, bool>, HostError> {
+        Ok(systems.iter().map(|system| (system.clone(), false)).collect())
+    }
+}
+
+#[tokio::test]
+async fn a_system_that_is_gone_is_not_deployed() {
+    let mut hive = Hive::new().await;
+    hive.host.builder = Arc::new(Emptied(Arc::clone(&hive.host.builder)));
+    let effect = deploy::carry_out(
+        &hive.host,
+        &hive.alice,
+        &hive.ready,
+        &hive.ready.planned.step.action,
+    )
+    .await;
+    let Err(error) = effect else {
+        panic!("it is deployed");
+    };
+    // It is built again, and the approval still holds.
+    assert!(!error.is_terminal(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_later_run_than_the_planned_one_is_not_stopped() {
+    let hive = Hive::new().await;
+    let UnitState::Running { run, .. } = hive.world.unit(&alice()) else {
+        panic!("alice runs");
+    };
+    stop(&hive.host, &alice(), "an earlier run")
+        .await
+        .expect("nothing to do");
+    assert!(matches!(hive.world.unit(&alice()), UnitState::Running { .. }));
+    stop(&hive.host, &alice(), &run).await.expect("it stops");
+    assert!(!matches!(hive.world.unit(&alice()), UnitState::Running { .. }));
+}

@@ -1,0 +1,232 @@
+//! What an honest harness does at its door.
+
+use reconciler::control::Key;
+use reconciler::host::{Announcement, HarnessLink as _};
+use reqwest::StatusCode;
+use serde_json::json;
+use shared::agent_api::{MAX_WAIT_SECS, MessageKind, Report};
+use shared::status::{McpHealth, McpServerState, TurnState};
+
+use super::world::{Hive, PROMPT, announcement, idle, name, turn};
+
+#[tokio::test]
+async fn a_daemon_that_has_just_started_keeps_to_the_deployed_recipients() {
+    let agents = json!({ "queen": { "role": "manager" }, "alice": { "recipients": ["bob"] }, "bob": {} });
+    let hive = Hive::new(agents).await;
+    let mut daemon = hive.daemon();
+    let question = daemon.message("operator", MessageKind::Question).await;
+    let door = daemon.door("alice");
+    let (message, answer) = (MessageKind::Message, MessageKind::Answer);
+    assert_eq!(door.send("operator", message, None).await, StatusCode::FORBIDDEN);
+    assert_eq!(door.send("bob", message, None).await, StatusCode::OK);
+    assert_eq!(
+        door.send("queen", message, None).await,
+        StatusCode::OK,
+        "a manager can always be written to"
+    );
+    assert_eq!(
+        door.send("operator", answer, Some(question)).await,
+        StatusCode::OK,
+        "whoever asks gets an answer"
+    );
+    let free = daemon.door("bob");
+    assert_eq!(free.send("operator", message, None).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_probed_is_pointed_out() {
+    let hive = Hive::new(json!({ "alice": {} })).await;
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    let unprobed = McpServerState {
+        health: McpHealth::Unprobed,
+        tools: Vec::new(),
+        error: None,
+    };
+    let report = Report {
+        mcp: [("wiki".parse().unwrap(), unprobed)].into(),
+        ..idle("one", 0)
+    };
+    door.poll(report, 0).await;
+    for key in [Key::Hive, Key::Agent(name("alice"))] {
+        daemon.reconciler.reconcile(&key).await.unwrap();
+    }
+    let notices = daemon.reconciler.views().agents[&name("alice")]
+        .status
+        .notices
+        .clone();
+    assert!(
+        notices.contains(&"MCP server wiki cannot be probed by this harness yet".to_owned()),
+        "{notices:?}"
+    );
+}
+
+#[tokio::test]
+async fn leases_of_a_run_that_died_with_the_daemon_are_given_back_once() {
+    let hive = Hive::new(json!({ "alice": {} })).await;
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    door.poll(idle("one", 0), 0).await;
+    let id = daemon.message("operator", MessageKind::Message).await;
+    assert_eq!(door.recv(turn(1)).await, [(id, false)]);
+    drop(daemon);
+
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    assert_eq!(door.poll(idle("two", 0), 0).await.inbox, 1);
+    let busy = Report {
+        lease: Some(turn(2)),
+        ..idle("two", 1)
+    };
+    assert_eq!(door.poll(busy.clone(), 0).await.inbox, 1);
+    assert_eq!(door.recv(turn(2)).await, [(id, true)]);
+    let thinking = Report {
+        seq: 2,
+        turn: TurnState::Thinking,
+        ..busy
+    };
+    assert_eq!(
+        door.poll(thinking, 0).await.inbox,
+        0,
+        "the run is known: it keeps its leases"
+    );
+    door.ack(turn(2), true).await;
+    assert_eq!(door.poll(idle("two", 3), 0).await.inbox, 0);
+    assert!(door.recv(turn(3)).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_turn_that_outlives_the_daemon_keeps_its_leases() {
+    let hive = Hive::new(json!({ "alice": {} })).await;
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    door.poll(idle("one", 0), 0).await;
+    let id = daemon.message("operator", MessageKind::Message).await;
+    let busy = Report {
+        lease: Some(turn(1)),
+        ..idle("one", 1)
+    };
+    door.poll(busy.clone(), 0).await;
+    assert_eq!(door.recv(turn(1)).await, [(id, false)]);
+    drop(daemon);
+
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    assert_eq!(door.poll(busy, 0).await.inbox, 0);
+    assert_eq!(
+        door.poll(idle("one", 0), 0).await.inbox,
+        0,
+        "what was overtaken gives nothing back"
+    );
+    door.ack(turn(1), true).await;
+    assert_eq!(door.poll(idle("one", 2), 0).await.inbox, 0);
+}
+
+#[tokio::test]
+async fn what_a_lost_answer_leased_is_delivered_by_the_next_turn() {
+    let hive = Hive::new(json!({ "alice": {} })).await;
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    let id = daemon.message("operator", MessageKind::Message).await;
+    // The answer is lost: the harness gives back what it may have leased, as often as it must.
+    door.recv(turn(1)).await;
+    door.ack(turn(1), false).await;
+    door.ack(turn(1), false).await;
+    assert_eq!(door.recv(turn(2)).await, [(id, true)]);
+    // So is the answer to its acknowledgement.
+    door.ack(turn(2), true).await;
+    door.ack(turn(2), true).await;
+    assert!(door.recv(turn(3)).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_poll_that_nothing_can_be_done_about_waits() {
+    let hive = Hive::new(json!({ "alice": {} })).await;
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    daemon.link.announce(&name("alice"), announcement(false));
+    daemon.message("operator", MessageKind::Message).await;
+    let cases = [
+        (
+            "in a turn",
+            Report {
+                turn: TurnState::Thinking,
+                ..idle("one", 0)
+            },
+        ),
+        (
+            "leasing",
+            Report {
+                lease: Some(turn(1)),
+                ..idle("one", 1)
+            },
+        ),
+        (
+            "without a config",
+            Report {
+                config: None,
+                config_error: Some("not JSON".into()),
+                ..idle("one", 2)
+            },
+        ),
+    ];
+    for (what, report) in cases {
+        door.poll(report.clone(), 0).await;
+        assert!(!door.is_answered(report).await, "{what}");
+    }
+    assert!(door.is_answered(idle("one", 3)).await, "there is a message");
+
+    daemon.link.announce(&name("alice"), announcement(true));
+    assert!(door.is_answered(idle("one", 3)).await, "it is to pause");
+    let paused = Report {
+        turn: TurnState::Paused,
+        ..idle("one", 4)
+    };
+    door.poll(paused.clone(), 0).await;
+    assert!(!door.is_answered(paused).await, "paused");
+}
+
+#[tokio::test]
+async fn a_waiting_poll_is_answered_by_a_message_and_by_an_announcement() {
+    let hive = Hive::new(json!({ "alice": {} })).await;
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    daemon.link.announce(&name("alice"), announcement(false));
+    door.poll(idle("one", 0), 0).await;
+    let wait = || {
+        let door = door.clone();
+        tokio::spawn(async move { door.poll(idle("one", 0), MAX_WAIT_SECS).await })
+    };
+    let answer = wait();
+    daemon.link.announce(&name("alice"), announcement(true));
+    let answer = tokio::time::timeout(PROMPT, answer).await.unwrap().unwrap();
+    assert!(answer.paused);
+
+    daemon.link.announce(&name("alice"), announcement(false));
+    let answer = wait();
+    daemon.message("operator", MessageKind::Message).await;
+    let answer = tokio::time::timeout(PROMPT, answer).await.unwrap().unwrap();
+    assert_eq!(answer.inbox, 1);
+}
+
+#[tokio::test]
+async fn a_waiting_poll_is_answered_by_another_model_and_then_waits_again() {
+    let hive = Hive::new(json!({ "alice": {} })).await;
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    daemon.link.announce(&name("alice"), announcement(false));
+    door.poll(idle("one", 0), 0).await;
+    let answer = tokio::spawn({
+        let door = door.clone();
+        async move { door.poll(idle("one", 0), MAX_WAIT_SECS).await }
+    });
+    let model = Some("opus".to_owned());
+    let announcement = Announcement {
+        model: model.clone(),
+        ..announcement(false)
+    };
+    daemon.link.announce(&name("alice"), announcement);
+    let answer = tokio::time::timeout(PROMPT, answer).await.unwrap().unwrap();
+    assert_eq!(answer.model, model);
+    assert!(!door.is_answered(idle("one", 0)).await, "it was told");
+}

@@ -1,0 +1,18 @@
+//! Numbers that look random and repeat.
+
+/// A small generator of numbers; a seed gives the same ones each time.
+pub(crate) struct Numbers(u64);
+
+impl Numbers {
+    pub(crate) fn from_seed(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
