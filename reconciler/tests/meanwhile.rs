@@ -18,6 +18,7 @@ use reconciler::host::fake::World;
 use reconciler::host::{Builder, Host, HostError, UnitState};
 use reconciler::ledger::Ledger;
 use reconciler::model::build::{BuildOutput, BuildRequest};
+use reconciler::model::records::AgentOrigin;
 use shared::gate::GateState;
 use shared::plan::WaitingOn;
 use shared::spec::RunState;
@@ -194,6 +195,41 @@ async fn an_override_that_runs_out_during_a_turn_waits_for_the_end_of_the_turn()
     hive.world.lock().busy.clear();
     hive.look().await;
     assert!(!matches!(hive.world.unit(&alice()), UnitState::Running { .. }));
+}
+
+#[tokio::test]
+async fn an_order_to_a_daemon_that_just_started_is_judged_by_the_spec_all_the_same() {
+    let declares_alice =
+        br#"{ "version": 1, "hive": { "name": "h" }, "agents": { "alice": {}, "bob": {} } }"#;
+    let because = || Because {
+        by: "unix:operator".into(),
+        reason: String::new(),
+        until: None,
+    };
+    let hive = hive().await;
+    hive.world.lock().spec = Ok(declares_alice.to_vec());
+    hive.look().await;
+    let again = || {
+        let settings = Settings {
+            harness: "/fake/hive-harness".into(),
+            max_transitions: 4,
+        };
+        Reconciler::new(hive.world.host(), hive.ledger.clone(), settings).0
+    };
+
+    let changed = again().set_run(&alice(), RunState::Running, because()).await;
+    assert!(!changed.unwrap(), "the spec says that already");
+    let overrides = hive.ledger.agent(&alice()).await.unwrap().unwrap().overrides;
+    assert!(overrides.run.is_none(), "{overrides:?}");
+
+    hive.world.lock().spec =
+        Ok(br#"{ "version": 1, "hive": { "name": "h" }, "agents": { "bob": {} } }"#.to_vec());
+    hive.look().await;
+    hive.world.lock().spec = Ok(declares_alice.to_vec());
+    let (said, _) = again().restore(&alice(), None, because()).await.unwrap();
+    assert_eq!(said, "alice is wanted again", "it is declared, not spawned");
+    let record = hive.ledger.agent(&alice()).await.unwrap().unwrap().record;
+    assert_eq!(record.origin, AgentOrigin::Spec);
 }
 
 #[tokio::test]

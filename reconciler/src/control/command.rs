@@ -146,9 +146,8 @@ impl Reconciler {
         because: Because,
     ) -> Result<bool, CommandError> {
         let ledger = self.command_on(name).await?;
-        let wanted = self
-            .accepted()
-            .and_then(|accepted| declared(&accepted, &ledger.record).map(|spec| spec.run));
+        let accepted = self.spec_in_force().await?;
+        let wanted = declared(&accepted, &ledger.record).map(|spec| spec.run);
         let now = self.host.clock.now();
         let before = ledger.overrides.run_at(now);
         // What the spec says anyway needs no override.

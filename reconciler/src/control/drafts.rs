@@ -86,7 +86,7 @@ impl Reconciler {
     /// When `who` may not, the name is taken, or a bound is reached.
     pub async fn make_draft(&self, who: Asking, name: &AgentName) -> Result<DraftInfo, CommandError> {
         let (uid, now) = (self.host.ids.agent_uid(), self.host.clock.now());
-        let (rules, agent) = (self.rules(name)?, name.clone());
+        let (rules, agent) = (self.rules(name).await?, name.clone());
         self.ledger
             .decide_on_register(move |register| {
                 let owner = who.owner(register)?;
@@ -121,7 +121,7 @@ impl Reconciler {
         let staged = staged.collect();
         draft::check_files(&staged)?;
         let (uid, now) = (self.host.ids.agent_uid(), self.host.clock.now());
-        let rules = self.rules(&name)?;
+        let rules = self.rules(&name).await?;
         let (agent, reason) = (name.clone(), bounded(&reason, MAX_REASON_BYTES));
         let _one = self.staging.lock().await;
         let may = {
@@ -278,7 +278,7 @@ impl Reconciler {
         reason: &str,
     ) -> Result<DraftInfo, CommandError> {
         let now = self.host.clock.now();
-        let (rules, agent, reason) = (self.rules(name)?, name.clone(), bounded(reason, MAX_REASON_BYTES));
+        let (rules, agent, reason) = (self.rules(name).await?, name.clone(), bounded(reason, MAX_REASON_BYTES));
         self.ledger
             .decide_on_register(move |register| {
                 let owner = who.owner(register)?;
@@ -415,9 +415,9 @@ impl Reconciler {
         Ok(self.host.staging.keep_drafts(drafts).await?)
     }
 
-    fn rules(&self, name: &AgentName) -> Result<Rules, CommandError> {
-        let accepted = self.accepted().filter(|accepted| accepted.in_force().is_some());
-        let accepted = accepted.ok_or(CommandError::NoSpec)?;
+    async fn rules(&self, name: &AgentName) -> Result<Rules, CommandError> {
+        let accepted = self.spec_in_force().await?;
+        accepted.in_force().ok_or(CommandError::NoSpec)?;
         Ok(draft_rules(&accepted, name))
     }
 

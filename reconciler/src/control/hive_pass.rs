@@ -14,7 +14,7 @@ use shared::spec::Spec;
 use super::reconciler::{Key, PassError, Reconciler, Requeue, lock};
 use crate::execute;
 use crate::gate::revalidate;
-use crate::ledger::Listing;
+use crate::ledger::{LedgerError, Listing};
 use crate::model::change::Change;
 use crate::model::draft::Owner;
 use crate::model::records::{AgentLife, AgentOrigin, AgentRecord};
@@ -97,7 +97,7 @@ impl Reconciler {
     }
 
     /// Reads the spec file and says what would be in force, and what was before. Writes nothing.
-    pub(super) async fn judged_spec(&self) -> Result<(Option<Arc<Accepted>>, Arc<Accepted>), PassError> {
+    pub(super) async fn judged_spec(&self) -> Result<(Option<Arc<Accepted>>, Arc<Accepted>), LedgerError> {
         let path = self.host.spec.path();
         let path = Utf8Path::new(&path);
         let previous = match self.accepted() {
@@ -110,6 +110,14 @@ impl Reconciler {
         };
         let accepted = Arc::new(spec::accept(previous.as_deref(), parsed, path));
         Ok((previous, accepted))
+    }
+
+    /// What is in force, for somebody who asks: also before the first pass of this run has looked.
+    pub(super) async fn spec_in_force(&self) -> Result<Arc<Accepted>, LedgerError> {
+        match self.accepted() {
+            Some(accepted) => Ok(accepted),
+            None => Ok(self.judged_spec().await?.1),
+        }
     }
 
     /// Reads the spec file and decides what is in force. Writes only when that changed.
@@ -128,7 +136,7 @@ impl Reconciler {
     }
 
     /// The last good spec of an earlier run.
-    async fn restored(&self, path: &Utf8Path) -> Result<Option<Accepted>, PassError> {
+    async fn restored(&self, path: &Utf8Path) -> Result<Option<Accepted>, LedgerError> {
         let Some(stored) = self.ledger.spec().await? else {
             return Ok(None);
         };

@@ -157,9 +157,7 @@ impl Reconciler {
             Change::PurgeOrder { uid, order: None },
             ordered(&record, "restoreOrdered", what, &because, now),
         ];
-        let declared = self
-            .accepted()
-            .is_some_and(|accepted| accepted.spec.agents.contains_key(name));
+        let declared = self.spec_in_force().await?.spec.agents.contains_key(name);
         if !declared {
             let origin = AgentOrigin::Spawn;
             changes.push(Change::Origin { uid, origin });

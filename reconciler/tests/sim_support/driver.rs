@@ -244,6 +244,7 @@ impl Player {
     async fn ask(&mut self, step: &Move) {
         let mut why = String::new();
         for _ in 0..MAX_TRIES {
+            self.count_uids().await;
             let (world, reconciler) = (self.world.clone(), Arc::clone(&self.reconciler));
             let mut asking = Box::pin(command::ask(&world, &reconciler, step));
             let answer = loop {
@@ -357,6 +358,13 @@ impl Player {
         self.most_passes = self.most_passes.max(self.passes - first);
     }
 
+    /// Whoever is tried again gets the uid of the first try: how often something was tried says nothing about its end.
+    async fn count_uids(&self) {
+        let agents = self.ledger.agents().await.unwrap().items.len();
+        let archived = self.ledger.archived().await.unwrap().items.len();
+        self.world.uids_in_use(agents + archived);
+    }
+
     async fn start_passes(&mut self) {
         let now = self.now();
         let most = if self.dice.is_some() { MAX_RUNNING } else { 1 };
@@ -365,9 +373,7 @@ impl Player {
             assert!(!popped.hot, "{:?} is looked at again and again", popped.key);
             let key = popped.key;
             if key == Key::Hive {
-                let agents = self.ledger.agents().await.unwrap().items.len();
-                let archived = self.ledger.archived().await.unwrap().items.len();
-                self.world.uids_in_use(agents + archived);
+                self.count_uids().await;
             }
             if let Some(at) = self.again.iter().position(|again| *again == key) {
                 self.again.swap_remove(at);
