@@ -34,7 +34,6 @@ impl Reconciler {
     pub(super) async fn agent_pass(&self, name: &AgentName) -> Result<Requeue, PassError> {
         // The right to one build, or to one start or stop.
         let mut held: Option<SemaphorePermit<'_>> = None;
-        let mut archived = false;
         let mut others = Vec::new();
         for _ in 0..MAX_ROUNDS {
             // Afresh each round: a build takes long enough for the operator to change spec and policy meanwhile.
@@ -48,8 +47,8 @@ impl Reconciler {
             };
             let Some(ledger) = self.ledger.agent(name).await? else {
                 self.views().agents.remove(name);
-                // What the archive keeps is the hive's to look after.
-                others.extend(archived.then_some(Key::Hive));
+                // What the archive keeps, and a name that is free again, are the hive's to look after.
+                others.push(Key::Hive);
                 return Ok(Requeue { at: None, others });
             };
             let inventory = observe::agent(&self.host, &ledger).await;
@@ -111,7 +110,6 @@ impl Reconciler {
             execute::step(&self.host, &self.ledger, &ledger, ready, moment).await?;
             drop(held.take());
             let action = &ready.planned.step.action;
-            archived |= matches!(action, Action::Archive | Action::DropDraft);
             if concerns_drafts(action) {
                 others.extend(self.drafts().await?);
             }
@@ -142,13 +140,12 @@ impl Reconciler {
             return Ok(false);
         }
         let planned = |id: &shared::Digest| plan.steps.iter().any(|step| step.id == *id);
+        let effects = || plan.steps.iter().map(|step| &step.effect_digest);
+        let wanted = |effect: &shared::Digest| effects().chain(&plan.later).any(|planned| planned == effect);
         let begun = ledger.gates.iter().find(|record| {
             record.gate.state == GateState::Consumed
                 && record.gate.completed_at.is_none()
-                && !plan
-                    .steps
-                    .iter()
-                    .any(|step| step.effect_digest == record.gate.digest)
+                && !wanted(&record.gate.digest)
         });
         let stale = ledger.attempts.keys().find(|id| !planned(id)).cloned();
         let (id, gate) = match (begun, stale) {

@@ -4,8 +4,6 @@
 //! of a staged file are written before the transaction that refers to them, and what nothing refers to is deleted after
 //! it; that is why staging is one at a time.
 
-use std::collections::BTreeSet;
-
 use serde_json::json;
 use shared::draft::{
     DraftInfo, DraftPhase, MAX_FILE_BYTES, MAX_REASON_BYTES, SpawnRequest, StagedFile, StatePath,
@@ -87,7 +85,8 @@ impl Reconciler {
     pub async fn make_draft(&self, who: Asking, name: &AgentName) -> Result<DraftInfo, CommandError> {
         let (uid, now) = (self.host.ids.agent_uid(), self.host.clock.now());
         let (rules, agent) = (self.rules(name).await?, name.clone());
-        self.ledger
+        let made = self
+            .ledger
             .decide_on_register(move |register| {
                 let owner = who.owner(register)?;
                 if draft::owned(&register.records, &agent, &owner).is_ok() {
@@ -96,8 +95,8 @@ impl Reconciler {
                 draft::may_be_made(&register.records, &agent, &owner, rules)?;
                 Ok::<_, CommandError>((drafted(&agent, uid, Draft::new(owner, now)), ()))
             })
-            .await?;
-        self.nudge(Key::Agent(name.clone()));
+            .await;
+        self.seen_to(name, made)?;
         self.shown(name).await
     }
 
@@ -152,10 +151,10 @@ impl Reconciler {
             })
             .await;
         if made.is_err() {
-            self.host.staging.keep(uid, BTreeSet::new()).await?;
+            // The draft may be there all the same, and needs its files then.
+            self.sweep(&name, uid).await?;
         }
-        made?;
-        self.nudge(Key::Agent(name.clone()));
+        self.seen_to(&name, made)?;
         self.shown(&name).await
     }
 
@@ -189,7 +188,6 @@ impl Reconciler {
             .await;
         self.sweep(name, uid).await?;
         changed?;
-        self.nudge(Key::Agent(name.clone()));
         self.shown(name).await
     }
 
@@ -208,7 +206,6 @@ impl Reconciler {
             .on_draft(who, name, true, move |draft| draft.without_file(&path))
             .await?;
         self.sweep(name, uid).await?;
-        self.nudge(Key::Agent(name.clone()));
         self.shown(name).await
     }
 
@@ -263,7 +260,6 @@ impl Reconciler {
     ) -> Result<DraftInfo, CommandError> {
         self.on_draft(who, name, true, move |draft| draft.with_commit(Some(commit)))
             .await?;
-        self.nudge(Key::Agent(name.clone()));
         self.shown(name).await
     }
 
@@ -278,8 +274,13 @@ impl Reconciler {
         reason: &str,
     ) -> Result<DraftInfo, CommandError> {
         let now = self.host.clock.now();
-        let (rules, agent, reason) = (self.rules(name).await?, name.clone(), bounded(reason, MAX_REASON_BYTES));
-        self.ledger
+        let (rules, agent, reason) = (
+            self.rules(name).await?,
+            name.clone(),
+            bounded(reason, MAX_REASON_BYTES),
+        );
+        let offered = self
+            .ledger
             .decide_on_register(move |register| {
                 let owner = who.owner(register)?;
                 let (record, draft) = draft::owned(&register.records, &agent, &owner)?;
@@ -316,8 +317,8 @@ impl Reconciler {
                 ];
                 Ok::<_, CommandError>((changes, ()))
             })
-            .await?;
-        self.nudge(Key::Agent(name.clone()));
+            .await;
+        self.seen_to(name, offered)?;
         self.shown(name).await
     }
 
@@ -327,7 +328,8 @@ impl Reconciler {
     /// When the draft is not `who`'s, or it is being spawned.
     pub async fn give_up(&self, who: Asking, name: &AgentName) -> Result<(), CommandError> {
         let (now, agent) = (self.host.clock.now(), name.clone());
-        self.ledger
+        let given_up = self
+            .ledger
             .decide_on_register(move |register| {
                 let owner = who.owner(register)?;
                 let (record, _) = draft::owned(&register.records, &agent, &owner)?;
@@ -343,9 +345,8 @@ impl Reconciler {
                 ];
                 Ok::<_, CommandError>((changes, ()))
             })
-            .await?;
-        self.nudge(Key::Agent(name.clone()));
-        Ok(())
+            .await;
+        self.seen_to(name, given_up)
     }
 
     /// The drafts that `who` may touch, by name.
@@ -373,7 +374,8 @@ impl Reconciler {
         change: impl FnOnce(&Draft) -> Result<Draft, Refusal> + Send + 'static,
     ) -> Result<AgentUid, CommandError> {
         let agent = name.clone();
-        self.ledger
+        let decided = self
+            .ledger
             .decide_on_register(move |register| {
                 let owner = who.owner(register)?;
                 let (record, draft) = draft::owned(&register.records, &agent, &owner)?;
@@ -388,7 +390,20 @@ impl Reconciler {
                 });
                 Ok::<_, CommandError>((changes.into_iter().collect(), uid))
             })
-            .await
+            .await;
+        if apply {
+            self.seen_to(name, decided)
+        } else {
+            decided
+        }
+    }
+
+    /// Has the agent looked at when something about it was written, or may have been although the answer is lost.
+    fn seen_to<T>(&self, name: &AgentName, written: Result<T, CommandError>) -> Result<T, CommandError> {
+        if matches!(written, Ok(_) | Err(CommandError::Ledger(_))) {
+            self.nudge(Key::Agent(name.clone()));
+        }
+        written
     }
 
     /// Deletes what is staged for an agent and nothing refers to.

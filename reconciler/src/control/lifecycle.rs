@@ -80,7 +80,7 @@ impl Reconciler {
             ));
         }
         let changed = !changes.is_empty();
-        self.record_order(changes, Key::Agent(name.clone())).await?;
+        self.record_order(changes, &[Key::Agent(name.clone())]).await?;
         let then = if record.purge.is_some() || purge {
             "; once you approved archiving it, a gate asks about deleting it for good"
         } else {
@@ -98,7 +98,7 @@ impl Reconciler {
                 order(record, because, now),
                 ordered(record, "purgeOrdered", "is not to be kept", because, now),
             ];
-            self.record_order(changes, Key::Hive).await?;
+            self.record_order(changes, &[Key::Hive]).await?;
         }
         Ok((
             format!("a gate asks before what is kept of {name} is deleted"),
@@ -162,9 +162,9 @@ impl Reconciler {
             let origin = AgentOrigin::Spawn;
             changes.push(Change::Origin { uid, origin });
         }
-        self.record_order(changes, Key::Agent(name.clone())).await?;
         // A gate about purging it ends.
-        self.nudge(Key::Hive);
+        self.record_order(changes, &[Key::Agent(name.clone()), Key::Hive])
+            .await?;
         let settings = if declared {
             ""
         } else {
@@ -232,9 +232,13 @@ impl Reconciler {
         }
     }
 
-    async fn record_order(&self, changes: Vec<Change>, key: Key) -> Result<(), LedgerError> {
-        self.ledger.apply(changes).await?;
-        self.nudge(key);
+    /// Writes, and has looked at whom it concerns even when that fails: it may all be there although the answer is lost.
+    async fn record_order(&self, changes: Vec<Change>, keys: &[Key]) -> Result<(), LedgerError> {
+        let written = self.ledger.apply(changes).await;
+        for key in keys {
+            self.nudge(key.clone());
+        }
+        written?;
         // A manager that goes takes its offers along.
         for draft in self.drafts().await? {
             self.nudge(draft);

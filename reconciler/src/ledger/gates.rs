@@ -157,9 +157,10 @@ pub(super) fn get(db: &Connection, id: GateId) -> Result<Option<GateRecord>, Led
 /// A gate and its step.
 pub(super) fn record(row: &Row<'_>) -> Result<GateRecord, Fault> {
     let (gate, step) = gate(row)?;
-    let mut json = serde_json::Deserializer::from_str(step);
-    let step = serde_path_to_error::deserialize(&mut json)?;
-    Ok(GateRecord { gate, step })
+    Ok(GateRecord {
+        gate,
+        step: sql::decode(step)?,
+    })
 }
 
 /// A gate and the text of its step, which lists need not decode.

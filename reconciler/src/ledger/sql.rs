@@ -44,6 +44,18 @@ pub(super) fn json<T: Serialize>(what: &'static str, value: &T) -> Result<String
     serde_json::to_string(value).map_err(|source| LedgerError::Unencodable { what, source })
 }
 
+/// A value from JSON. What does not fit is named by its path, which takes a second and slower look.
+pub(super) fn decode<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
+    match serde_json::from_str(text) {
+        Ok(value) => Ok(value),
+        Err(error) => {
+            serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(text))?;
+            // What comes after a whole value has no path.
+            Err(error.into())
+        }
+    }
+}
+
 /// `text`, or its beginning with an ellipsis when it is longer than `max` bytes.
 pub(crate) fn bounded(text: &str, max: usize) -> String {
     if text.len() <= max {
@@ -101,10 +113,7 @@ impl Columns for Row<'_> {
     }
 
     fn json<T: DeserializeOwned>(&self, column: &str) -> Result<T, Fault> {
-        let mut json = serde_json::Deserializer::from_str(self.get_ref(column)?.as_str()?);
-        let value = serde_path_to_error::deserialize(&mut json)?;
-        json.end()?;
-        Ok(value)
+        decode(self.get_ref(column)?.as_str()?)
     }
 
     fn time(&self, column: &str) -> Result<Timestamp, Fault> {

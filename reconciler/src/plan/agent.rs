@@ -11,7 +11,7 @@ use shared::{AgentName, AgentUid, CommitOid, Digest, ProposalNumber};
 use super::{HiveFacts, Plan, free};
 use crate::gate;
 use crate::host::UnitState;
-use crate::model::build::{BuildRequest, GrantMode, build_inputs};
+use crate::model::build::{BuildOutput, BuildRequest, GrantMode, build_inputs};
 use crate::model::draft::Standing;
 use crate::model::inventory::AgentInventory;
 use crate::model::records::{AgentLedger, AgentLife, BuildState, Proposal};
@@ -106,6 +106,20 @@ impl<'a> Planner<'a> {
         self.step(action, Authority::Class { class, asked_by }, view)
     }
 
+    /// What is wanted, and not before something else is done. Whoever agreed to it is not asked again because of that.
+    pub(super) fn later(
+        &mut self,
+        plan: impl FnOnce(&mut Self) -> Result<(), NotCanonical>,
+    ) -> Result<(), NotCanonical> {
+        let before = self.plan.steps.len();
+        plan(self)?;
+        let later = self.plan.steps.split_off(before);
+        self.plan
+            .later
+            .extend(later.into_iter().map(|planned| planned.effect_digest));
+        Ok(())
+    }
+
     pub(super) fn unknown(&mut self, what: &str, source: &str, error: &str) {
         let on = WaitingOn::StaleInventory {
             source: source.to_owned(),
@@ -157,12 +171,7 @@ impl<'a> Planner<'a> {
             Err(error) => self.unknown("stopping and archiving", "runtime", error),
             Ok(UnitState::Running { run, .. }) => {
                 let action = Action::Stop { run: run.clone() };
-                // To archive it stays wanted: who agreed to that is not asked again because it has to be stopped first.
-                self.gated(Action::Archive, GateClass::Archive, Asker::Spec)?;
-                let archive = self.plan.steps.pop();
-                self.plan
-                    .later
-                    .extend(archive.map(|planned| planned.effect_digest));
+                self.later(|planner| planner.gated(Action::Archive, GateClass::Archive, Asker::Spec))?;
                 self.gated(action, GateClass::Stop, Asker::Spec)?;
             }
             Ok(UnitState::Foreign { what }) => self.foreign(what),
@@ -237,13 +246,18 @@ impl<'a> Planner<'a> {
     /// What a request led to, as far as it is known and still there.
     pub(super) fn built(&self, key: &Digest) -> Option<&'a BuildState> {
         let state = self.inputs.ledger.builds.get(key)?;
-        if let (BuildState::Built(output), Ok(present)) = (state, &self.inputs.inventory.systems) {
-            // A system that vanished is built again; one that could not be looked for is taken to be there.
-            if present.get(&output.system) == Some(&false) {
-                return None;
-            }
-        }
-        Some(state)
+        self.vanished(key).is_none().then_some(state)
+    }
+
+    /// What was built and is not there any more. It is built again; one that could not be looked for is taken to be there.
+    pub(super) fn vanished(&self, key: &Digest) -> Option<&'a BuildOutput> {
+        let (BuildState::Built(output), Ok(present)) = (
+            self.inputs.ledger.builds.get(key)?,
+            &self.inputs.inventory.systems,
+        ) else {
+            return None;
+        };
+        (present.get(&output.system) == Some(&false)).then_some(&**output)
     }
 
     /// The system that the spec and the deployed commit ask for. Returns whether it is the deployed one.
@@ -259,13 +273,17 @@ impl<'a> Planner<'a> {
         let key = request.key()?;
         let output = match self.built(&key) {
             None => {
+                let vanished = self.vanished(&key);
+                if let Some(output) = vanished {
+                    self.later(|planner| planner.deploy(key.clone(), output, None, Asker::Spec))?;
+                }
                 let action = Action::Build {
                     key,
                     request: Box::new(request),
                     proposal: None,
                 };
                 self.gated(action, GateClass::Build, Asker::Spec)?;
-                return Ok(false);
+                return Ok(vanished.is_some_and(|v| deployed.is_some_and(|d| d.output.system == v.system)));
             }
             Some(BuildState::Failed { error }) => {
                 let hint = Some(format!("hive explain {}", self.name()));
@@ -341,7 +359,10 @@ impl<'a> Planner<'a> {
         let key = request.key()?;
         let output = match self.built(&key) {
             None => {
-                if proposal.phase != ProposalPhase::Building {
+                if let Some(output) = self.vanished(&key) {
+                    let asked_by = proposal.asked_by;
+                    self.later(|planner| planner.deploy(key.clone(), output, Some(proposal), asked_by))?;
+                } else if proposal.phase != ProposalPhase::Building {
                     self.phase(number, ProposalPhase::Building, "")?;
                 }
                 let action = Action::Build {

@@ -96,6 +96,10 @@ impl<'a> Planner<'a> {
         let key = request.key()?;
         let output = match self.built(&key) {
             None => {
+                if let Some(output) = self.vanished(&key) {
+                    let class = self.spawn_class(output, asked_by).0;
+                    self.later(|planner| planner.spawn(class, key.clone(), output, seed, draft, offer))?;
+                }
                 let action = Action::Build {
                     key,
                     request: Box::new(request),

@@ -259,7 +259,11 @@ impl Player {
             match answer {
                 None => self.restart().await,
                 Some(Ok(())) => return,
-                Some(Err(error)) => why = error.to_string(),
+                Some(Err(error)) => {
+                    why = error.to_string();
+                    // Whoever was refused because something cannot be looked at asks again once it can.
+                    self.world.lock().blind.clear();
+                }
             }
         }
         panic!("{step:?} was never answered: {why}");

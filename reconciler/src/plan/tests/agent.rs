@@ -181,6 +181,33 @@ fn a_deployed_system_that_vanished_is_not_written_before_it_is_built_again() {
 }
 
 #[test]
+fn a_system_that_vanished_keeps_the_approval_to_deploy_it_until_it_is_built_again() {
+    let mut case = Case::at_rest();
+    case.propose(1).phase = ProposalPhase::Approved;
+    let output = case.build_proposal(r#"{ "prompt": "tend the shed" }"#);
+    let deploy = step(&case.plan(), "deploy").clone();
+    let approved = case.gate(&deploy, GateState::Approved);
+    case.inventory.systems = Ok([(output.system, false)].into());
+
+    let plan = case.plan();
+    let steps: Vec<_> = kinds(&plan)
+        .into_iter()
+        .filter(|kind| *kind != "projectRef")
+        .collect();
+    assert_eq!(steps, ["build"]);
+    let ended = revalidate(&case.facts.policy, &plan, &case.ledger.gates);
+    let ends = |action: &GateAction| matches!(action, GateAction::End { gate, .. } if *gate == approved);
+    assert!(!ended.iter().any(ends), "{ended:?}");
+
+    case.inventory.systems = Ok(Default::default());
+    let again = step(&case.plan(), "deploy").clone();
+    assert_eq!(
+        permission(&case.facts.policy, &again, &case.ledger.gates),
+        Permission::Granted(Some(approved))
+    );
+}
+
+#[test]
 fn a_build_that_failed_is_named_and_not_tried_again() {
     let mut case = Case::at_rest();
     case.spec.as_mut().unwrap().prompt = "new".to_owned();

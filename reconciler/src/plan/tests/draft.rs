@@ -206,6 +206,20 @@ fn an_offer_that_can_come_to_nothing_ends_with_the_reason() {
 }
 
 #[test]
+fn an_offered_system_that_vanished_is_built_again_and_its_gate_stays() {
+    let mut case = offered(WIDER);
+    let asked = spawn(&case.plan()).clone();
+    case.gate(&asked, GateState::Approved);
+    let Action::SpawnDraft { system, .. } = &asked.step.action else {
+        panic!("{asked:?}");
+    };
+    case.inventory.systems = Ok([(system.clone(), false)].into());
+    let plan = case.plan();
+    assert_eq!(kinds(&plan), ["build"]);
+    assert_eq!(plan.later, [asked.effect_digest]);
+}
+
+#[test]
 fn a_draft_that_the_spec_names_waits_and_its_gate_ends() {
     let mut case = offered(WIDER);
     let plan = case.plan();
