@@ -20,6 +20,7 @@ mod sim_support {
     pub(crate) mod oracle;
     pub(crate) mod scenarios;
     pub(crate) mod script;
+    pub(crate) mod survey;
     pub(crate) mod walk;
 }
 
@@ -51,7 +52,7 @@ fn every_scenario_ends_as_it_should_and_then_is_quiet() {
         oracle::check_alone(&calm.end);
         (calm.scenario.expect)(&calm.end);
     }
-    report("scenarios", calm().len(), 31);
+    report("scenarios", calm().len(), 67);
 }
 
 fn fault_everywhere(fault: Fault) -> usize {
@@ -72,29 +73,29 @@ fn a_crash_at_any_effect_or_transaction_changes_neither_the_end_nor_what_was_don
         }
     };
     let after_last = |last| Move::Fault(last, Fault::CrashAfter);
-    report("crashes", everywhere_and_last(crash, Some(after_last)), 1150);
+    report("crashes", everywhere_and_last(crash, Some(after_last)), 2300);
 }
 
 #[test]
 fn an_effect_or_transaction_that_fails_changes_neither_the_end_nor_what_was_done() {
-    report("error before", fault_everywhere(Fault::ErrorBefore), 950);
+    report("error before", fault_everywhere(Fault::ErrorBefore), 1850);
 }
 
 #[test]
 fn an_effect_or_transaction_whose_answer_is_lost_changes_neither_the_end_nor_what_was_done() {
-    report("error after", fault_everywhere(Fault::ErrorAfter), 950);
+    report("error after", fault_everywhere(Fault::ErrorAfter), 1850);
 }
 
 #[test]
 fn a_source_that_cannot_be_observed_delays_and_never_destroys() {
     let of_one_pass = |away| Source::ALL.map(|source| Move::BlindPass(away, source)).to_vec();
-    report("blind in one pass", everywhere(of_one_pass), 440);
+    report("blind in one pass", everywhere(of_one_pass), 780);
     let of_one_move = |away| match away {
         // A harness that does not report for so long has failed its probation.
         0 => Source::ALL[..5].iter().copied().map(Move::Blind).collect(),
         _ => Vec::new(),
     };
-    report("blind for one move", everywhere(of_one_move), 300);
+    report("blind for one move", everywhere(of_one_move), 660);
 }
 
 #[test]
@@ -104,7 +105,7 @@ fn a_source_that_shows_what_was_before_the_latest_effect_destroys_nothing() {
             .map(|source| Move::LagPass(away, source, Lag::Effect))
             .to_vec()
     };
-    report("one effect late", everywhere(lags), 180);
+    report("one effect late", everywhere(lags), 360);
 }
 
 #[test]
@@ -114,13 +115,13 @@ fn a_source_that_shows_what_was_before_the_latest_move_destroys_nothing() {
             .map(|source| Move::LagPass(away, source, Lag::Remembered))
             .to_vec()
     };
-    report("one move late", everywhere(lags), 25);
+    report("one move late", everywhere(lags), 32);
 }
 
 #[test]
 fn an_event_that_is_lost_or_comes_twice_changes_neither_the_end_nor_what_was_done() {
-    report("lost events", everywhere(|away| vec![Move::Drop(away)]), 58);
-    report("doubled events", everywhere(|away| vec![Move::Double(away)]), 58);
+    report("lost events", everywhere(|away| vec![Move::Drop(away)]), 120);
+    report("doubled events", everywhere(|away| vec![Move::Double(away)]), 120);
 }
 
 #[test]
@@ -132,7 +133,7 @@ fn a_daemon_that_restarts_between_any_two_moves_ends_the_same() {
             Vec::new()
         }
     };
-    report("restarts", everywhere(once), 60);
+    report("restarts", everywhere(once), 130);
 }
 
 /// After one boundary is before the next, so that one side of each is enough.
@@ -145,12 +146,12 @@ fn decisions(approve: bool) -> impl Fn(usize) -> Vec<Move> {
 
 #[test]
 fn an_approval_at_any_boundary_counts_or_is_withdrawn_and_nothing_happens_without_one() {
-    report("approvals", decide_everywhere(decisions(true), true), 80);
+    report("approvals", decide_everywhere(decisions(true), true), 160);
 }
 
 #[test]
 fn a_denial_at_any_boundary_counts_or_is_withdrawn() {
-    report("denials", decide_everywhere(decisions(false), false), 70);
+    report("denials", decide_everywhere(decisions(false), false), 140);
 }
 
 /// A text from the environment, as `cargo xtask sim` sets it.

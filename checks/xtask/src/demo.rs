@@ -64,15 +64,10 @@ pub(crate) fn check() -> Result<()> {
 /// Builds both programs; the path of `hive`. It finds the harness beside itself.
 fn build() -> Result<Utf8PathBuf> {
     let mut cargo = toolchain::cargo()?;
-    cargo.args([
-        "build",
-        "--quiet",
-        "--locked",
-        "-p",
-        "reconciler",
-        "-p",
-        "harness",
-    ]);
+    // The same as for the tests, so that nothing is compiled twice.
+    cargo
+        .args(["build", "--quiet", "--workspace", "--locked"])
+        .args(toolchain::OPTIMISED);
     let line = toolchain::command_line(&cargo);
     let status = cargo.status().with_context(|| format!("starting `{line}`"))?;
     if !status.success() {

@@ -25,16 +25,10 @@ pub(crate) struct SimArguments {
 /// Runs the simulation; its output is shown as it comes.
 pub(crate) fn run(arguments: &SimArguments) -> Result<ExitCode> {
     let mut command = toolchain::cargo()?;
-    command.args([
-        "test",
-        "--locked",
-        "-p",
-        "reconciler",
-        "--test",
-        "sim",
-        "--",
-        "--nocapture",
-    ]);
+    command
+        .args(["test", "--workspace", "--locked", "--test", "sim"])
+        .args(toolchain::OPTIMISED)
+        .args(["--", "--nocapture"]);
     if let Some(file) = &arguments.script {
         let script =
             std::fs::read_to_string(file).with_context(|| format!("cannot read the script {file}"))?;

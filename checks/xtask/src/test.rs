@@ -101,7 +101,9 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<ExitCode> {
 /// Runs the tests with an empty home and no git identity.
 fn run_tests(home: &Utf8Path, filters: &[String]) -> Result<()> {
     let mut command = toolchain::cargo()?;
-    command.args(["test", "--workspace", "--locked"]);
+    command
+        .args(["test", "--workspace", "--locked"])
+        .args(toolchain::OPTIMISED);
     if !filters.is_empty() {
         command.arg("--").args(filters);
     }

@@ -54,6 +54,15 @@ pub(crate) fn cargo() -> Result<Command> {
     Ok(command)
 }
 
+/// How the crates under test are built: the simulation plays thousands of stories, which takes twice as long without.
+/// A plain `cargo test` does without, because it is compiled much faster.
+pub(crate) const OPTIMISED: [&str; 4] = [
+    "--config",
+    "profile.dev.package.reconciler.opt-level=1",
+    "--config",
+    "profile.dev.package.shared.opt-level=1",
+];
+
 /// What `cargo metadata` says, with these further arguments.
 pub(crate) fn metadata<'a, T: DeserializeOwned>(arguments: impl IntoIterator<Item = &'a str>) -> Result<T> {
     let mut command = cargo()?;

@@ -21,7 +21,7 @@ use shared::config::ConfigFile;
 use shared::draft::StatePath;
 use shared::{AgentName, AgentUid, CommitOid, Digest};
 
-pub use boundary::{Auditor, Lag, Source, Stop};
+pub use boundary::{Auditor, Lag, Probe, Source, Stop, Trouble};
 
 use super::{Announcement, ExitCause, FolderState, Host, HostError, OwnProcess, RepoState, UnitState, Usage};
 use crate::model::build::BuildOutput;
@@ -91,8 +91,8 @@ pub struct State {
     pub fault: Option<(usize, Fault)>,
     /// Where to stop until whoever carries out the pass polls it again.
     pub stop: Stop,
-    /// Whether something stopped there.
-    pub stopped: bool,
+    /// The boundary at which something stopped, and whether after it.
+    pub stopped: Option<(usize, bool)>,
     /// How many boundaries were reached.
     pub boundaries: usize,
     /// How many effects were begun.
@@ -105,6 +105,8 @@ pub struct State {
     pub lag: Option<(Source, Lag)>,
     /// Whether an answer was refused, or not true any more.
     pub misled: bool,
+    /// Finds out what would be noticed, while it is there.
+    pub probe: Option<Probe>,
     /// The world before the latest effect.
     pub before_effect: Option<Arc<Self>>,
     /// The world as it was remembered.
@@ -166,13 +168,14 @@ impl World {
             effects: Vec::new(),
             fault: None,
             stop: Stop::Nowhere,
-            stopped: false,
+            stopped: None,
             boundaries: 0,
             begun: 0,
             crashed: false,
             blind: Vec::new(),
             lag: None,
             misled: false,
+            probe: None,
             before_effect: None,
             remembered: None,
             auditor: None,

@@ -8,6 +8,7 @@ use super::moves::{Oracle, Script};
 use super::oracle;
 use super::scenarios::all;
 use super::script::{Ordering, why};
+use super::survey::Places;
 
 /// A scenario as it goes when nothing goes wrong.
 pub(crate) struct Calm {
@@ -75,11 +76,7 @@ async fn go_on(saved: &Saved, disturbance: &Move, moves: &[Move], calm: &str) ->
     if player.is_armed() {
         return Came::Never;
     }
-    let silent = matches!(
-        disturbance,
-        Move::BlindPass(..) | Move::LagPass(..) | Move::Decide(_)
-    );
-    if silent && !player.mattered() {
+    if disturbance.is_silent() && !player.mattered() {
         return Came::ToNothing;
     }
     if player.standing().await == calm && player.is_spotless() && player.noise().await.is_empty() {
@@ -144,9 +141,17 @@ fn during_one_move(
     disturbances: &impl Fn(usize) -> Vec<Move>,
 ) -> (Option<usize>, usize) {
     let (mut last, mut points) = (None, 0);
+    let places = Places::of(&calm.saved[during], &calm.scenario.moves[during]);
     for place in 0.. {
         let mut is_place = false;
         for disturbance in disturbances(place) {
+            match places.notices(&disturbance) {
+                Some(true) => {}
+                unnoticed => {
+                    is_place |= unnoticed.is_some();
+                    continue;
+                }
+            }
             let mut came = Came::Never;
             let moves = &calm.scenario.moves[during..];
             let failed = why(|| {
@@ -241,9 +246,17 @@ fn decide_at(calm: &Calm, from: usize, decisions: &impl Fn(usize) -> Vec<Move>, 
     let saved = &calm.saved[from];
     let mut points = 0;
     let mut calm_ends: Option<Vec<End>> = None;
+    let places = Places::of(saved, &moves[0]);
     for place in 0.. {
         let mut is_place = false;
         for decision in decisions(place) {
+            match places.notices(&decision) {
+                Some(true) => {}
+                unnoticed => {
+                    is_place |= unnoticed.is_some();
+                    continue;
+                }
+            }
             let mut came = Came::Never;
             let failed = why(|| {
                 came = crate::block_on(go_on(saved, &decision, moves, ""));

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use reconciler::control::reconciler::Settings;
 use reconciler::control::{Key, PassError, Reconciler, Requeue};
 use reconciler::gate::backoff;
-use reconciler::host::fake::{Auditor, Behaviour, Lag, Source, State, Stop, World};
+use reconciler::host::fake::{Auditor, Behaviour, Lag, Probe, Source, State, Stop, World};
 use reconciler::ledger::Ledger;
 use reconciler::queue::Queue;
 use shared::HiveId;
@@ -20,6 +20,7 @@ use super::command;
 pub(crate) use super::end::End;
 pub(crate) use super::moves::{Decide, Move, Scenario};
 use super::oracle;
+use super::survey::Survey;
 use super::walk::Dice;
 
 /// More passes than this for one move, and it does not converge.
@@ -78,6 +79,8 @@ pub(crate) struct Player {
     /// Something was decided at a boundary.
     decided: bool,
     dice: Option<Dice>,
+    /// What the move looks like from inside, while somebody wants to know.
+    pub(super) survey: Option<Survey>,
 }
 
 fn boot(world: &World, ledger: &Ledger) -> (Arc<Reconciler>, UnboundedReceiver<Key>) {
@@ -138,6 +141,7 @@ impl Player {
             hidden: false,
             decided: false,
             dice: None,
+            survey: None,
         }
     }
 
@@ -252,7 +256,13 @@ impl Player {
                     Poll::Ready(answer) => break Some(answer),
                     Poll::Pending if self.world.lock().crashed => break None,
                     // Two people who decide at once are another story.
-                    Poll::Pending => self.armed.decision = None,
+                    Poll::Pending => {
+                        self.armed.decision = None;
+                        if let (Some(survey), Some(at)) = (&mut self.survey, self.world.lock().stopped.take())
+                        {
+                            survey.stopped(at, false);
+                        }
+                    }
                 }
             };
             drop(asking);
@@ -271,8 +281,14 @@ impl Player {
 
     /// Somebody stopped at a boundary: what was to happen there happens.
     async fn stopped(&mut self) {
-        let stopped = std::mem::take(&mut self.world.lock().stopped);
-        match self.armed.decision.take_if(|_| stopped) {
+        let stopped = self.world.lock().stopped.take();
+        if let Some(at) = stopped
+            && self.survey.is_some()
+        {
+            let asks = self.asking().await.0 > 0;
+            self.survey.iter_mut().for_each(|survey| survey.stopped(at, asks));
+        }
+        match self.armed.decision.take_if(|_| stopped.is_some()) {
             Some(approve) => {
                 self.decided |= self.asking().await.0 > 0;
                 let decision = if approve { Move::Approve } else { Move::Deny };
@@ -392,6 +408,7 @@ impl Player {
                 }
             }
             self.passes += 1;
+            self.world.lock().probe = self.survey.as_ref().map(|_| Probe::default());
             let (reconciler, of) = (Arc::clone(&self.reconciler), key.clone());
             self.running
                 .push((key, Box::pin(async move { reconciler.reconcile(&of).await })));
@@ -414,6 +431,9 @@ impl Player {
             return;
         };
         let (key, _) = self.running.swap_remove(index);
+        if let Some(survey) = &mut self.survey {
+            survey.passed(self.world.lock().probe.take());
+        }
         if self.hidden {
             let mut state = self.world.lock();
             state.blind.clear();

@@ -148,6 +148,11 @@ impl Move {
         )
     }
 
+    /// Whether it changes nothing where nobody looks.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self, Self::BlindPass(..) | Self::LagPass(..) | Self::Decide(_))
+    }
+
     /// Whether it only prepares what happens during the next move.
     pub(crate) fn is_ahead(&self) -> bool {
         matches!(self, Self::Decide(_)) || (self.is_disturbance() && !matches!(self, Self::Restart))

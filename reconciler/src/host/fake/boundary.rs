@@ -1,5 +1,6 @@
 //! The boundaries of the fake world: where it can go wrong, stop, or show what was.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -53,7 +54,7 @@ impl Source {
 }
 
 /// How old the answer of a source is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Lag {
     /// From before the latest effect.
@@ -62,6 +63,24 @@ pub enum Lag {
     Remembered,
     /// It has caught up.
     Not,
+}
+
+/// A source that does not show what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// It cannot be observed.
+    Blind(Source),
+    /// It shows what was.
+    Lag(Source, Lag),
+}
+
+/// Finds out, while nothing is wrong, which trouble would have been noticed.
+#[derive(Debug, Clone, Default)]
+pub struct Probe {
+    /// It would have.
+    pub noticed: BTreeSet<Trouble>,
+    /// The daemon did something since, so that what was remembered is too old.
+    acted: bool,
 }
 
 /// Where the world stops, so that something else can happen there.
@@ -133,6 +152,9 @@ impl World {
             if let Some((_, age @ Lag::Remembered)) = &mut state.lag {
                 *age = Lag::Not;
             }
+            if let Some(probe) = &mut state.probe {
+                probe.acted = true;
+            }
             result
         };
         self.leave(number).await.map_err(failed)?;
@@ -151,6 +173,17 @@ impl World {
             return Err(HostError::failed(source.word(), "it cannot be observed"));
         }
         let now = look(&state);
+        if let Some(mut probe) = state.probe.take() {
+            let differs = |was: &Option<Arc<State>>| was.as_deref().is_some_and(|was| look(was) != now);
+            probe.noticed.insert(Trouble::Blind(source));
+            if differs(&state.before_effect) {
+                probe.noticed.insert(Trouble::Lag(source, Lag::Effect));
+            }
+            if !probe.acted && differs(&state.remembered) {
+                probe.noticed.insert(Trouble::Lag(source, Lag::Remembered));
+            }
+            state.probe = Some(probe);
+        }
         let was = match &state.lag {
             Some((lags, Lag::Effect)) if *lags == source => state.before_effect.as_deref(),
             Some((lags, Lag::Remembered)) if *lags == source => state.remembered.as_deref(),
@@ -171,6 +204,9 @@ impl World {
         if state.blind.contains(&source) {
             state.misled = true;
             return Err(HostError::failed(source.word(), "it cannot be observed"));
+        }
+        if let Some(probe) = &mut state.probe {
+            probe.noticed.insert(Trouble::Blind(source));
         }
         Ok(look(&state))
     }
@@ -224,7 +260,9 @@ impl World {
             if matches!(state.stop, Stop::At { .. }) && stops {
                 state.stop = Stop::Nowhere;
             }
-            state.stopped |= stops;
+            if stops {
+                state.stopped = Some((number, is_after));
+            }
             stops
         };
         if stops {
