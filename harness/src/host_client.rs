@@ -130,15 +130,16 @@ impl HostClient {
         self.post("poll", "/v1/poll", request, wait).await
     }
 
-    /// Leases undelivered messages to a turn, without waiting.
+    /// Leases undelivered messages to a turn that has got the batches up to `received`, without waiting.
     ///
     /// # Errors
     /// See [`ClientError`]. When the answer was lost, messages may be leased all the same.
-    pub async fn recv(&self, turn: TurnId) -> Result<RecvResponse, ClientError> {
+    pub async fn recv(&self, turn: TurnId, received: u64) -> Result<RecvResponse, ClientError> {
         let request = RecvRequest {
             turn,
             max: MAX_BATCH,
             wait_secs: 0,
+            received: Some(received),
         };
         self.post("recv", "/v1/recv", &request, Duration::ZERO).await
     }

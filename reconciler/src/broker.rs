@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use shared::agent_api::{MAX_BATCH, MAX_BODY_BYTES, Message, MessageKind, SendResponse};
+use shared::agent_api::{MAX_BATCH, MAX_BODY_BYTES, MessageKind, SendResponse};
 use shared::{Address, AgentName, TurnId};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-use crate::ledger::messages::{self, Leases, NewMessage};
+use crate::ledger::leases::{self, Leases};
+pub use crate::ledger::leases::{Ask, Batch};
+use crate::ledger::messages::{self, NewMessage};
 use crate::ledger::{Ledger, LedgerError, TxError, Wakes, bounded};
 
 /// The most messages that may wait for one recipient, leased ones included.
@@ -162,43 +164,71 @@ impl Broker {
     }
 
     /// Leases the oldest undelivered messages to a turn, in the order in which they were sent.
-    pub async fn recv(
+    pub async fn recv(&self, agent: &AgentName, ask: Ask) -> Result<Batch, LedgerError> {
+        self.lease(agent, ask, None).await
+    }
+
+    /// The same; when there is nothing, what comes next is leased as it comes, and sent to the second. That ends
+    /// without a batch when the same agent asks again.
+    pub async fn recv_or_wait(
         &self,
         agent: &AgentName,
-        turn: TurnId,
-        max: u32,
-        at: Timestamp,
-    ) -> Result<Vec<Message>, LedgerError> {
+        ask: Ask,
+    ) -> Result<(Batch, oneshot::Receiver<Batch>), LedgerError> {
+        let (reply, wait) = oneshot::channel();
+        let batch = self.lease(agent, ask, Some(reply)).await?;
+        Ok((batch, wait))
+    }
+
+    async fn lease(
+        &self,
+        agent: &AgentName,
+        ask: Ask,
+        reply: Option<oneshot::Sender<Batch>>,
+    ) -> Result<Batch, LedgerError> {
         let agent = agent.clone();
-        let max = max.clamp(1, MAX_BATCH);
+        let ask = Ask {
+            max: ask.max.clamp(1, MAX_BATCH),
+            ..ask
+        };
+        let receivers = self.ledger.receivers();
         self.ledger
-            .write(move |tx| messages::lease(tx, &agent, turn, max, at))
+            .write(move |tx| {
+                let batch = leases::lease(tx, &agent, &ask)?;
+                if let Some(reply) = reply
+                    && batch.messages.is_empty()
+                {
+                    // No other write can come in between.
+                    receivers.note(&agent, ask, reply);
+                }
+                Ok(batch)
+            })
             .await
     }
 
-    /// The turn ended well: what it leased is delivered. Returns how many messages that were.
-    pub async fn ack(&self, agent: &AgentName, turn: TurnId) -> Result<usize, LedgerError> {
+    /// The turn ended well: what it leased, in batches that came in, is delivered. Returns how many messages that were.
+    pub async fn ack(
+        &self,
+        agent: &AgentName,
+        turn: TurnId,
+        received: Option<u64>,
+    ) -> Result<usize, LedgerError> {
         let agent = agent.clone();
-        self.ledger.write(move |tx| messages::ack(tx, &agent, turn)).await
+        self.ledger
+            .write(move |tx| leases::ack(tx, &agent, turn, received))
+            .await
     }
 
-    /// The turn did not end well: what it leased is queued again. Returns how many messages that were.
+    /// The turn did not end well: what it leased is queued again; what never came in, as if it had not been leased.
+    /// Returns how many messages that were.
     pub async fn release(
         &self,
         agent: &AgentName,
         turn: TurnId,
+        received: Option<u64>,
         at: Timestamp,
     ) -> Result<usize, LedgerError> {
-        self.give_back(agent, Leases::Of(turn), at).await
-    }
-
-    /// No turn ever saw what was leased to this one: it is queued again as if it had not been leased. Returns how many
-    /// messages that were.
-    pub async fn return_unread(&self, agent: &AgentName, turn: TurnId) -> Result<usize, LedgerError> {
-        let agent = agent.clone();
-        self.ledger
-            .write(move |tx| messages::return_unread(tx, &agent, turn))
-            .await
+        self.give_back(agent, Leases::Of(turn, received), at).await
     }
 
     /// A run of the harness ended: what was leased is queued again, except for the turn that still lives, if any.
@@ -238,15 +268,10 @@ impl Broker {
         wakes.subscribe(agent)
     }
 
-    async fn give_back(
-        &self,
-        agent: &AgentName,
-        leases: Leases,
-        at: Timestamp,
-    ) -> Result<usize, LedgerError> {
+    async fn give_back(&self, agent: &AgentName, which: Leases, at: Timestamp) -> Result<usize, LedgerError> {
         let agent = agent.clone();
         self.ledger
-            .write(move |tx| messages::release(tx, &agent, leases, MAX_DELIVERIES, at))
+            .write(move |tx| leases::release(tx, &agent, which, MAX_DELIVERIES, at))
             .await
     }
 }

@@ -6,9 +6,10 @@
 //! ```
 //!
 //! Each write is one transaction: all of it is on disk when the call returns, or none of it. Writes that wait at the
-//! same time share one sync. A write that was handed over is carried out even when the caller stops waiting for it. Reads have their own connection, so they never
-//! wait behind a sync, and that connection cannot write. Both threads end with the last handle; once a thread is
-//! gone every call is [`LedgerError::Closed`]. A ledger in memory, for simulations, has no threads.
+//! same time share one sync. A write that was handed over is carried out even when the caller stops waiting for it.
+//! Reads have their own connection, so they never wait behind a sync, and that connection cannot write. Both threads
+//! end with the last handle; once a thread is gone every call is [`LedgerError::Closed`]. A ledger in memory, for
+//! simulations, has no threads.
 //!
 //! Nothing here decides anything, with one exception: what a gate allows is checked in the transaction that uses it
 //! up, and again by triggers in the schema.
@@ -21,6 +22,7 @@ mod drafts;
 mod error;
 mod events;
 mod gates;
+pub(crate) mod leases;
 mod memory;
 pub(crate) mod messages;
 mod open;
@@ -58,6 +60,7 @@ pub(crate) use storage::TxError;
 pub(crate) use wakes::Wakes;
 
 use crate::counters::{self, Counted};
+use leases::{Handed, Receivers};
 use writer::{Job, News};
 
 /// How many calls may wait for a thread before further callers are held back.
@@ -96,6 +99,7 @@ enum Door {
 struct Signals {
     seq: watch::Sender<u64>,
     wakes: Arc<Wakes>,
+    receivers: Arc<Receivers>,
     counters: counters::Counters,
     trouble: watch::Sender<Option<storage::Trouble>>,
 }
@@ -126,18 +130,22 @@ impl<'c> Tx<'c> {
         }
     }
 
-    fn into_news(self) -> News {
+    /// Ends the work: whoever waits for messages that are there now gets them in this same transaction.
+    fn into_news(mut self, receivers: &Receivers) -> Result<News, LedgerError> {
+        let woken = std::mem::take(&mut self.woken);
+        let handed = receivers.lease(&mut self, &woken)?;
         let Self {
             db: _,
             last_seq,
-            woken,
+            woken: _,
             counted,
         } = self;
-        News {
+        Ok(News {
             last_seq,
             woken,
+            handed,
             counted,
-        }
+        })
     }
 
     /// There is something for this agent's next poll.
@@ -167,9 +175,14 @@ impl Ledger {
         &self.signals.counters
     }
 
-    /// Who waits for messages.
+    /// Who is told that there are messages.
     pub(crate) fn wakes(&self) -> &Arc<Wakes> {
         &self.signals.wakes
+    }
+
+    /// Who waits for messages.
+    pub(crate) fn receivers(&self) -> Arc<Receivers> {
+        Arc::clone(&self.signals.receivers)
     }
 
     /// Carries out `work` in one transaction: committed when it returns `Ok`, else undone.
@@ -236,14 +249,21 @@ impl Signals {
     }
 
     /// Tells and counts what is on disk now.
-    fn tell(&self, news: &News) {
-        if let Some(seq) = news.last_seq {
+    fn tell(&self, news: News) {
+        let News {
+            last_seq,
+            woken,
+            handed,
+            counted,
+        } = news;
+        handed.into_iter().for_each(Handed::over);
+        if let Some(seq) = last_seq {
             self.seq.send_replace(seq);
         }
-        for counted in &news.counted {
-            self.counters.add(*counted);
+        for counted in counted {
+            self.counters.add(counted);
         }
-        for agent in &news.woken {
+        for agent in &woken {
             self.wakes.wake(agent);
         }
     }

@@ -117,9 +117,14 @@ pub struct RecvRequest {
     pub turn: TurnId,
     /// At most this many; at most [`MAX_BATCH`].
     pub max: u32,
-    /// How long to wait for the first; at most [`MAX_WAIT_SECS`].
+    /// How long to wait for the first; at most [`MAX_WAIT_SECS`]. A wait ends when the same agent asks again: one at a
+    /// time.
     #[serde(default)]
     pub wait_secs: u32,
+    /// The [`RecvResponse::batch`] of this turn that came in last; 0 before the first. What was leased to this turn
+    /// after it is given again, because the answer was lost. Absent: nothing is ever given again.
+    #[serde(default)]
+    pub received: Option<u64>,
 }
 
 /// What kind of message.
@@ -168,6 +173,9 @@ pub struct Message {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RecvResponse {
+    /// The number of this answer within its turn, to be named in the next request. Without messages it means nothing.
+    #[serde(default)]
+    pub batch: u64,
     /// In the order they were sent.
     pub messages: Vec<Message>,
 }
@@ -181,10 +189,10 @@ pub struct AckRequest {
     pub turn: TurnId,
     /// Whether it ended well.
     pub done: bool,
-    /// Not done because no turn ever saw the messages: the answer that leased them was lost. Then nothing failed over
-    /// them, and the delivery does not count.
+    /// The [`RecvResponse::batch`] of this turn that came in last; 0 when none did. What was leased after it goes back
+    /// in any case, and the delivery does not count. Absent: all came in.
     #[serde(default)]
-    pub unread: bool,
+    pub received: Option<u64>,
 }
 
 /// Sends a message.

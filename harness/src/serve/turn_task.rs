@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::TurnId;
-use shared::agent_api::AckRequest;
+use shared::agent_api::{AckRequest, RecvResponse};
 use shared::config::AgentConfig;
 use tokio::sync::{mpsc, watch};
 
@@ -56,14 +56,14 @@ impl TurnTask {
         {
             return Outcome::Nothing;
         }
-        let messages = match self.client.recv(turn).await {
-            Ok(received) => received.messages,
+        let RecvResponse { batch, messages } = match self.client.recv(turn, 0).await {
+            Ok(batch) => batch,
             Err(error) => {
                 // The answer may have been lost after the daemon had leased.
                 self.settle(AckRequest {
                     turn,
                     done: false,
-                    unread: true,
+                    received: Some(0),
                 })
                 .await;
                 return Outcome::Failed(crate::error_chain(&error));
@@ -89,7 +89,7 @@ impl TurnTask {
         let ack = AckRequest {
             turn,
             done,
-            unread: false,
+            received: Some(batch),
         };
         if !self.settle(ack).await {
             return Outcome::Failed("its end could not be told to the daemon".into());

@@ -277,7 +277,8 @@ async fn recv(State(shared): State<Shared>, Json(request): Json<RecvRequest>) ->
             world.lose_leases -= 1;
             return refused(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, "lost");
         }
-        Json(RecvResponse { messages }).into_response()
+        let batch = request.received.unwrap_or_default() + 1;
+        Json(RecvResponse { batch, messages }).into_response()
     })
 }
 

@@ -130,8 +130,12 @@ async fn messages_leased_by_a_lost_answer_are_given_back_and_taken_again() {
         .until("the message acknowledged", |world| world.dones() == [false, true])
         .await;
     assert_eq!(nest.daemon.world().bodies(), ["hi"]);
-    let unread: Vec<bool> = nest.daemon.world().acks.iter().map(|ack| ack.unread).collect();
-    assert_eq!(unread, [true, false], "nobody saw the messages of the first");
+    let received: Vec<_> = nest.daemon.world().acks.iter().map(|ack| ack.received).collect();
+    assert_eq!(
+        received,
+        [Some(0), Some(1)],
+        "nobody saw the messages of the first"
+    );
 }
 
 #[tokio::test]

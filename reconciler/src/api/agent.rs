@@ -33,7 +33,7 @@ use self::allowance::Allowance;
 pub use self::transfers::MAX_TRANSFERS;
 use super::error::{ApiError, ApiResult, in_one_shape};
 use super::{Context, endpoint};
-use crate::broker::Outgoing;
+use crate::broker::{Ask, Batch, Outgoing};
 use crate::control::Key;
 use crate::host::Announcement;
 use crate::host::harness_link::Heard;
@@ -244,35 +244,53 @@ async fn recv(
     let AgentContext {
         mut context, agent, ..
     } = door;
-    let mut inbox = context.broker.subscribe(&agent);
-    let until = wait_until(request.wait_secs);
-    loop {
-        inbox.borrow_and_update();
-        let now = context.reconciler.host().clock.now();
-        let messages = context
-            .broker
-            .recv(&agent, request.turn, request.max, now)
-            .await?;
-        if !messages.is_empty() || Instant::now() >= until || *context.shutdown.borrow() {
-            return Ok(Json(RecvResponse { messages }));
+    let RecvRequest {
+        turn,
+        max,
+        wait_secs,
+        received,
+    } = request;
+    let ask = Ask {
+        turn,
+        received,
+        max,
+        at: context.reconciler.host().clock.now(),
+    };
+    let until = wait_until(wait_secs);
+    let batch = if wait_secs == 0 {
+        context.broker.recv(&agent, ask).await?
+    } else {
+        let (batch, mut wait) = context.broker.recv_or_wait(&agent, ask).await?;
+        if batch.messages.is_empty() {
+            tokio::select! {
+                biased;
+                batch = &mut wait => batch.unwrap_or_default(),
+                _ = context.shutdown.wait_for(|end| *end) => Batch::default(),
+                () = tokio::time::sleep_until(until) => {
+                    // What came in this very moment is leased already.
+                    wait.close();
+                    wait.try_recv().unwrap_or_default()
+                }
+            }
+        } else {
+            batch
         }
-        tokio::select! {
-            _ = inbox.changed() => {}
-            _ = context.shutdown.wait_for(|end| *end) => {}
-            () = tokio::time::sleep_until(until) => {}
-        }
-    }
+    };
+    Ok(Json(RecvResponse {
+        batch: batch.number,
+        messages: batch.messages,
+    }))
 }
 
 async fn ack(State(door): State<AgentContext>, Json(request): Json<AckRequest>) -> ApiResult<StatusCode> {
     let AgentContext { context, agent, .. } = door;
-    let AckRequest { turn, done, unread } = request;
-    let now = context.reconciler.host().clock.now();
-    match (done, unread) {
-        (true, _) => context.broker.ack(&agent, turn).await?,
-        (false, false) => context.broker.release(&agent, turn, now).await?,
-        (false, true) => context.broker.return_unread(&agent, turn).await?,
-    };
+    let AckRequest { turn, done, received } = request;
+    if done {
+        context.broker.ack(&agent, turn, received).await?;
+    } else {
+        let now = context.reconciler.host().clock.now();
+        context.broker.release(&agent, turn, received, now).await?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

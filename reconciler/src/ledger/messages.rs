@@ -1,14 +1,14 @@
-//! The rows behind the broker: queued, leased to a turn, acknowledged, or dead.
+//! The rows behind the broker: queued, leased to a turn, acknowledged, or dead. See [`super::leases`] for the second.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Row};
-use shared::agent_api::{Message, MessageKind};
+use rusqlite::{Connection, OptionalExtension as _};
+use shared::agent_api::MessageKind;
 use shared::event::Level;
-use shared::{Address, AgentName, TurnId};
+use shared::{Address, AgentName};
 
-use super::error::{Fault, LedgerError};
+use super::error::LedgerError;
 use super::events::{self, NewEvent};
-use super::sql::{At, Columns as _, bounded, execute, int, text, undecodable};
+use super::sql::{At, bounded, execute, int, text};
 use super::{Tx, agents};
 use crate::counters::Counted;
 
@@ -215,140 +215,6 @@ fn kind_word(kind: MessageKind) -> &'static str {
         MessageKind::System => "system",
         MessageKind::Unknown => "unknown",
     }
-}
-
-/// Leases the oldest queued messages to a turn. One that cannot be read is dead at once, so that it blocks nothing.
-pub(crate) fn lease(
-    tx: &mut Tx<'_>,
-    agent: &AgentName,
-    turn: TurnId,
-    max: u32,
-    at: Timestamp,
-) -> Result<Vec<Message>, LedgerError> {
-    let mut leased = Vec::new();
-    let mut unreadable = Vec::new();
-    {
-        let mut statement = tx.prepare_cached(
-            "SELECT * FROM messages WHERE to_addr = ?1 AND state = 'queued' ORDER BY id LIMIT ?2",
-        )?;
-        let mut rows = statement.query((agent.as_str(), max))?;
-        while let Some(row) = rows.next()? {
-            match decode(row) {
-                Ok(message) => leased.push(message),
-                Err(source) => {
-                    let row_error = undecodable("messages", &["id"], row, source);
-                    unreadable.push((row.get::<_, i64>("id")?, crate::error_chain(&row_error)));
-                }
-            }
-        }
-    }
-    for message in &leased {
-        execute(
-            tx,
-            "UPDATE messages SET state = 'leased', turn = ?2, leased_at = ?3, deliveries = deliveries + 1
-             WHERE id = ?1",
-            (int(message.id), text(&turn), At(at)),
-        )?;
-    }
-    for (id, why) in unreadable {
-        bury(tx, id, agent, &why, at)?;
-    }
-    Ok(leased)
-}
-
-fn decode(row: &Row<'_>) -> Result<Message, Fault> {
-    Ok(Message {
-        id: row.number("id")?,
-        from: row.parsed("from_addr")?,
-        kind: row.word("kind")?,
-        reply_to: row.get::<_, Option<i64>>("reply_to")?.map(i64::unsigned_abs),
-        at: row.time("at")?,
-        body: row.get("body")?,
-        redelivered: row.number("deliveries")? > 0,
-    })
-}
-
-/// Ends the leases of a turn that ended well; returns how many.
-pub(crate) fn ack(tx: &Tx<'_>, agent: &AgentName, turn: TurnId) -> Result<usize, LedgerError> {
-    execute(
-        tx,
-        "UPDATE messages SET state = 'acked' WHERE to_addr = ?1 AND state = 'leased' AND turn = ?2",
-        (agent.as_str(), text(&turn)),
-    )
-}
-
-/// Gives back the leases of a turn that never saw what it leased: nothing failed over it.
-pub(crate) fn return_unread(tx: &mut Tx<'_>, agent: &AgentName, turn: TurnId) -> Result<usize, LedgerError> {
-    let count = execute(
-        tx,
-        "UPDATE messages SET state = 'queued', turn = NULL, deliveries = deliveries - 1
-         WHERE to_addr = ?1 AND state = 'leased' AND turn = ?2",
-        (agent.as_str(), text(&turn)),
-    )?;
-    if count > 0 {
-        tx.wake(agent);
-    }
-    Ok(count)
-}
-
-/// Whose leases are given back.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Leases {
-    /// Those of this turn.
-    Of(TurnId),
-    /// All but those of this turn.
-    AllBut(Option<TurnId>),
-}
-
-/// Gives leases back, to their old places. What was delivered `most` times is dead instead.
-pub(crate) fn release(
-    tx: &mut Tx<'_>,
-    agent: &AgentName,
-    leases: Leases,
-    most: u32,
-    at: Timestamp,
-) -> Result<usize, LedgerError> {
-    let (which, turn) = match leases {
-        Leases::Of(turn) => ("turn = ?2", Some(turn)),
-        Leases::AllBut(turn) => ("turn IS NOT ?2", turn),
-    };
-    let turn = turn.as_ref().map(text);
-    let found: Vec<(i64, u32)> = tx
-        .prepare_cached(&format!(
-            "SELECT id, deliveries FROM messages
-             WHERE to_addr = ?1 AND state = 'leased' AND {which} ORDER BY id"
-        ))?
-        .query_map((agent.as_str(), turn), |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    for &(id, deliveries) in &found {
-        if deliveries >= most {
-            bury(tx, id, agent, &format!("{deliveries} turns failed over it"), at)?;
-        } else {
-            execute(
-                tx,
-                "UPDATE messages SET state = 'queued', turn = NULL WHERE id = ?1",
-                [id],
-            )?;
-            tx.wake(agent);
-        }
-    }
-    Ok(found.len())
-}
-
-/// A message that is given up. It stays in the ledger and is reported.
-fn bury(tx: &mut Tx<'_>, id: i64, to: &AgentName, why: &str, at: Timestamp) -> Result<(), LedgerError> {
-    execute(tx, "UPDATE messages SET state = 'dead' WHERE id = ?1", [id])?;
-    events::append(
-        tx,
-        NewEvent {
-            at,
-            agent: Some(to),
-            level: Level::Warning,
-            kind: "messageDead",
-            message: &format!("message {id} to {to} is not delivered any more: {why}"),
-            data: serde_json::json!({ "message": id }),
-        },
-    )
 }
 
 /// Ends all mail of an agent that is archived, and frees its dedupe ids; returns how much was undelivered.

@@ -97,6 +97,7 @@ pub(super) fn handle(writer: Door, reader: Door, meta: Meta, last_seq: u64) -> L
         signals: Arc::new(Signals {
             seq: watch::Sender::new(last_seq),
             wakes: Arc::new(Wakes::default()),
+            receivers: Arc::default(),
             counters: Counters::default(),
             trouble: watch::Sender::new(None),
         }),

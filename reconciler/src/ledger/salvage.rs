@@ -116,6 +116,7 @@ pub(crate) const RAW_TABLES: [RawTable; 3] = [
             "turn",
             "deliveries",
             "leased_at",
+            "batch",
         ],
         check: |row| {
             row.parsed::<shared::Address>("from_addr")?;

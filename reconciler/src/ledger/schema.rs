@@ -10,10 +10,16 @@ pub(super) struct Migration {
 }
 
 /// All migrations this build knows, in order.
-pub(super) const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    sql: include_str!("schema/v1.sql"),
-}];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        sql: include_str!("schema/v1.sql"),
+    },
+    Migration {
+        version: 2,
+        sql: include_str!("schema/v2.sql"),
+    },
+];
 
 /// Marks a SQLite file as a ledger (`hive` in ASCII).
 pub(super) const APPLICATION_ID: i32 = 0x6869_7665;

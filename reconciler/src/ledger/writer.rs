@@ -11,6 +11,7 @@ use shared::AgentName;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::LedgerError;
+use super::leases::Handed;
 use super::storage::TxError;
 use super::{Signals, Tx};
 use crate::counters::Counted;
@@ -80,6 +81,7 @@ struct Pending<F, T, E> {
 pub(super) struct News {
     pub(super) last_seq: Option<u64>,
     pub(super) woken: BTreeSet<AgentName>,
+    pub(super) handed: Vec<Handed>,
     pub(super) counted: Vec<Counted>,
 }
 
@@ -93,7 +95,8 @@ where
         self.done = self.work.take().map(|work| {
             let mut tx = Tx::new(db);
             let value = work(&mut tx)?;
-            Ok((value, tx.into_news()))
+            let news = tx.into_news(&self.signals.receivers)?;
+            Ok((value, news))
         });
         matches!(self.done, Some(Ok(_)))
     }
@@ -101,7 +104,7 @@ where
     fn settle(self: Box<Self>, committed: Result<(), LedgerError>) {
         let answer = match (self.done, committed) {
             (Some(Ok((value, news))), Ok(())) => {
-                self.signals.tell(&news);
+                self.signals.tell(news);
                 Ok(value)
             }
             (Some(Err(error)), _) => Err(error),

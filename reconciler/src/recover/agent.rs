@@ -330,6 +330,33 @@ mod tests {
     }
 
     #[test]
+    fn an_approval_in_a_row_that_was_saved_is_asked_about_again_and_a_denial_stays() {
+        let of = |number, phase| Proposal {
+            number: ProposalNumber(number),
+            commit: oid("a"),
+            title: "A change".to_owned(),
+            reason: String::new(),
+            asked_by: shared::gate::Asker::Agent,
+            phase,
+            marks: [ProposalPhase::Proposed, phase].map(|at| (at, mark(1))).into(),
+        };
+        let uid = AgentUid(uuid::Uuid::nil());
+        let saved = [of(1, ProposalPhase::Approved), of(2, ProposalPhase::Denied)];
+        let salvage = Salvage {
+            proposals: saved.map(|proposal| (uid, proposal)).into(),
+            ..Salvage::default()
+        };
+        let row = blank(&"alice".parse().expect("a name"), uid, mark(1).at);
+        let agent = from_row(&row, None, &salvage, mark(99).at, &mut report());
+        assert_eq!(
+            phases(&agent),
+            [(1, ProposalPhase::Proposed), (2, ProposalPhase::Denied)]
+        );
+        let marks: Vec<_> = agent.proposals[0].marks.keys().collect();
+        assert_eq!(marks, [&ProposalPhase::Proposed]);
+    }
+
+    #[test]
     fn tags_that_contradict_each_other_count_where_they_allow_least() {
         let (agent, _) = rebuilt(repo(
             "a",

@@ -205,6 +205,7 @@ impl Door {
             turn,
             max: 32,
             wait_secs: 0,
+            received: None,
         };
         let answer: RecvResponse = self.post("/v1/recv", &request).await.json().await.unwrap();
         let shown = |m: shared::agent_api::Message| (m.id, m.redelivered);
@@ -215,7 +216,7 @@ impl Door {
         let ack = AckRequest {
             turn,
             done,
-            unread: false,
+            received: None,
         };
         let answer = self.post("/v1/ack", &ack).await;
         assert_eq!(answer.status(), StatusCode::NO_CONTENT);

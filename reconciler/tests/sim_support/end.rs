@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use reconciler::broker::Broker;
+use reconciler::broker::{Ask, Broker};
 use reconciler::host::fake::{Effect, World};
 use shared::event::Event;
 use shared::gate::{Gate, GateState};
@@ -165,8 +165,14 @@ impl Player {
         let mut told = BTreeMap::new();
         for record in self.ledger.agents().await.unwrap().complete().unwrap() {
             let turn = TurnId(uuid::Uuid::from_u128(1));
-            let messages = broker.recv(&record.name, turn, 32, now).await.unwrap();
-            told.insert(record.name, messages.into_iter().map(|m| m.body).collect());
+            let ask = Ask {
+                turn,
+                received: None,
+                max: 32,
+                at: now,
+            };
+            let batch = broker.recv(&record.name, ask).await.unwrap();
+            told.insert(record.name, batch.messages.into_iter().map(|m| m.body).collect());
         }
         told
     }

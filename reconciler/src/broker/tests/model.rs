@@ -114,19 +114,23 @@ async fn both(broker: &Broker, model: &mut Model, op: &Op) -> Result<(), TestCas
         }
         Op::Recv(number, max) => {
             let leased = broker
-                .recv(&alice, turn(*number), *max, now())
+                .recv(&alice, ask(*number, None, *max))
                 .await
                 .expect("a lease");
-            let leased: Vec<_> = leased.into_iter().map(|m| (m.id, m.redelivered)).collect();
+            let leased: Vec<_> = leased
+                .messages
+                .into_iter()
+                .map(|m| (m.id, m.redelivered))
+                .collect();
             prop_assert_eq!(leased, model.recv(*number, *max));
         }
         Op::Ack(number) => {
-            let acked = broker.ack(&alice, turn(*number)).await.expect("a write");
+            let acked = broker.ack(&alice, turn(*number), None).await.expect("a write");
             prop_assert_eq!(acked, model.ack(*number));
         }
         Op::Release(number) => {
             let released = broker
-                .release(&alice, turn(*number), now())
+                .release(&alice, turn(*number), None, now())
                 .await
                 .expect("a write");
             prop_assert_eq!(released, model.release(|turn| turn == *number));

@@ -6,20 +6,21 @@ use super::*;
 use crate::ledger::error::{LedgerError, OpenError};
 use crate::ledger::schema::{MIGRATIONS, Migration};
 
-const WITH_V2: &[Migration] = &[
-    MIGRATIONS[0],
-    Migration {
-        version: 2,
-        sql: "CREATE TABLE extra (id INTEGER PRIMARY KEY) STRICT;",
-    },
-];
-const WITH_BROKEN_V2: &[Migration] = &[
-    MIGRATIONS[0],
-    Migration {
-        version: 2,
-        sql: "CREATE TABLE extra (id INTEGER PRIMARY KEY) STRICT; CREATE TABLE extra (id INTEGER);",
-    },
-];
+/// This build's version.
+const KNOWN: u32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
+
+/// This build's tables and one version more.
+fn and_then(sql: &'static str) -> &'static [Migration] {
+    let next = Migration {
+        version: KNOWN + 1,
+        sql,
+    };
+    Vec::leak([MIGRATIONS, &[next]].concat())
+}
+
+fn upgrade() -> &'static [Migration] {
+    and_then("CREATE TABLE extra (id INTEGER PRIMARY KEY) STRICT;")
+}
 
 async fn open(path: &Utf8Path) -> Result<Ledger, OpenError> {
     Ledger::open(path, now(), HiveId(Uuid::from_u128(99))).await
@@ -112,14 +113,16 @@ async fn a_newer_ledger_is_refused_and_left_as_it_is() {
     let error = open(&copy).await.expect_err("it is newer");
 
     let OpenError::Newer {
-        found: 99, known: 1, ..
+        found: 99,
+        known: KNOWN,
+        ..
     } = error
     else {
         panic!("{error}");
     };
     let text = error.to_string();
     assert!(
-        text.contains("version 99") && text.contains("version 1 "),
+        text.contains("version 99") && text.contains(&format!("version {KNOWN} ")),
         "{text}"
     );
     assert!(before == bytes(), "it was changed");
@@ -186,7 +189,7 @@ async fn an_upgrade_copies_what_was_there_first() {
     let desk = Desk::with_alice().await;
     let (_folder, path) = crash_copy(&desk.path);
 
-    let upgraded = Ledger::open_with(&path, now(), hive_id(), WITH_V2)
+    let upgraded = Ledger::open_with(&path, now(), hive_id(), upgrade())
         .await
         .expect("an upgrade");
 
@@ -196,36 +199,65 @@ async fn an_upgrade_copies_what_was_there_first() {
             .and_then(|db| db.query_row("PRAGMA user_version", [], |row| row.get(0)))
             .expect("a version")
     };
-    assert_eq!(version(&path), 2);
-    let copy = Utf8PathBuf::from(format!("{path}.before-v2"));
-    assert_eq!((version(&copy), mode(&copy)), (1, 0o600));
+    assert_eq!(version(&path), i64::from(KNOWN) + 1);
+    let copy = Utf8PathBuf::from(format!("{path}.before-v{}", KNOWN + 1));
+    assert_eq!((version(&copy), mode(&copy)), (i64::from(KNOWN), 0o600));
     let restored = open(&copy)
         .await
         .expect("the copy is a ledger of the old version");
     assert_eq!(restored.agents().await.expect("a read").items.len(), 1);
 
-    let again = Ledger::open_with(&path, now(), hive_id(), WITH_V2)
+    let again = Ledger::open_with(&path, now(), hive_id(), upgrade())
         .await
         .expect("no upgrade");
     assert_eq!(again.meta(), upgraded.meta());
 }
 
 #[tokio::test]
+async fn a_lease_of_the_first_version_ends_as_it_would_have() {
+    let folder = TempDir::new().expect("a folder");
+    let path = db_in(&folder);
+    let first = Ledger::open_with(&path, now(), hive_id(), &MIGRATIONS[..1])
+        .await
+        .expect("a ledger of the first version");
+    first.apply(vec![register("alice", 1)]).await.expect("an agent");
+    first
+        .write::<_, LedgerError>(|tx| {
+            tx.execute(
+                "INSERT INTO messages (from_addr, to_addr, kind, body, at, state, turn, deliveries)
+                 VALUES ('operator', 'alice', 'message', 'hello', 0, 'leased', ?1, 1)",
+                [Uuid::from_u128(5).to_string()],
+            )?;
+            Ok(())
+        })
+        .await
+        .expect("a lease");
+    drop(first);
+
+    let broker = crate::broker::Broker::new(open(&path).await.expect("an upgrade"));
+    let acked = broker
+        .ack(&name("alice"), shared::TurnId(Uuid::from_u128(5)), Some(0))
+        .await;
+    assert_eq!(acked.expect("an ack"), 1, "that turn saw what it leased");
+}
+
+#[tokio::test]
 async fn a_new_ledger_needs_no_copy() {
     let folder = TempDir::new().expect("a folder");
     let path = db_in(&folder);
-    let _ledger = Ledger::open_with(&path, now(), hive_id(), WITH_V2)
+    let _ledger = Ledger::open_with(&path, now(), hive_id(), upgrade())
         .await
         .expect("a new ledger");
-    assert!(!Utf8PathBuf::from(format!("{path}.before-v2")).exists());
+    assert!(!Utf8PathBuf::from(format!("{path}.before-v{}", KNOWN + 1)).exists());
 }
 
 #[tokio::test]
 async fn an_upgrade_that_fails_is_undone() {
     let desk = Desk::with_alice().await;
     let (_folder, path) = crash_copy(&desk.path);
-    let failed = Ledger::open_with(&path, now(), hive_id(), WITH_BROKEN_V2).await;
-    assert!(matches!(failed, Err(OpenError::Upgrade { version: 2, .. })));
+    let broken = and_then("CREATE TABLE extra (id INTEGER) STRICT; CREATE TABLE extra (id INTEGER);");
+    let failed = Ledger::open_with(&path, now(), hive_id(), broken).await;
+    assert!(matches!(failed, Err(OpenError::Upgrade { version, .. }) if version == KNOWN + 1));
     let ledger = open(&path).await.expect("it is as it was");
     assert_eq!(ledger.agents().await.expect("a read").items.len(), 1);
 }
@@ -237,7 +269,7 @@ async fn three_copies_are_kept() {
     for old in [7, 8, 9, 10] {
         fs::File::create(format!("{path}.before-v{old}")).expect("an old copy");
     }
-    let _ledger = Ledger::open_with(&path, now(), hive_id(), WITH_V2)
+    let _ledger = Ledger::open_with(&path, now(), hive_id(), upgrade())
         .await
         .expect("an upgrade");
     let kept: Vec<u32> = (1..20)
