@@ -17,6 +17,7 @@
 pub mod children;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod driver;
 pub mod fds;
 pub mod host_client;

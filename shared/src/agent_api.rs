@@ -9,6 +9,17 @@
 //! | `POST /v1/recv` | [`RecvRequest`] | [`RecvResponse`] |
 //! | `POST /v1/ack` | [`AckRequest`] | 204 |
 //! | `POST /v1/send` | [`SendRequest`] | [`SendResponse`] |
+//! | `GET /v1/whoami` | | [`WhoAmI`] |
+//! | `GET /v1/messages/sent[?before=ID&limit=]` | | a list of [`SentMessage`]: this agent's own, newest first |
+//! | `POST /v1/questions` | [`crate::question::AskRequest`] | [`crate::question::QuestionInfo`] |
+//! | `GET /v1/questions[?all=true]` | | a list of [`crate::question::QuestionInfo`]: asked by or of this agent, newest first; open ones unless `all` |
+//! | `POST /v1/questions/{id}/answer` | [`crate::question::AnswerRequest`] | [`crate::question::QuestionInfo`] |
+//! | `DELETE /v1/questions/{id}` | | [`crate::question::QuestionInfo`], taken back |
+//! | `POST /v1/reminders` | [`crate::reminder::ReminderRequest`] | [`crate::reminder::ReminderInfo`] |
+//! | `GET /v1/reminders` | | a list of [`crate::reminder::ReminderInfo`], the next first |
+//! | `DELETE /v1/reminders/{id}` | | 204 |
+//! | `GET /v1/loose-ends` | | a list of [`crate::loose_end::LooseEnd`], the oldest first; of a manager, everybody's |
+//! | `DELETE /v1/loose-ends/{kind}/{number}` | | 204; its owner's or a manager's to take back; a gate is the operator's alone |
 //! | `GET /v1/repo/bundle` | | a git bundle of `main` and the tags (`application/octet-stream`) |
 //! | `POST /v1/proposals` | a git bundle; title and reason are the commit's message | [`ProposalInfo`] |
 //! | `GET /v1/proposals` | | a list of [`ProposalInfo`], newest first |
@@ -37,7 +48,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{CommitOid, Digest, GateId, ProposalNumber, TurnId};
-use crate::name::{Address, ServerName};
+use crate::name::{Address, AgentName, ServerName};
+use crate::spec::{OperatorSpec, Role};
 use crate::status::{McpServerState, TurnState};
 
 /// The longest a poll or a `recv` may wait, in seconds.
@@ -226,6 +238,77 @@ pub struct SendResponse {
     /// Whether the dedupe id was known already.
     #[serde(default)]
     pub duplicate: bool,
+}
+
+/// Who an agent is, and what it may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct WhoAmI {
+    /// Its name.
+    pub name: AgentName,
+    /// The hive's name.
+    pub hive: String,
+    /// What it is in the hive.
+    pub role: Role,
+    /// The human.
+    #[serde(default)]
+    pub operator: OperatorSpec,
+    /// Everyone it may write to, itself left out.
+    #[serde(default)]
+    pub recipients: Vec<Address>,
+    /// The managers of the hive.
+    #[serde(default)]
+    pub managers: Vec<AgentName>,
+    /// The commit that is deployed; absent before the first.
+    #[serde(default)]
+    pub commit: Option<CommitOid>,
+    /// The daemon's clock.
+    pub now: Timestamp,
+}
+
+/// Where a message is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub enum DeliveryState {
+    /// Waits for a turn of the recipient.
+    Queued,
+    /// A turn has it.
+    Leased,
+    /// A turn had it and ended well.
+    Delivered,
+    /// It is not delivered any more: no turn gets past it, it cannot be read, or its recipient is gone.
+    Dead,
+    /// A state this build does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A message that was sent, as its sender sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct SentMessage {
+    /// Its number.
+    pub id: u64,
+    /// Who sent it.
+    pub from: Address,
+    /// To whom.
+    pub to: Address,
+    /// What kind.
+    pub kind: MessageKind,
+    /// The message it answers.
+    #[serde(default)]
+    pub reply_to: Option<u64>,
+    /// When it was sent.
+    pub at: Timestamp,
+    /// The text. Untrusted.
+    pub body: String,
+    /// Where it is.
+    pub state: DeliveryState,
+    /// How many turns have had it.
+    pub deliveries: u64,
 }
 
 /// Where a proposal is in its life.

@@ -16,10 +16,14 @@ pub mod draft;
 pub mod event;
 pub mod gate;
 pub mod id;
+pub mod loose_end;
 pub mod name;
 pub mod plan;
+pub mod question;
+pub mod reminder;
 pub mod spec;
 pub mod status;
+pub mod turn;
 pub mod version;
 pub mod wire_error;
 

@@ -19,6 +19,11 @@ pub(crate) fn git(folder: &Utf8Path, args: &[&str]) -> String {
         "user.email=someone@example.org",
         "-c",
         "safe.directory=*",
+        // The daemon may be writing the same refs.
+        "-c",
+        "core.filesRefLockTimeout=20000",
+        "-c",
+        "core.packedRefsTimeout=20000",
     ];
     let output = program("git")
         .args(identity)
