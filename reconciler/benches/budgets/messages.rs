@@ -13,6 +13,8 @@ use super::raw::{BODY, Commits};
 use super::row::{Budget, Row, median, ms, number, spread};
 
 const SENDERS: usize = 50;
+/// How long a receiver waits before something is sent to it.
+const REST: Duration = Duration::from_millis(20);
 
 pub(crate) fn measure(effort: Effort) -> Result<()> {
     let hive = Hive::serving(agents(SENDERS, 0))?;
@@ -101,6 +103,8 @@ fn to_a_waiting_receiver(hive: &Hive, commits: &Commits, rounds: usize) -> Resul
     let mut sender = hive.door(&name(0))?;
     let (mut times, mut raw) = (Vec::new(), Vec::new());
     for round in 0..rounds {
+        // A processor and a disk that have rested are slower to begin: the anchor has the same rest before it.
+        super::hive::pause(REST);
         raw.push(commits.one()?);
         let mut receiver = hive.door(&name(2))?;
         let mut waiting = hive.door(&name(2))?;
@@ -117,7 +121,7 @@ fn to_a_waiting_receiver(hive: &Hive, commits: &Commits, rounds: usize) -> Resul
         });
         hears.recv()?;
         // It waits once its request has been read.
-        super::hive::pause(Duration::from_millis(20));
+        super::hive::pause(REST);
         let started = Instant::now();
         send(&mut sender, &name(2))?;
         let heard = receives.join().map_err(|_| anyhow!("the receiver panicked"))??;

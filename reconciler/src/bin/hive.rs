@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use reconciler::cli::{self, Cli};
 use tokio::runtime::Builder;
 
+/// Threads for work that blocks: files, repos, what agents' sandboxes say. None of it waits for other such work, so a few
+/// are enough; with hundreds, what each holds while it works adds up when a whole hive is looked at at once.
+const BLOCKING_THREADS: usize = 16;
+
 fn main() -> anyhow::Result<ExitCode> {
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
@@ -19,5 +23,9 @@ fn main() -> anyhow::Result<ExitCode> {
     } else {
         Builder::new_current_thread()
     };
-    Ok(runtime.enable_all().build()?.block_on(cli::run(cli)))
+    let runtime = runtime
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()?;
+    Ok(runtime.block_on(cli::run(cli)))
 }

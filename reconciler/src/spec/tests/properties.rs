@@ -1,9 +1,15 @@
+use std::sync::LazyLock;
+
+use jsonschema::Validator;
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::{faults, parse_value};
 use crate::model::testing::notices_every_field;
-use crate::spec::{digest, parse, testing, validate};
+use crate::spec::{digest, parse, schema, testing, validate};
+
+static SCHEMA: LazyLock<Validator> =
+    LazyLock::new(|| jsonschema::validator_for(&schema()).expect("a schema"));
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
@@ -11,7 +17,9 @@ proptest! {
     #[test]
     fn any_valid_spec_parses_to_itself(spec in testing::spec()) {
         prop_assert_eq!(validate(&spec), []);
-        let parsed = parse(&serde_json::to_vec(&spec).expect("a spec is JSON"));
+        let document = serde_json::to_value(&spec).expect("a spec is JSON");
+        prop_assert!(SCHEMA.is_valid(&document));
+        let parsed = parse_value(&document);
         prop_assert_eq!(faults(&parsed), [""; 0]);
         let again = parsed.spec.expect("a spec");
         prop_assert_eq!(digest(&again), digest(&spec));
@@ -52,6 +60,10 @@ proptest! {
         }
         let parsed = parse_value(&document);
         prop_assert!(parsed.spec.is_some() || !parsed.faults.is_empty());
+        if parsed.all_faults().next().is_none() {
+            let refused: Vec<String> = SCHEMA.iter_errors(&document).map(|error| error.to_string()).collect();
+            prop_assert!(refused.is_empty(), "the schema refuses what is accepted: {refused:?}");
+        }
         for fault in parsed.all_faults() {
             // serde's own words would mean that the shape overlooked something.
             for word in ["invalid type", "invalid value", "missing field", "unknown variant", "invalid length"] {
