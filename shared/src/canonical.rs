@@ -4,8 +4,6 @@
 //! name of the encoding. Changing any rule here, or the meaning of an encoded field, needs a new encoding name, so
 //! that no stored approval can ever match an effect that was encoded differently.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -67,10 +65,11 @@ pub fn digest<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<Di
 
 /// The digest of a JSON value in `encoding`.
 pub fn digest_value(encoding: Encoding, value: &Value) -> Digest {
-    let mut text = String::from(encoding.name());
-    text.push('\n');
+    let mut text = Vec::with_capacity(1024);
+    text.extend_from_slice(encoding.name().as_bytes());
+    text.push(b'\n');
     write_canonical(value, &mut text);
-    Digest::new(encoding.name(), &sha256(text.as_bytes()))
+    Digest::new(encoding.name(), &sha256(&text))
 }
 
 /// The digest of a file: the SHA-256 of its bytes, as every tool computes it.
@@ -79,43 +78,50 @@ pub fn digest_file(bytes: &[u8]) -> Digest {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
-        // Writing to a String cannot fail.
-        let _infallible = write!(hex, "{byte:02x}");
-    }
-    hex
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+    ];
+    Sha256::digest(bytes)
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 0xf])
+        .map(|digit| DIGITS[usize::from(digit)])
+        .collect()
 }
 
 /// Writes `value` with sorted keys; `serde_json`'s own order depends on features that another crate may switch on.
-fn write_canonical(value: &Value, out: &mut String) {
+fn write_canonical(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Array(items) => {
-            out.push('[');
+            out.push(b'[');
             for (index, item) in items.iter().enumerate() {
                 if index > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
                 write_canonical(item, out);
             }
-            out.push(']');
+            out.push(b']');
         }
         Value::Object(map) => {
             let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_by(|a, b| a.0.cmp(b.0));
-            out.push('{');
+            entries.sort_unstable_by(|a, b| a.0.cmp(b.0));
+            out.push(b'{');
             for (index, (key, item)) in entries.into_iter().enumerate() {
                 if index > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
-                out.push_str(&Value::String(key.clone()).to_string());
-                out.push(':');
+                write_scalar(key, out);
+                out.push(b':');
                 write_canonical(item, out);
             }
-            out.push('}');
+            out.push(b'}');
         }
-        scalar => out.push_str(&scalar.to_string()),
+        scalar => write_scalar(scalar, out),
     }
+}
+
+fn write_scalar<T: Serialize + ?Sized>(scalar: &T, out: &mut Vec<u8>) {
+    // A text, a number, a truth or nothing, written to memory: neither can fail.
+    let _infallible = serde_json::to_writer(out, scalar);
 }
 
 #[cfg(test)]
@@ -123,6 +129,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn canonical(value: &Value) -> String {
+        let mut text = Vec::new();
+        write_canonical(value, &mut text);
+        String::from_utf8(text).expect("JSON is UTF-8")
+    }
 
     #[test]
     fn the_order_of_keys_does_not_matter_and_the_order_of_items_does() {
@@ -152,9 +164,7 @@ mod tests {
     fn the_encoding_of_today_is_pinned() {
         // A change of these bytes must come with a new encoding name.
         let value = json!({ "b": [true, null, "x\n\u{1F600}"], "a": -1.5 });
-        let mut text = String::new();
-        write_canonical(&value, &mut text);
-        assert_eq!(text, "{\"a\":-1.5,\"b\":[true,null,\"x\\n😀\"]}");
+        assert_eq!(canonical(&value), "{\"a\":-1.5,\"b\":[true,null,\"x\\n😀\"]}");
         // Made with another program: printf 'effect1\n{"a":1}' | sha256sum
         assert_eq!(
             digest_value(Encoding::Effect, &json!({ "a": 1 })).as_str(),
@@ -193,11 +203,9 @@ mod tests {
     /// An agent picks texts and keys; none of them ends before its quote.
     #[test]
     fn no_text_can_forge_another_field() {
-        let mut plain = String::new();
-        write_canonical(&json!({ "a": "b", "c": "d" }), &mut plain);
+        let plain = canonical(&json!({ "a": "b", "c": "d" }));
         for forged in [json!({ "a\":\"b\",\"c": "d" }), json!({ "a": "b\",\"c\":\"d" })] {
-            let mut text = String::new();
-            write_canonical(&forged, &mut text);
+            let text = canonical(&forged);
             assert_ne!(text, plain);
             let back: Value = serde_json::from_str(&text).expect("the canonical form is JSON");
             assert_eq!(back, forged);

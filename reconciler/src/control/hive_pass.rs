@@ -62,8 +62,13 @@ impl Reconciler {
             let Some(ready) = scheduled.ready.first() else {
                 others.sort();
                 others.dedup();
+                let mut views = self.views();
+                // Those of which the spec says something new come first, however large the hive is.
+                let seen = views.spec_seen.as_deref();
+                others.sort_by_key(|key| !is_news(seen, &accepted, key));
                 // Only now are they sure to be looked at.
-                self.views().spec_seen = Some((accepted.digest.clone(), accepted.agent_faults.clone()));
+                views.spec_seen = Some(Arc::clone(&accepted));
+                drop(views);
                 return Ok(Requeue {
                     at: scheduled.wake_at,
                     others,
@@ -241,9 +246,8 @@ impl Reconciler {
             self.ledger.apply(changes).await?;
         }
         // A faulty entry may leave the digest as it was, but its agent is to be shown with the fault.
-        let seen = Some((accepted.digest.clone(), accepted.agent_faults.clone()));
-        let changed = self.views().spec_seen != seen;
-        if !changed {
+        let says = |accepted: &Accepted| (accepted.digest.clone(), accepted.agent_faults.clone());
+        if self.views().spec_seen.as_deref().map(says) == Some(says(accepted)) {
             return Ok(Vec::new());
         }
         let declared = accepted.spec.agents.keys().cloned();
@@ -252,6 +256,15 @@ impl Reconciler {
             .map(Key::Agent)
             .collect())
     }
+}
+
+/// Whether the spec says of this agent what it did not say before.
+fn is_news(seen: Option<&Accepted>, accepted: &Accepted, key: &Key) -> bool {
+    let Key::Agent(name) = key else { return true };
+    seen.is_none_or(|seen| {
+        seen.spec.agents.get(name) != accepted.spec.agents.get(name)
+            || seen.agent_faults.get(name) != accepted.agent_faults.get(name)
+    })
 }
 
 /// What follows when the spec names an agent that was spawned, drafted or removed: it stays what it is, and the spec has

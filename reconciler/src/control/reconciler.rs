@@ -32,7 +32,7 @@ pub enum Key {
 pub struct Requeue {
     /// This key; `None`: only when something happens.
     pub at: Option<Timestamp>,
-    /// Other keys, at once.
+    /// Other keys, at once and in this order.
     pub others: Vec<Key>,
 }
 

@@ -209,8 +209,11 @@ impl Shell {
                 views.failures.remove(&label);
                 views.last_pass_at = Some(now);
                 drop(views);
+                // In their order: keys of one moment would come by name.
+                let mut at = now;
                 for other in requeue.others {
-                    self.queue.add(other, now);
+                    self.queue.add(other, at);
+                    at = at.checked_add(SignedDuration::from_micros(1)).unwrap_or(at);
                 }
                 requeue.at
             }

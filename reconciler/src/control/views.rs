@@ -1,6 +1,7 @@
 //! What the APIs show, kept in memory: derived from passes, never an input to one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use shared::AgentName;
@@ -8,7 +9,7 @@ use shared::admin_api::DiffEntry;
 use shared::plan::{PlanView, Waiting};
 use shared::status::AgentStatus;
 
-use crate::spec::Fault;
+use crate::spec::Accepted;
 
 /// One agent as its last pass left it.
 #[derive(Debug, Clone)]
@@ -37,7 +38,7 @@ pub struct Views {
     /// What the hive itself waits on.
     pub hive_waiting: Vec<Waiting>,
     /// The spec whose agents were all nudged, and the faults they were shown with.
-    pub spec_seen: Option<(shared::Digest, BTreeMap<AgentName, Vec<Fault>>)>,
+    pub spec_seen: Option<Arc<Accepted>>,
     /// Passes that could not be finished, by key.
     pub failures: BTreeMap<String, String>,
 }
