@@ -18,6 +18,7 @@ pub mod hive_pass;
 pub mod lifecycle;
 pub mod lock;
 pub mod reconciler;
+mod rest;
 pub mod rollback;
 pub mod run;
 pub mod serve;

@@ -40,6 +40,7 @@ mod wal;
 mod writer;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
@@ -102,11 +103,14 @@ struct Signals {
     receivers: Arc<Receivers>,
     counters: counters::Counters,
     trouble: watch::Sender<Option<storage::Trouble>>,
+    /// Writes that changed something.
+    writes: AtomicU64,
 }
 
 /// A write transaction, and who is to be told once it is on disk.
 pub(crate) struct Tx<'c> {
     db: &'c Connection,
+    changes_before: u64,
     last_seq: Option<u64>,
     woken: BTreeSet<AgentName>,
     counted: Vec<Counted>,
@@ -124,6 +128,7 @@ impl<'c> Tx<'c> {
     fn new(db: &'c Connection) -> Self {
         Self {
             db,
+            changes_before: db.total_changes(),
             last_seq: None,
             woken: BTreeSet::new(),
             counted: Vec::new(),
@@ -135,7 +140,8 @@ impl<'c> Tx<'c> {
         let woken = std::mem::take(&mut self.woken);
         let handed = receivers.lease(&mut self, &woken)?;
         let Self {
-            db: _,
+            db,
+            changes_before,
             last_seq,
             woken: _,
             counted,
@@ -145,6 +151,7 @@ impl<'c> Tx<'c> {
             woken,
             handed,
             counted,
+            changed: db.total_changes() != changes_before,
         })
     }
 
@@ -168,6 +175,12 @@ impl Ledger {
     /// The number of the newest event, whenever it rises.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.signals.seq.subscribe()
+    }
+
+    /// How many writes have changed something since the ledger was opened. What was read before the number rose may be
+    /// out of date; a write that is not answered yet may not be counted yet.
+    pub fn writes(&self) -> u64 {
+        self.signals.writes.load(Ordering::SeqCst)
     }
 
     /// What has happened since the daemon started.
@@ -255,7 +268,11 @@ impl Signals {
             woken,
             handed,
             counted,
+            changed,
         } = news;
+        if changed {
+            self.writes.fetch_add(1, Ordering::SeqCst);
+        }
         handed.into_iter().for_each(Handed::over);
         if let Some(seq) = last_seq {
             self.seq.send_replace(seq);

@@ -2,15 +2,56 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::CommitOid;
+use shared::{AgentName, CommitOid};
 
 use crate::host::{Host, HostError, UnitState};
 use crate::model::inventory::{AgentInventory, Known};
 use crate::model::records::{AgentLedger, AgentLife, BuildState};
 
+/// What there is to look at, of one agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    name: AgentName,
+    /// Where `main` belongs, and the commits of open proposals, of an agent that has both.
+    commits: Option<(CommitOid, BTreeSet<CommitOid>)>,
+    /// The systems that the ledger knows.
+    systems: Vec<String>,
+}
+
+impl Subject {
+    /// What the ledger knows of the agent decides.
+    pub fn of(ledger: &AgentLedger) -> Self {
+        let record = &ledger.record;
+        let main = record.main().filter(|_| record.life == AgentLife::Active);
+        let open = || {
+            let open = ledger.proposals.iter().filter(|p| !p.phase.is_final());
+            open.map(|proposal| proposal.commit.clone()).collect()
+        };
+        let built = ledger.builds.values().filter_map(|state| match state {
+            BuildState::Built(output) => Some(output.system.clone()),
+            BuildState::Failed { .. } => None,
+        });
+        let deployed = record
+            .deployed
+            .iter()
+            .chain(&record.last_good)
+            .map(|d| d.output.system.clone());
+        let systems: BTreeSet<String> = built.chain(deployed).collect();
+        Self {
+            name: record.name.clone(),
+            commits: main.map(|main| (main.clone(), open())),
+            systems: systems.into_iter().collect(),
+        }
+    }
+}
+
 /// Observes one agent afresh.
-pub async fn agent(host: &Host, ledger: &AgentLedger) -> AgentInventory {
-    let name = &ledger.record.name;
+pub async fn agent(host: &Host, subject: &Subject) -> AgentInventory {
+    let Subject {
+        name,
+        commits,
+        systems,
+    } = subject;
     let collected_at = host.clock.now();
     let unit = known(host.runtime.observe(std::slice::from_ref(name)).await)
         .map(|mut units| units.remove(name).unwrap_or(UnitState::Absent));
@@ -19,9 +60,9 @@ pub async fn agent(host: &Host, ledger: &AgentLedger) -> AgentInventory {
         collected_at,
         unit,
         repo,
-        descends: descends(host, ledger).await,
+        descends: descends(host, name, commits.as_ref()).await,
         folders: known(host.folders.observe(name).await),
-        systems: systems(host, ledger).await,
+        systems: present(host, systems).await,
         harness: host.harness.state(name),
     }
 }
@@ -31,45 +72,27 @@ fn known<T>(result: Result<T, HostError>) -> Known<T> {
 }
 
 /// Whether the commits of open proposals descend from where `main` belongs. Asks nothing when there are none.
-async fn descends(host: &Host, ledger: &AgentLedger) -> Known<BTreeMap<CommitOid, bool>> {
+async fn descends(
+    host: &Host,
+    name: &AgentName,
+    commits: Option<&(CommitOid, BTreeSet<CommitOid>)>,
+) -> Known<BTreeMap<CommitOid, bool>> {
     let mut answers = BTreeMap::new();
-    let Some(main) = ledger.record.main() else {
+    let Some((main, open)) = commits else {
         return Ok(answers);
     };
-    if ledger.record.life != AgentLife::Active {
-        return Ok(answers);
-    }
-    for proposal in ledger.proposals.iter().filter(|p| !p.phase.is_final()) {
-        let below = known(
-            host.repos
-                .is_ancestor(&ledger.record.name, main, &proposal.commit)
-                .await,
-        )?;
-        answers.insert(proposal.commit.clone(), below && *main != proposal.commit);
+    for commit in open {
+        let below = known(host.repos.is_ancestor(name, main, commit).await)?;
+        answers.insert(commit.clone(), below && main != commit);
     }
     Ok(answers)
 }
 
-async fn systems(host: &Host, ledger: &AgentLedger) -> Known<BTreeMap<String, bool>> {
-    let built = ledger.builds.values().filter_map(|state| match state {
-        BuildState::Built(output) => Some(output.system.clone()),
-        BuildState::Failed { .. } => None,
-    });
-    let record = &ledger.record;
-    let deployed = record
-        .deployed
-        .iter()
-        .chain(&record.last_good)
-        .map(|d| d.output.system.clone());
-    let systems: BTreeSet<String> = built.chain(deployed).collect();
+async fn present(host: &Host, systems: &[String]) -> Known<BTreeMap<String, bool>> {
     if systems.is_empty() {
         return Ok(BTreeMap::new());
     }
-    known(
-        host.builder
-            .present(&systems.into_iter().collect::<Vec<_>>())
-            .await,
-    )
+    known(host.builder.present(systems).await)
 }
 
 #[cfg(test)]
@@ -113,7 +136,7 @@ mod tests {
     #[tokio::test]
     async fn a_source_that_cannot_be_observed_is_unknown() {
         let world = World::new();
-        let whole = agent(&world.host(), &declared()).await;
+        let whole = agent(&world.host(), &Subject::of(&declared())).await;
         assert_eq!(whole.unit, Ok(UnitState::Absent));
         for (source, unknown) in [
             (Source::Runtime, [true, false, false]),
@@ -123,7 +146,7 @@ mod tests {
             world.lock().blind = vec![source];
             let AgentInventory {
                 unit, repo, folders, ..
-            } = agent(&world.host(), &declared()).await;
+            } = agent(&world.host(), &Subject::of(&declared())).await;
             assert_eq!(
                 [unit.is_err(), repo.is_err(), folders.is_err()],
                 unknown,

@@ -78,6 +78,26 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether there is nothing to do and nothing to wait for, now or later.
+    pub(crate) fn is_rest(&self) -> bool {
+        let Self {
+            agent: _,
+            steps,
+            offers,
+            later,
+            held,
+            waiting,
+            announce: _,
+            wake_at,
+            ended_because: _,
+            notices: _,
+            desired_system: _,
+            partial,
+        } = self;
+        let empty = steps.is_empty() && offers.is_empty() && later.is_empty() && held.is_empty();
+        empty && waiting.is_empty() && wake_at.is_none() && !partial
+    }
+
     pub(crate) fn new(agent: Option<AgentName>) -> Self {
         Self {
             agent,

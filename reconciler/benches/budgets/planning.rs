@@ -33,7 +33,7 @@ async fn plans(on: &Hive, rounds: usize) -> Result<()> {
     let count = ledgers.len();
     let mut inventories = Vec::new();
     for ledger in &ledgers {
-        inventories.push(observe::agent(&host, ledger).await);
+        inventories.push(observe::agent(&host, &observe::Subject::of(ledger)).await);
     }
     let changed: Map<_, _> = (0..count)
         .map(|number| {

@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::drafts::{concerns_drafts, draft_rules};
 use super::reconciler::{Key, PassError, Reconciler, Requeue, declared};
+use super::rest::Ground;
 use super::views::AgentView;
 use crate::execute::{self, Moment};
 use crate::gate::revalidate;
@@ -45,13 +46,23 @@ impl Reconciler {
             let Some(facts) = self.facts(&accepted) else {
                 return Ok(Requeue::default());
             };
+            // Before anything is read: what is written from here on counts as news.
+            let ground = Ground {
+                writes: self.ledger.writes(),
+                accepted: Arc::clone(&accepted),
+                watched_since: facts.watched_since,
+            };
+            if self.is_still_at_rest(name, &ground).await {
+                return Ok(Requeue { at: None, others });
+            }
             let Some(ledger) = self.ledger.agent(name).await? else {
                 self.views().agents.remove(name);
                 // What the archive keeps, and a name that is free again, are the hive's to look after.
                 others.push(Key::Hive);
                 return Ok(Requeue { at: None, others });
             };
-            let inventory = observe::agent(&self.host, &ledger).await;
+            let subject = observe::Subject::of(&ledger);
+            let inventory = observe::agent(&self.host, &subject).await;
             let now = self.host.clock.now();
             let spec = declared(&accepted, &ledger.record);
             let rules = draft_rules(&accepted, name);
@@ -81,6 +92,9 @@ impl Reconciler {
             self.announce(name, &plan);
             self.show(inputs, &plan, &scheduled, &accepted)?;
             let Some(ready) = scheduled.ready.first() else {
+                if plan.is_rest() && scheduled.waiting.is_empty() && scheduled.wake_at.is_none() {
+                    self.resting.note(name, ground, subject, inventory);
+                }
                 return Ok(Requeue {
                     at: scheduled.wake_at,
                     others,
@@ -115,6 +129,19 @@ impl Reconciler {
             }
         }
         Err(PassError::Restless(MAX_ROUNDS))
+    }
+
+    /// Whether the agent was at rest and nothing has changed since. See [`super::rest`].
+    async fn is_still_at_rest(&self, name: &AgentName, ground: &Ground) -> bool {
+        let Some(rest) = self.resting.take(name, ground) else {
+            return false;
+        };
+        let inventory = observe::agent(&self.host, rest.subject()).await;
+        let still = rest.saw(&inventory) && self.ledger.writes() == ground.writes;
+        if still {
+            self.resting.put_back(name, rest);
+        }
+        still
     }
 
     /// Ends tries and gates whose effect is there although their outcome was never noted: a crash came between.

@@ -26,7 +26,7 @@ impl Reconciler {
         let Listing { items, undecodable } = self.ledger.agent_ledgers().await?;
         let mut agents = Vec::new();
         for ledger in items {
-            let inventory = observe::agent(&self.host, &ledger).await;
+            let inventory = observe::agent(&self.host, &observe::Subject::of(&ledger)).await;
             let now = self.host.clock.now();
             let spec = declared(&accepted, &ledger.record).cloned();
             let rules = draft_rules(&accepted, &ledger.record.name);

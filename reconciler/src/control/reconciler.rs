@@ -9,6 +9,7 @@ use shared::canonical::NotCanonical;
 use shared::spec::AgentSpec;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use super::rest::Resting;
 use super::views::Views;
 use super::watching::Watching;
 use crate::execute::ExecuteError;
@@ -80,6 +81,7 @@ pub struct Reconciler {
     jumps: watch::Sender<u64>,
     pub(super) accepted: Mutex<Option<Arc<Accepted>>>,
     pub(super) views: Mutex<Views>,
+    pub(super) resting: Resting,
     pub(super) builds: Semaphore,
     max_builds: Mutex<usize>,
     pub(super) transitions: Semaphore,
@@ -104,6 +106,7 @@ impl Reconciler {
             staging: tokio::sync::Mutex::default(),
             accepted: Mutex::new(None),
             views: Mutex::new(Views::new(now)),
+            resting: Resting::default(),
             watching: Mutex::new(Watching::begin(now, host.clock.steady())),
             jumps: watch::Sender::new(0),
             host,

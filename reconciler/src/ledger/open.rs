@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
@@ -100,6 +101,7 @@ pub(super) fn handle(writer: Door, reader: Door, meta: Meta, last_seq: u64) -> L
             receivers: Arc::default(),
             counters: Counters::default(),
             trouble: watch::Sender::new(None),
+            writes: AtomicU64::new(0),
         }),
         meta: Arc::new(meta),
         boundary: None,

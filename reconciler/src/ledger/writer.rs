@@ -83,6 +83,8 @@ pub(super) struct News {
     pub(super) woken: BTreeSet<AgentName>,
     pub(super) handed: Vec<Handed>,
     pub(super) counted: Vec<Counted>,
+    /// Whether a row is different now.
+    pub(super) changed: bool,
 }
 
 impl<F, T, E> Write for Pending<F, T, E>
