@@ -58,7 +58,7 @@ enum Command {
     Fuzz(fuzz::FuzzArguments),
     /// Plant the faults of checks/mutants.toml, one at a time, and demand that the tests find each
     Mutants(mutants::MutantsArguments),
-    /// Write docs/reference anew: both OpenAPI documents and the command line
+    /// Write docs/reference anew: both OpenAPI documents, the command line and the MCP tools
     References,
 }
 
