@@ -5,6 +5,7 @@ use std::time::Duration;
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
 use shared::TurnId;
+use shared::wire_error::ErrorCode;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -18,13 +19,23 @@ use crate::repo::ConfigRepo;
 /// How long a tool tries while the daemon is away: as long as a restart takes, not as long as a model waits.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// What may be done again when nobody knows whether it was done.
+/// What a request may do when it is made again although nobody knows whether it was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Again {
-    /// It only looks, or the daemon knows it for a repetition.
-    Harmless,
-    /// It would be done twice: it is only tried again when the daemon was never reached.
-    Harmful,
+    /// It only looks, or gives the same once more.
+    Looks,
+    /// The daemon knows it for a repetition.
+    Known,
+    /// It would be done twice: it is tried again only when the daemon was never reached.
+    Never,
+}
+
+/// A request that came to nothing, as far as that is known.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: ClientError,
+    /// Whether it may have been carried out all the same.
+    pub(super) unclear: bool,
 }
 
 /// The tools' way to everything.
@@ -61,23 +72,34 @@ impl Hive {
         })
     }
 
-    /// Repeats a call for a while, as long as the daemon is away.
-    pub(super) async fn patiently<T, F, R>(&self, again: Again, call: F) -> Result<T, ClientError>
+    /// Repeats a request for a while, as long as the daemon is away.
+    pub(super) async fn patiently<T, F, R>(&self, again: Again, request: F) -> Result<T, Failed>
     where
         F: Fn() -> R + Send + Sync,
         R: Future<Output = Result<T, ClientError>> + Send,
     {
-        let begin = Instant::now();
+        let mut begin = Instant::now();
         let mut backoff = Backoff::default();
+        let mut unclear = false;
         loop {
-            let error = match call().await {
-                Err(error) if error.is_transient() => error,
-                answered => return answered,
+            let attempt = Instant::now();
+            let error = match request().await {
+                Err(error) => error,
+                Ok(answer) => return Ok(answer),
             };
-            let unreached = matches!(&error, ClientError::Unreachable(error) if error.is_connect());
+            let lost = may_be_done(&error);
+            unclear |= again != Again::Looks && lost;
+            // Who takes a request and does not answer will not answer the next one either.
+            let silent = matches!(&error, ClientError::Unreachable(error) if error.is_timeout());
+            let useless = !error.is_transient() || silent || (again == Again::Never && lost);
+            if attempt.elapsed() > PATIENCE {
+                // It was there for long, and has only gone now.
+                begin = Instant::now();
+                backoff.reset();
+            }
             let pause = backoff.step();
-            if (again == Again::Harmful && !unreached) || begin.elapsed() + pause > PATIENCE {
-                return Err(error);
+            if useless || begin.elapsed() + pause > PATIENCE {
+                return Err(Failed { error, unclear });
             }
             tokio::time::sleep(pause).await;
         }
@@ -93,6 +115,16 @@ impl Hive {
                 false
             }
         }
+    }
+}
+
+/// Whether a request that failed like this may have been carried out.
+fn may_be_done(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable(error) => !error.is_connect(),
+        ClientError::Refused { error, .. } => matches!(error.code, ErrorCode::Internal | ErrorCode::Unknown),
+        ClientError::Malformed { .. } | ClientError::TooLarge { .. } => true,
+        ClientError::Incompatible { .. } => false,
     }
 }
 

@@ -3,6 +3,7 @@
 use camino::Utf8PathBuf;
 use shared::wire_error::ErrorCode;
 
+use super::context::Failed;
 use crate::control::SayError;
 use crate::host_client::ClientError;
 use crate::repo::ProposeError;
@@ -22,8 +23,13 @@ pub(super) enum ToolError {
     #[error("{0}. Nothing was done")]
     Refused(String),
     /// The daemon did not do it.
-    #[error("{}{}", crate::error_chain(.0), next(.0))]
-    Daemon(#[from] ClientError),
+    #[error("{}{}", crate::error_chain(error), next(error, *unclear))]
+    Daemon {
+        /// Why.
+        error: ClientError,
+        /// Whether it may have done it all the same.
+        unclear: bool,
+    },
     /// The config repo.
     #[error("{}", crate::error_chain(.0))]
     Repo(#[from] ProposeError),
@@ -45,16 +51,24 @@ pub(super) enum ToolError {
     Busy,
 }
 
+impl From<Failed> for ToolError {
+    fn from(Failed { error, unclear }: Failed) -> Self {
+        Self::Daemon { error, unclear }
+    }
+}
+
 /// What to do next, where the daemon itself does not say.
-fn next(error: &ClientError) -> &'static str {
+fn next(error: &ClientError, unclear: bool) -> &'static str {
+    if unclear {
+        return ". It may have been done all the same: look before you repeat it, with sent, loose_ends, config_status or \
+                list_agents";
+    }
     match error {
         ClientError::Unreachable(_) => {
-            ". It is restarting or stopped; what it accepted before is safe. Try again in a minute with the same \
-             arguments, or end the turn"
+            ". Nothing was done. It is restarting or stopped: try again in a minute, or end the turn"
         }
-        ClientError::Incompatible { .. } => "",
-        ClientError::Malformed { .. } | ClientError::TooLarge { .. } => {
-            ". It may have been done all the same: look before you repeat it"
+        ClientError::Incompatible { .. } | ClientError::Malformed { .. } | ClientError::TooLarge { .. } => {
+            ". Tell the operator"
         }
         ClientError::Refused { error, .. } => match error.code {
             ErrorCode::Unavailable | ErrorCode::Internal => ". Try again in a minute",

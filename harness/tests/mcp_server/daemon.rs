@@ -38,6 +38,8 @@ pub(crate) struct World {
     /// Ids that were sent, and the number that each got.
     dedupe: BTreeMap<String, u64>,
     last_id: u64,
+    /// What has no behaviour of its own is not answered.
+    pub(crate) deaf: bool,
     /// Instead of the usual answer, by `METHOD /path`.
     pub(crate) answers: BTreeMap<String, (u16, Value)>,
     /// The config repo, and every repo of a draft, as a bundle.
@@ -397,6 +399,10 @@ async fn scripted(
     let mut body = serde_json::from_slice(&body).unwrap_or(json!(String::from_utf8_lossy(&body)));
     if query.0.as_object().is_some_and(|query| !query.is_empty()) {
         body = query.0;
+    }
+    if shared.0.lock().expect("lock").deaf {
+        touch(&shared, |world| world.asked.push((what, body)));
+        return std::future::pending().await;
     }
     let known = shared.0.lock().expect("lock").answers.contains_key(&what);
     if known {

@@ -167,7 +167,10 @@ async fn a_daemon_that_is_away_is_named_soon_and_the_server_stays() {
     });
     for (tool, refused) in futures_util::future::join_all(waits).await {
         assert!(refused.contains("cannot reach the daemon"), "{tool}: {refused}");
-        assert!(refused.contains("Try again in a minute"), "{tool}: {refused}");
+        assert!(
+            refused.contains("Nothing was done. It is restarting or stopped: try again in a minute"),
+            "{tool}: {refused}"
+        );
     }
     assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
     nest.daemon.come_back();
@@ -194,7 +197,7 @@ async fn what_may_have_been_done_is_not_done_again_unless_that_is_harmless() {
     let nest = Nest::manager();
     let client = nest.client().await;
     for what in ["POST /v1/spawn", "POST /v1/questions/1/answer", "POST /v1/send"] {
-        nest.daemon.refuses(what, 503, ErrorCode::Unavailable, "starting");
+        nest.daemon.refuses(what, 500, ErrorCode::Internal, "oh no");
     }
     let (spawn, answer, send) = tokio::join!(
         client.refuses("spawn", json!({ "name": "carol" })),
@@ -203,7 +206,7 @@ async fn what_may_have_been_done_is_not_done_again_unless_that_is_harmless() {
     );
     for refused in [spawn, answer, send] {
         assert!(
-            refused.contains("starting (ask the operator). Try again in a minute"),
+            refused.contains("oh no (ask the operator). It may have been done all the same"),
             "{refused}"
         );
     }
@@ -252,4 +255,38 @@ async fn without_the_loop_messages_still_come_and_say_that_they_may_come_again()
     );
     let refused = client.refuses("nap", json!({ "secs": 60 })).await;
     assert!(refused.contains("Nothing was done"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_wait_goes_on_after_the_daemon_was_started_again() {
+    let mut nest = Nest::agent();
+    let client = nest.client().await;
+    let waiting = client.call("recv", json!({ "waitSecs": 60 }));
+    let restart = async {
+        nest.daemon.until("a wait", |world| world.recvs.len() == 1).await;
+        nest.daemon.go_away();
+        nest.daemon.come_back();
+        nest.daemon
+            .until("another wait", |world| world.recvs.len() == 2)
+            .await;
+        nest.daemon.message(json!({ "body": "one" }));
+    };
+    let (text, ()) = tokio::join!(waiting, restart);
+    assert!(text.unwrap().contains("\none\n"));
+}
+
+#[tokio::test]
+async fn a_daemon_that_takes_a_request_and_never_answers_holds_up_one_call_and_not_for_ever() {
+    let nest = Nest::agent();
+    nest.daemon.change(|world| world.deaf = true);
+    let client = nest.client().await;
+    let (lost, looked) = tokio::join!(
+        client.refuses("answer", json!({ "question": 1, "body": "x" })),
+        client.refuses("whoami", json!({})),
+    );
+    assert!(lost.contains("It may have been done all the same"), "{lost}");
+    assert!(looked.contains("cannot reach the daemon"), "{looked}");
+    assert_eq!(nest.daemon.world().bodies("POST /v1/questions/1/answer").len(), 1);
+    nest.daemon.change(|world| world.deaf = false);
+    client.does("whoami", json!({})).await;
 }

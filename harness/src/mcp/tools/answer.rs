@@ -36,7 +36,7 @@ impl HiveTool for Answer {
         check_body(&body)?;
         let request = AnswerRequest { body };
         let answered = hive
-            .patiently(Again::Harmful, || hive.client.answer_question(question, &request))
+            .patiently(Again::Never, || hive.client.answer_question(question, &request))
             .await?;
         Ok(format!(
             "Question {} of {} is answered.",

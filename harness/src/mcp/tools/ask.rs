@@ -60,9 +60,7 @@ impl HiveTool for Ask {
             default,
             dedupe: Some(call.dedupe.clone()),
         };
-        let asked = hive
-            .patiently(Again::Harmless, || hive.client.ask(&request))
-            .await?;
+        let asked = hive.patiently(Again::Known, || hive.client.ask(&request)).await?;
         let end = match (asked.expires_at, &asked.default) {
             (Some(at), Some(_)) => format!(" If none comes by {}, the default holds.", show::time(at)),
             (Some(at), None) => format!(" If none comes by {}, you are told so.", show::time(at)),

@@ -30,7 +30,7 @@ impl HiveTool for Broadcast {
     async fn call(hive: &Hive, arguments: Arguments, call: &Call) -> Result<String, ToolError> {
         check_body(&arguments.body)?;
         let sent = hive
-            .patiently(Again::Harmless, || {
+            .patiently(Again::Known, || {
                 hive.client.broadcast(&arguments.body, &call.dedupe)
             })
             .await?;

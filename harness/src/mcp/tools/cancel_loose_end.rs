@@ -36,7 +36,7 @@ impl HiveTool for CancelLooseEnd {
             let why = "only the operator decides about a gate: ask the operator to deny it";
             return Err(ToolError::Refused(why.into()));
         }
-        hive.patiently(Again::Harmful, || hive.client.cancel_loose_end(id))
+        hive.patiently(Again::Never, || hive.client.cancel_loose_end(id))
             .await?;
         Ok(format!("{id} is taken back."))
     }

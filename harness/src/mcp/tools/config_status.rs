@@ -42,9 +42,7 @@ impl HiveTool for ConfigStatus {
         if !(1..=MOST).contains(&limit) {
             return Err(ToolError::Refused(format!("limit is 1 to {MOST}")));
         }
-        let proposals = hive
-            .patiently(Again::Harmless, || hive.client.proposals())
-            .await?;
+        let proposals = hive.patiently(Again::Looks, || hive.client.proposals()).await?;
         let mut text = String::new();
         for proposal in proposals.iter().take(limit) {
             text.push_str(&line(proposal));
@@ -101,9 +99,7 @@ fn line(proposal: &ProposalInfo) -> String {
 async fn fetched(hive: &Hive) -> Result<String, ToolError> {
     let _turnstile = hive.committing.lock().await;
     let author = author(hive).await?;
-    let main = hive
-        .patiently(Again::Harmless, || hive.client.repo_bundle())
-        .await?;
+    let main = hive.patiently(Again::Looks, || hive.client.repo_bundle()).await?;
     let tree = hive.repo.refresh(main, &author).await?;
     let uncommitted = if tree.uncommitted {
         ", with uncommitted work"

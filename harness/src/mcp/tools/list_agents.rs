@@ -26,8 +26,8 @@ impl HiveTool for ListAgents {
     type Arguments = Arguments;
 
     async fn call(hive: &Hive, Arguments {}: Arguments, _call: &Call) -> Result<String, ToolError> {
-        let me = hive.patiently(Again::Harmless, || hive.client.whoami()).await?;
-        let drafts = hive.patiently(Again::Harmless, || hive.client.drafts()).await?;
+        let me = hive.patiently(Again::Looks, || hive.client.whoami()).await?;
+        let drafts = hive.patiently(Again::Looks, || hive.client.drafts()).await?;
         let mut text = String::new();
         let agents = me.recipients.iter().filter_map(|address| match address {
             Address::Agent(name) => Some(name),

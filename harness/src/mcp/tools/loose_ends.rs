@@ -40,9 +40,7 @@ impl HiveTool for LooseEnds {
         if !(1..=MOST).contains(&limit) {
             return Err(ToolError::Refused(format!("limit is 1 to {MOST}")));
         }
-        let all = hive
-            .patiently(Again::Harmless, || hive.client.loose_ends())
-            .await?;
+        let all = hive.patiently(Again::Looks, || hive.client.loose_ends()).await?;
         let mut text = String::new();
         for end in all.iter().skip(offset).take(limit) {
             text.push_str(&format!("{} of {}", crate::tame(&end.id, 40), end.owner));

@@ -58,16 +58,14 @@ impl HiveTool for ProposeConfig {
         let wanted = Wanted::from(arguments)?;
         let _turnstile = hive.committing.lock().await;
         let author = author(hive).await?;
-        let main = hive
-            .patiently(Again::Harmless, || hive.client.repo_bundle())
-            .await?;
+        let main = hive.patiently(Again::Looks, || hive.client.repo_bundle()).await?;
         let offer = match &wanted {
             Wanted::Files(change) => hive.repo.commit_files(main, &author, change).await?,
             Wanted::Head => hive.repo.take_head(main, &author).await?,
         };
         // The same commit again is the same proposal.
         let answer = hive
-            .patiently(Again::Harmless, || hive.client.propose(offer.bundle.clone()))
+            .patiently(Again::Known, || hive.client.propose(offer.bundle.clone()))
             .await;
         let commit = crate::tame(&offer.commit, 40);
         let title = show::quoted(&offer.title, MAX_TITLE);
@@ -169,7 +167,7 @@ pub(super) fn changes(
 
 /// Who this agent is, for its commits. The time is the daemon's.
 pub(super) async fn author(hive: &Hive) -> Result<Author, ToolError> {
-    let me = hive.patiently(Again::Harmless, || hive.client.whoami()).await?;
+    let me = hive.patiently(Again::Looks, || hive.client.whoami()).await?;
     Ok(Author {
         agent: me.name,
         at: me.now,

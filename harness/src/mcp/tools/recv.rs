@@ -78,7 +78,7 @@ impl HiveTool for Recv {
             hive.client.receive(&request).await
         };
         // When an answer is lost, the daemon gives the same again, because the same batch is named.
-        let answer = hive.patiently(Again::Harmless, ask).await;
+        let answer = hive.patiently(Again::Looks, ask).await;
         if let Some(waiting) = waiting {
             waiting.end().await;
         }

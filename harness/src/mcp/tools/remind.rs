@@ -84,7 +84,7 @@ impl HiveTool for Remind {
             dedupe: Some(call.dedupe.clone()),
         };
         let set = hive
-            .patiently(Again::Harmless, || hive.client.remind(&request))
+            .patiently(Again::Known, || hive.client.remind(&request))
             .await?;
         let due = set.due.map_or_else(|| "at no time".to_owned(), show::time);
         Ok(format!(

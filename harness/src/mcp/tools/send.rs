@@ -49,7 +49,7 @@ impl HiveTool for SendMessage {
             dedupe: Some(call.dedupe.clone()),
         };
         let answer = hive
-            .patiently(Again::Harmless, || hive.client.send(&request))
+            .patiently(Again::Known, || hive.client.send(&request))
             .await?;
         let duplicate = if answer.duplicate {
             ". It had been sent before, and was not sent twice"

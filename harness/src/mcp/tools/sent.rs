@@ -41,7 +41,7 @@ impl HiveTool for Sent {
             return Err(ToolError::Refused(format!("limit is 1 to {MOST}")));
         }
         let messages = hive
-            .patiently(Again::Harmless, || hive.client.sent(arguments.before, limit))
+            .patiently(Again::Looks, || hive.client.sent(arguments.before, limit))
             .await?;
         if messages.is_empty() {
             return Ok("None.".into());

@@ -60,7 +60,7 @@ impl HiveTool for Spawn {
             reason,
         };
         let draft = hive
-            .patiently(Again::Harmful, || hive.client.spawn(&request))
+            .patiently(Again::Never, || hive.client.spawn(&request))
             .await?;
         Ok(format!(
             "{}You get a message about the outcome.",

@@ -36,7 +36,7 @@ impl HiveTool for SpawnCommit {
         let Arguments { name, reason } = arguments;
         check_reason(&reason)?;
         let draft = hive
-            .patiently(Again::Harmful, || hive.client.offer_draft(&name, &reason))
+            .patiently(Again::Never, || hive.client.offer_draft(&name, &reason))
             .await?;
         Ok(format!(
             "{}You get a message about the outcome.",

@@ -13,7 +13,7 @@ use super::propose_config::{author, changes};
 use super::spawn::draft_line;
 use crate::host_client::ClientError;
 use crate::host_client::retry::Backoff;
-use crate::mcp::context::{Again, Hive};
+use crate::mcp::context::{Again, Failed, Hive};
 use crate::mcp::error::ToolError;
 use crate::mcp::tool::{Call, Effect, HiveTool};
 use crate::repo::offer::{Change, RepoPath};
@@ -68,7 +68,7 @@ impl HiveTool for SpawnDraft {
                 let why = "a draft that is given up keeps nothing: leave files, remove and config out";
                 return Err(ToolError::Refused(why.into()));
             }
-            hive.patiently(Again::Harmful, || hive.client.give_up_draft(&name))
+            hive.patiently(Again::Never, || hive.client.give_up_draft(&name))
                 .await?;
             return Ok(format!("The draft {name} is given up."));
         }
@@ -81,12 +81,12 @@ impl HiveTool for SpawnDraft {
         let mut draft = begun(hive, &name).await?;
         for path in &remove {
             draft = hive
-                .patiently(Again::Harmful, || hive.client.unstage(&name, path))
+                .patiently(Again::Never, || hive.client.unstage(&name, path))
                 .await?;
         }
         for (path, text) in &files {
             draft = hive
-                .patiently(Again::Harmless, || hive.client.stage(&name, path, text))
+                .patiently(Again::Known, || hive.client.stage(&name, path, text))
                 .await?;
         }
         if !config.is_empty() {
@@ -101,12 +101,15 @@ impl HiveTool for SpawnDraft {
 
 /// The draft, begun if there was none.
 async fn begun(hive: &Hive, name: &AgentName) -> Result<DraftInfo, ToolError> {
-    match hive.patiently(Again::Harmless, || hive.client.draft(name)).await {
-        Err(ClientError::Refused { error, .. }) if error.code == ErrorCode::NotFound => {}
+    match hive.patiently(Again::Looks, || hive.client.draft(name)).await {
+        Err(Failed {
+            error: ClientError::Refused { error, .. },
+            ..
+        }) if error.code == ErrorCode::NotFound => {}
         known => return Ok(known?),
     }
     Ok(hive
-        .patiently(Again::Harmful, || hive.client.begin_draft(name))
+        .patiently(Again::Never, || hive.client.begin_draft(name))
         .await?)
 }
 
@@ -119,7 +122,7 @@ async fn committed(
     let begin = Instant::now();
     let mut backoff = Backoff::default();
     while hive
-        .patiently(Again::Harmless, || hive.client.draft(name))
+        .patiently(Again::Looks, || hive.client.draft(name))
         .await?
         .seed
         .is_none()
@@ -135,7 +138,7 @@ async fn committed(
     let _turnstile = hive.committing.lock().await;
     let author = author(hive).await?;
     let seed = hive
-        .patiently(Again::Harmless, || hive.client.draft_bundle(name))
+        .patiently(Again::Looks, || hive.client.draft_bundle(name))
         .await?;
     let change = Change {
         title: format!("config of {name}"),
@@ -144,7 +147,7 @@ async fn committed(
     };
     let offer = hive.repo.commit_files(seed, &author, &change).await?;
     let answer = hive
-        .patiently(Again::Harmless, || {
+        .patiently(Again::Known, || {
             hive.client.commit_draft(name, offer.bundle.clone())
         })
         .await;

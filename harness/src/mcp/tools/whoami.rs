@@ -38,7 +38,7 @@ impl HiveTool for Whoami {
             managers,
             commit,
             now,
-        } = hive.patiently(Again::Harmless, || hive.client.whoami()).await?;
+        } = hive.patiently(Again::Looks, || hive.client.whoami()).await?;
         let role = match role {
             Role::Manager => "a manager",
             Role::Worker => "an agent",
