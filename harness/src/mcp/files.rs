@@ -93,3 +93,64 @@ fn names(folder: &impl std::os::fd::AsFd) -> std::io::Result<Vec<String>> {
     }
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, Utf8PathBuf) {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = Utf8Path::from_path(dir.path()).expect("UTF-8 path").to_owned();
+        (dir, path)
+    }
+
+    fn there(state: &Utf8Path) -> Vec<String> {
+        let mut names: Vec<String> = state
+            .join("texts")
+            .read_dir_utf8()
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").file_name().to_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    async fn keep_one(state: &Utf8Path, name: &str, older: Older) -> Result<Utf8PathBuf, ToolError> {
+        keep(state, "texts", name.to_owned(), "text".to_owned(), older).await
+    }
+
+    #[tokio::test]
+    async fn the_newest_by_number_stay_and_what_is_no_number_is_not_ours() {
+        let (_dir, state) = folder();
+        for name in ["9.txt", "10.txt", "notes.md", "8.txt", "100.txt"] {
+            keep_one(&state, name, Older::Dropped(3)).await.expect(name);
+        }
+        assert_eq!(there(&state), ["10.txt", "100.txt", "9.txt", "notes.md"]);
+    }
+
+    #[tokio::test]
+    async fn a_full_folder_takes_no_more_and_says_what_to_do() {
+        let (_dir, state) = folder();
+        for name in ["a", "b"] {
+            keep_one(&state, name, Older::Kept(2)).await.expect(name);
+        }
+        let error = keep_one(&state, "c", Older::Kept(2)).await.expect_err("full");
+        assert!(
+            error
+                .to_string()
+                .contains("delete those that are no longer needed"),
+            "{error}"
+        );
+        assert_eq!(there(&state), ["a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_half_is_replaced_and_never_counts() {
+        let (_dir, state) = folder();
+        std::fs::create_dir(state.join("texts")).expect("made");
+        std::fs::File::create(state.join("texts/.a.new")).expect("made");
+        let path = keep_one(&state, "a", Older::Kept(1)).await.expect("kept");
+        assert_eq!(std::fs::read_to_string(path).expect("read"), "text");
+        assert_eq!(there(&state), ["a"]);
+    }
+}

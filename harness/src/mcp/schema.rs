@@ -94,3 +94,56 @@ fn only_choice(object: &mut JsonObject) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// How it goes.
+    #[derive(JsonSchema)]
+    #[schemars(rename_all = "camelCase")]
+    #[expect(dead_code, reason = "only its schema is looked at")]
+    enum Way {
+        /// Up.
+        Up,
+        /// Down.
+        Down,
+    }
+
+    #[derive(JsonSchema)]
+    #[schemars(rename_all = "camelCase", deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its schema is looked at")]
+    struct Arguments {
+        /// A number
+        /// of steps.
+        #[schemars(range(min = 1, max = 9))]
+        steps: Option<u32>,
+        /// Which way.
+        way: Option<Way>,
+        /// A field whose name is that of a keyword.
+        title: String,
+    }
+
+    #[test]
+    fn what_may_be_left_out_has_one_type_and_keywords_are_told_from_names() {
+        let expected = json!({
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["title"],
+            "properties": {
+                "steps": { "type": "integer", "minimum": 1, "maximum": 9, "description": "A number of steps." },
+                "way": {
+                    "description": "Which way.",
+                    "oneOf": [
+                        { "type": "string", "const": "up", "description": "Up." },
+                        { "type": "string", "const": "down", "description": "Down." },
+                    ],
+                },
+                "title": { "type": "string", "description": "A field whose name is that of a keyword." },
+            },
+        });
+        assert_eq!(Value::Object(of::<Arguments>()), expected);
+    }
+}

@@ -92,3 +92,26 @@ pub(super) fn cut(text: &str, max: usize) -> &str {
     }
     text.get(..end).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(cut("aé", 3), "aé");
+        assert_eq!(cut("aé", 2), "a");
+        assert_eq!(cut("é", 1), "");
+        assert_eq!(cut("", 5), "");
+    }
+
+    #[test]
+    fn the_end_of_a_body_stands_on_a_line_of_its_own() {
+        for text in ["a", "a\n"] {
+            assert_eq!(
+                bordered("m", "body", text),
+                "----- body, begin m -----\na\n----- end m -----\n"
+            );
+        }
+    }
+}
