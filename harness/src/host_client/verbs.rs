@@ -21,10 +21,19 @@ struct Broadcast<'a> {
     dedupe: &'a str,
 }
 
-/// To how many it went.
+/// What became of a message to everybody.
 #[derive(Debug, Deserialize)]
-struct Broadcasted {
-    sent: u64,
+#[serde(rename_all = "camelCase")]
+pub struct Broadcasted {
+    /// To how many agents it goes; 0 when the id was known already.
+    #[serde(alias = "sent")]
+    pub count: u64,
+    /// Agents whose inbox is full: they do not get it.
+    #[serde(default)]
+    pub full: Vec<AgentName>,
+    /// Whether the id was known already.
+    #[serde(default)]
+    pub duplicate: bool,
 }
 
 /// Every method fails as [`ClientError`] says.
@@ -51,13 +60,11 @@ impl HostClient {
         .await
     }
 
-    /// Sends a message to everybody; says to how many it went.
-    pub async fn broadcast(&self, body: &str, dedupe: &str) -> Result<u64, ClientError> {
+    /// Sends a message to everybody.
+    pub async fn broadcast(&self, body: &str, dedupe: &str) -> Result<Broadcasted, ClientError> {
         let request = Broadcast { body, dedupe };
-        let answer: Broadcasted = self
-            .post("broadcast", "/v1/broadcast", &request, Duration::ZERO)
-            .await?;
-        Ok(answer.sent)
+        self.post("broadcast", "/v1/broadcast", &request, Duration::ZERO)
+            .await
     }
 
     /// Asks.

@@ -286,8 +286,8 @@ async fn send(State(shared): State<Shared>, Json(body): Json<Value>) -> Response
 
 async fn broadcast(State(shared): State<Shared>, Json(body): Json<Value>) -> Response {
     answer(&shared, "POST /v1/broadcast".into(), body, |world, body| {
-        world.number(body["dedupe"].as_str().expect("every message carries an id"));
-        json!({ "sent": 3 })
+        let (_, duplicate) = world.number(body["dedupe"].as_str().expect("every message carries an id"));
+        json!({ "count": if duplicate { 0 } else { 3 }, "full": ["bob"], "duplicate": duplicate })
     })
 }
 

@@ -149,7 +149,7 @@ async fn where_messages_are_is_listed_page_by_page() {
     let text = client.does("sent", json!({ "limit": 2, "before": 12 })).await;
     let expected = "message 9 to bob at 2026-01-02T03:04:05Z: waits for a turn of the recipient (tried 1x): \"a b\"\n\
                     message 8 to bob at 2026-01-02T03:04:05Z: dead: it is not delivered any more (tried 1x): \"a b\"\n\
-                    There may be more: before=8\n";
+                    Older ones: before=8\n";
     assert_eq!(text, expected);
     let world = nest.daemon.world();
     let asked = world.bodies("GET /v1/messages/sent")[0];

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::send::check_body;
+use super::whoami::names;
 use crate::mcp::context::{Again, Hive};
 use crate::mcp::error::ToolError;
 use crate::mcp::tool::{Call, Effect, HiveTool};
@@ -22,7 +23,7 @@ pub(super) struct Arguments {
 
 impl HiveTool for Broadcast {
     const NAME: &'static str = "broadcast";
-    const ABOUT: &'static str = "Write the same message to every agent. It wakes all of them, and each turn costs money: \
+    const ABOUT: &'static str = "Write the same message to every other agent. It wakes all of them, and each turn costs money: \
         for one or a few, use `send`.";
     const EFFECT: Effect = Effect::Adds;
     type Arguments = Arguments;
@@ -34,6 +35,14 @@ impl HiveTool for Broadcast {
                 hive.client.broadcast(&arguments.body, &call.dedupe)
             })
             .await?;
-        Ok(format!("Sent to {sent} agents."))
+        if sent.duplicate {
+            return Ok("It had been sent before, and was not sent twice.".into());
+        }
+        let full = if sent.full.is_empty() {
+            String::new()
+        } else {
+            format!(" Not to {}: their inboxes are full.", names(&sent.full))
+        };
+        Ok(format!("Stored for {} agents.{full}", sent.count))
     }
 }

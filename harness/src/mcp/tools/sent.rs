@@ -58,10 +58,9 @@ impl HiveTool for Sent {
                 show::quoted(&message.body, 80),
             ));
         }
-        if let Some(last) = messages.last()
-            && messages.len() >= usize::try_from(limit).unwrap_or(usize::MAX)
-        {
-            text.push_str(&format!("There may be more: before={}\n", last.id));
+        // A page ends early when its texts are long, so its length says nothing.
+        if let Some(last) = messages.last() {
+            text.push_str(&format!("Older ones: before={}\n", last.id));
         }
         Ok(text)
     }
