@@ -130,6 +130,11 @@ impl Look {
                 String::from_utf8_lossy(&output.stderr)
             );
         }
+        // It exits with 0 when it has warnings alone.
+        let log = String::from_utf8_lossy(&output.stderr);
+        if let Some(warning) = warning(&log) {
+            bail!("the inspector warns: {warning}\n{log}");
+        }
         serde_json::from_slice(&output.stdout).context("reading what the inspector wrote")
     }
 
@@ -144,6 +149,12 @@ impl Look {
             .output()
             .with_context(|| format!("starting {}", self.node))
     }
+}
+
+/// The first line in which it finds fault with a tool.
+fn warning(log: &str) -> Option<&str> {
+    log.lines()
+        .find(|line| line.starts_with("Warning: tool") || line.starts_with("Error: tool"))
 }
 
 /// A daemon that can only say who the agent is.
@@ -212,6 +223,14 @@ mod tests {
         for old in ["v20.20.2\n", "v22.18.9", "", "v", "vx.y.z", "hello"] {
             assert!(!is_new_enough(old), "{old}");
         }
+    }
+
+    #[test]
+    fn a_fault_in_a_schema_is_found_in_what_it_writes() {
+        let log =
+            "INFO harness: x\nWarning: tool \"x\"\n  Path: inputSchema\n0 errors, 1 warning across 1 tool.\n";
+        assert_eq!(warning(log), Some("Warning: tool \"x\""));
+        assert_eq!(warning("WARN harness::mcp: config not readable\n"), None);
     }
 
     #[test]

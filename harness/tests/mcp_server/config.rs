@@ -106,7 +106,7 @@ async fn a_commit_of_the_agents_own_is_offered_as_it_is() {
     let status = client.does("config_status", json!({})).await;
     let work_tree = nest.path("state/config");
     let expected =
-        format!("{work_tree} is on main: 0 commits ahead of hive/main (what is deployed), 0 behind.\n");
+        format!("{work_tree} is on main; ahead of hive/main (what is deployed) by 0, behind it by 0.\n");
     assert_eq!(status, format!("You have proposed nothing.\n{expected}"));
     let refused = client.refuses("propose_config", head.clone()).await;
     assert!(refused.contains("commit your change first"), "{refused}");
@@ -119,7 +119,7 @@ async fn a_commit_of_the_agents_own_is_offered_as_it_is() {
     std::fs::write(work_tree.join("draft.md"), "not yet").unwrap();
     let status = client.does("config_status", json!({})).await;
     assert!(
-        status.contains("1 commits ahead of hive/main (what is deployed), 0 behind, with uncommitted work"),
+        status.contains("ahead of hive/main (what is deployed) by 1, behind it by 0, with uncommitted work"),
         "{status}"
     );
     let text = client.does("propose_config", head.clone()).await;
@@ -142,7 +142,7 @@ async fn a_commit_of_the_agents_own_is_offered_as_it_is() {
     assert!(refused.contains("rebase on hive/main"), "{refused}");
     let status = client.does("config_status", json!({})).await;
     assert!(
-        status.contains("1 commits ahead of hive/main (what is deployed), 1 behind"),
+        status.contains("ahead of hive/main (what is deployed) by 1, behind it by 1"),
         "{status}"
     );
 }

@@ -132,7 +132,7 @@ async fn a_manager_writes_to_everybody_once() {
         texts.push(said.unwrap());
     }
     let expected = [
-        "Stored for 3 agents. Not to bob: their inboxes are full.",
+        "Stored. Recipients: 3. Not to bob: their inboxes are full.",
         "It had been sent before, and was not sent twice.",
     ];
     assert_eq!(texts, expected);

@@ -43,6 +43,6 @@ impl HiveTool for Broadcast {
         } else {
             format!(" Not to {}: their inboxes are full.", names(&sent.full))
         };
-        Ok(format!("Stored for {} agents.{full}", sent.count))
+        Ok(format!("Stored. Recipients: {}.{full}", sent.count))
     }
 }

@@ -107,7 +107,7 @@ async fn fetched(hive: &Hive) -> Result<String, ToolError> {
         ""
     };
     Ok(format!(
-        "{} is on {}: {} commits ahead of hive/main (what is deployed), {} behind{uncommitted}.\n",
+        "{} is on {}; ahead of hive/main (what is deployed) by {}, behind it by {}{uncommitted}.\n",
         tree.folder, tree.head, tree.ahead, tree.behind
     ))
 }
