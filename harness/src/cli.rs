@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::children::Children;
 use crate::fds;
+use crate::mcp;
 use crate::reap;
 use crate::serve::{Settings, serve};
 
@@ -28,6 +29,8 @@ pub struct Cli {
 enum Command {
     /// Run the turn loop until told to end
     Serve(ServeArgs),
+    /// Offer the hive's tools to one turn: an MCP server on standard input and output
+    Mcp(mcp::command::McpArgs),
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +65,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         .init();
     match command {
         Command::Serve(args) => run_serve(args),
+        Command::Mcp(args) => mcp::command::run(args),
     }
 }
 

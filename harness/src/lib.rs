@@ -23,6 +23,7 @@ pub mod fds;
 pub mod host_client;
 pub mod ids;
 pub mod lock;
+pub mod mcp;
 pub mod mcp_probe;
 pub mod reap;
 pub mod repo;

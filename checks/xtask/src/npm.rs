@@ -11,6 +11,9 @@ use crate::toolchain;
 /// The linter of the OpenAPI documents.
 pub(crate) const OPENAPI: &str = "checks/openapi";
 
+/// The MCP inspector, and a Node that runs it.
+pub(crate) const MCP: &str = "checks/mcp";
+
 /// The lock file, and the copy of it that says what is installed.
 const LOCK: &str = "package-lock.json";
 const INSTALLED: &str = "node_modules/.installed.json";
