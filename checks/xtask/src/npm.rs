@@ -11,6 +11,9 @@ use crate::toolchain;
 /// The linter of the OpenAPI documents.
 pub(crate) const OPENAPI: &str = "checks/openapi";
 
+/// The real Claude Code, which tests of the harness drive.
+pub(crate) const CLAUDE: &str = "checks/claude";
+
 /// The lock file, and the copy of it that says what is installed.
 const LOCK: &str = "package-lock.json";
 const INSTALLED: &str = "node_modules/.installed.json";

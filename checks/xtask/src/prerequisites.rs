@@ -40,12 +40,12 @@ const PREREQUISITES: &[Prerequisite] = &[
     Prerequisite {
         program: "node",
         packages: &["nodejs"],
-        purpose: "the linter of the OpenAPI documents",
+        purpose: "the linter of the OpenAPI documents, and an MCP server of tests",
     },
     Prerequisite {
         program: "npm",
         packages: &["npm"],
-        purpose: "installing that linter",
+        purpose: "installing that linter, and Claude Code for tests",
     },
     // libc6-dev is only recommended by gcc, and recommendations are not installed.
     Prerequisite {
