@@ -121,6 +121,10 @@ impl Bee {
         for (name, value) in &self.more_environment {
             environment.insert((*name).to_owned(), value.clone());
         }
+        // A login, or a key, but not both.
+        if environment.contains_key("CLAUDE_CODE_OAUTH_TOKEN") {
+            environment.remove("ANTHROPIC_API_KEY");
+        }
         let settings = Settings {
             socket: socket.clone(),
             config: self.nest.path("config"),

@@ -170,3 +170,37 @@ async fn a_daemon_that_does_not_want_to_know_what_turns_were_is_fine() {
         .await;
     assert!(bee.nest.daemon.world().turns.is_empty());
 }
+
+#[tokio::test]
+async fn being_told_to_end_interrupts_the_turn_and_ends_what_it_started() {
+    let bee = Bee::fake("init; setsid sleep 1000 > /dev/null 2>&1 & echo $! > pid; exec sleep 1000").await;
+    let program = bee.nest.path("claude");
+    let harness = bee.nest.start_with(&["--claude", program.as_str()]);
+    bee.message("work");
+    let pid = file(&bee.nest.path("state/pid")).await;
+    let (status, log) = harness.terminated().await;
+    assert!(status.success(), "{log}");
+    gone(&pid).await;
+    let world = bee.nest.daemon.world();
+    assert_eq!((world.dones(), world.turns.len()), (vec![false], 1), "{log}");
+    assert_eq!(world.turns[0].result, TurnResult::Interrupted);
+}
+
+#[tokio::test]
+async fn the_program_can_be_named_by_a_variable() {
+    let bee = Bee::fake("init; result false done").await;
+    let mut command = tokio::process::Command::new("sh");
+    command
+        .args([
+            "-c",
+            "HIVE_CLAUDE=$1; export HIVE_CLAUDE; shift; exec \"$@\"",
+            "sh",
+        ])
+        .arg(bee.nest.path("claude"))
+        .arg(crate::world::PROGRAM)
+        .args(bee.nest.args());
+    let _harness = crate::world::Harness::start(command);
+    bee.message("work");
+    let turns = bee.turns(1).await;
+    assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
+}

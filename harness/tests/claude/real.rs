@@ -385,3 +385,60 @@ async fn an_agent_that_does_not_fetch_its_messages_is_not_run_in_a_loop() {
     assert_eq!(turns[2].result, TurnResult::Ok);
     bee.until("all dealt with", |world| world.inbox.is_empty()).await;
 }
+
+#[tokio::test]
+async fn the_limit_of_a_subscription_is_waited_for_until_its_reset() {
+    let reset = harness::clock::now().as_second() + 3000;
+    let limit = Rule::error("", 429, "rate_limit_error", "limit reached").with(|reply| {
+        let headers = [
+            ("anthropic-ratelimit-unified-status", "rejected".to_owned()),
+            ("anthropic-ratelimit-unified-reset", reset.to_string()),
+            (
+                "anthropic-ratelimit-unified-representative-claim",
+                "five_hour".to_owned(),
+            ),
+        ];
+        reply.headers = headers.map(|(name, value)| (name.to_owned(), value)).into();
+    });
+    let mut bee = Bee::real(vec![limit]).await;
+    bee.more_environment = vec![("CLAUDE_CODE_OAUTH_TOKEN", "made-up-token".into())];
+    // Fifty minutes take five seconds, but a pause that only grows would take a tenth of one.
+    bee.minute = Duration::from_millis(100);
+    bee.config(&json!({ "maxTurnMinutes": 10000 }));
+    bee.start();
+    bee.message("work");
+    let turns = bee.turns(1).await;
+    assert_eq!(turns[0].result, TurnResult::RateLimited, "{turns:?}");
+    bee.model.script(Bee::replies());
+    assert!(
+        bee.nest
+            .daemon
+            .never(Duration::from_secs(2), |world| world.turns.len() > 1)
+            .await
+    );
+    let turns = bee.turns(2).await;
+    assert_eq!(turns[1].result, TurnResult::Ok, "{turns:?}");
+    assert_eq!(bee.model.log()[0].key.as_deref(), Some("Bearer made-up-token"));
+}
+
+#[tokio::test]
+async fn a_declared_server_gets_what_was_declared_and_nothing_of_our_environment_in_its_place() {
+    let mut bee = Bee::real(Bee::replies()).await;
+    let seen = bee.nest.path("seen");
+    let note = format!(
+        "printf '%s %s\\n' \"$1\" \"$DECLARED\" > {seen}; exec sh {}/tests/mcp-server.sh",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    bee.config(&json!({ "mcpServers": { "nosy": {
+        "command": "sh",
+        "args": ["-c", note, "sh", "${ANTHROPIC_API_KEY}"],
+        "env": { "DECLARED": "a ${HOME} b" },
+    } } }));
+    bee.start();
+    bee.message("work");
+    let turns = bee.turns(1).await;
+    assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
+    assert_eq!(file(&seen).await, "${ANTHROPIC_API_KEY} a ${HOME} b");
+    let tools = &bee.model.log()[0].tools;
+    assert!(tools.iter().any(|tool| tool == "mcp__nosy__look"), "{tools:?}");
+}

@@ -83,8 +83,8 @@ pub(crate) enum Line {
 pub(crate) struct Init {
     pub(crate) session: Option<String>,
     pub(crate) model: Option<String>,
-    /// MCP servers by name, each with its state.
-    pub(crate) servers: BTreeMap<String, String>,
+    /// MCP servers by name, each with its state; absent when it says nothing of any.
+    pub(crate) servers: Option<BTreeMap<String, String>>,
 }
 
 /// A part of what the model said.
@@ -187,13 +187,15 @@ fn system(value: &Value) -> Line {
 }
 
 fn init(value: &Value) -> Init {
-    let servers = value["mcp_servers"].as_array().into_iter().flatten().take(1000);
     Init {
         session: optional(value, "session_id"),
         model: optional(value, "model"),
-        servers: servers
-            .map(|server| (name(text(server, "name")), name(text(server, "status"))))
-            .collect(),
+        servers: value["mcp_servers"].as_array().map(|servers| {
+            let servers = servers.iter().take(1000);
+            servers
+                .map(|server| (name(text(server, "name")), name(text(server, "status"))))
+                .collect()
+        }),
     }
 }
 

@@ -83,6 +83,17 @@ pub(super) fn end_stray(state: &Utf8Path) {
     }
 }
 
+/// How many processes of this container the kernel has killed for want of memory, where that is to be seen.
+fn oom_kills() -> Option<u64> {
+    let text = std::fs::read_to_string("/sys/fs/cgroup/memory.events").ok()?;
+    count_of("oom_kill", &text)
+}
+
+fn count_of(what: &str, text: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(name, _)| *name == what)?.1.trim().parse().ok()
+}
+
 fn sweep_now(turn: &str) {
     match leftovers::kill_marked(command::TURN_MARK, turn) {
         Ok(0) => {}
@@ -97,8 +108,13 @@ fn sweep_now(turn: &str) {
 /// When it cannot be started; whatever happens later is a verdict.
 pub(super) async fn run(turn: &mut Turn, session: &mut Session) -> Result<Verdict, RunError> {
     let mut process = start(turn, session).await?;
-    let mut story = Story::new(turn.spec.purpose, session.id.to_string());
-    let exit = process.follow(turn, &mut story, session).await;
+    let servers = servers::names(&turn.spec.config);
+    let mut story = Story::new(turn.spec.purpose, session.id.to_string(), servers);
+    let kills = blocking(oom_kills).await?;
+    let mut exit = process.follow(turn, &mut story, session).await;
+    if exit == Exit::Signal(Signal::KILL.as_raw()) && blocking(oom_kills).await? > kills {
+        exit = Exit::OutOfMemory;
+    }
     let errors = process.last_words().await;
     let mut verdict = story.judge(exit, &errors, crate::clock::now());
     // What an agent left running in a turn that went well may be meant to go on.
@@ -409,4 +425,17 @@ async fn tail(mut stream: impl AsyncRead + Unpin) -> String {
         kept.drain(..surplus);
     }
     crate::tame(&String::from_utf8_lossy(&kept), ERROR_TAIL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kills_for_want_of_memory_are_found_among_the_other_counts() {
+        let text = "low 0\nhigh 3\noom 9\noom_kill 2\noom_group_kill 0\n";
+        assert_eq!(count_of("oom_kill", text), Some(2));
+        assert_eq!(count_of("oom_kill", "oom_kill x\n"), None);
+        assert_eq!(count_of("oom_kill", ""), None);
+    }
 }

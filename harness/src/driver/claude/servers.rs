@@ -36,6 +36,18 @@ pub(super) fn document(own: &OwnServer, config: &AgentConfig, turn: TurnId) -> V
     json!({ "mcpServers": servers })
 }
 
+/// The names in the document.
+pub(super) fn names(config: &AgentConfig) -> Vec<String> {
+    let declared = config
+        .mcp_servers
+        .iter()
+        .filter(|(_, server)| declared(server).is_some());
+    let mut names: Vec<String> = declared.map(|(name, _)| name.to_string()).collect();
+    names.retain(|name| name != OWN);
+    names.push(OWN.to_owned());
+    names
+}
+
 /// What the spec leaves open is left out: the probe reports it.
 fn declared(server: &McpServerSpec) -> Option<Value> {
     match (&server.command, &server.url) {

@@ -20,6 +20,8 @@ pub(super) enum Exit {
     Code(i32),
     /// By a signal that was not ours.
     Signal(i32),
+    /// Killed by the kernel, for want of memory.
+    OutOfMemory,
     /// By us, because the turn was to be cut short.
     Interrupted,
     /// By us, because it said nothing for so long.
@@ -48,6 +50,8 @@ pub(super) enum Verdict {
 pub(super) struct Story {
     purpose: Purpose,
     session: String,
+    /// The MCP servers it was given.
+    servers: Vec<String>,
     /// Whether an `init` told of our conversation.
     pub(super) began: bool,
     /// What an `init` says that ends the run.
@@ -76,10 +80,11 @@ pub(super) struct Story {
 }
 
 impl Story {
-    pub(super) fn new(purpose: Purpose, session: String) -> Self {
+    pub(super) fn new(purpose: Purpose, session: String, servers: Vec<String>) -> Self {
         Self {
             purpose,
             session,
+            servers,
             ..Self::default()
         }
     }
@@ -172,18 +177,27 @@ impl Story {
         if let Some(model) = model {
             events.push(TurnEvent::Model(model));
         }
-        for (server, state) in servers {
-            if state == "failed" {
-                let text = format!("MCP server {server} does not work in this turn");
-                if server == super::servers::OWN && self.purpose == Purpose::Messages {
-                    self.fault.get_or_insert(Exit::NoServer);
-                    events.push(TurnEvent::Alarm(text));
-                } else {
-                    events.push(TurnEvent::Notice(text));
-                }
-            }
+        if let Some(servers) = servers {
+            self.compare(&servers, &mut events);
         }
         events
+    }
+
+    /// Which servers do not work. One whose declaration the program does not like is not even listed.
+    fn compare(&mut self, found: &BTreeMap<String, String>, events: &mut Vec<TurnEvent>) {
+        for server in &self.servers {
+            let state = found.get(server).map_or("not listed", String::as_str);
+            if !matches!(state, "failed" | "not listed") {
+                continue;
+            }
+            let text = format!("MCP server {server} does not work in this turn: {state}");
+            if server == super::servers::OWN && self.purpose == Purpose::Messages {
+                self.fault.get_or_insert(Exit::NoServer);
+                events.push(TurnEvent::Alarm(text));
+            } else {
+                events.push(TurnEvent::Notice(text));
+            }
+        }
     }
 
     fn assistant(&mut self, said: Assistant) -> Vec<TurnEvent> {
@@ -313,12 +327,23 @@ impl Story {
                     .to_owned(),
             ),
             // It may have come to its end while it was being interrupted.
-            Exit::Interrupted | Exit::Silent(_) | Exit::Lingered | Exit::Code(_) | Exit::Signal(_)
+            Exit::Interrupted
+            | Exit::Silent(_)
+            | Exit::Lingered
+            | Exit::Code(_)
+            | Exit::Signal(_)
+            | Exit::OutOfMemory
                 if self.has_result() =>
             {
                 self.by_result(now)
             }
             Exit::Interrupted => TurnEnd::Interrupted,
+            Exit::OutOfMemory => failed(
+                TurnResult::OutOfMemory,
+                "the driver's program was killed because the agent had no memory left: raise limits.memory, or give it \
+                 less to do at once"
+                    .to_owned(),
+            ),
             Exit::Silent(time) => failed(
                 TurnResult::Hung,
                 format!("the driver said nothing for {} s", time.as_secs()),

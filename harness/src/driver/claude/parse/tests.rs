@@ -26,9 +26,11 @@ fn every_kind_of_line_is_read_for_what_matters() {
             Line::Init(Init {
                 session: Some("s".to_owned()),
                 model: Some("m".to_owned()),
-                servers: [("hive", "connected"), ("wiki", "failed")]
-                    .map(|(name, state)| (name.to_owned(), state.to_owned()))
-                    .into(),
+                servers: Some(
+                    [("hive", "connected"), ("wiki", "failed")]
+                        .map(|(name, state)| (name.to_owned(), state.to_owned()))
+                        .into(),
+                ),
             }),
         ),
         (

@@ -10,7 +10,8 @@ fn now() -> Timestamp {
 }
 
 fn story_of(purpose: Purpose, lines: &[Value]) -> Story {
-    let mut story = Story::new(purpose, SESSION.to_owned());
+    let servers = ["hive", "wiki"].map(str::to_owned).into();
+    let mut story = Story::new(purpose, SESSION.to_owned(), servers);
     for line in lines {
         story.tell(parse(line.to_string().as_bytes()));
     }
@@ -19,7 +20,7 @@ fn story_of(purpose: Purpose, lines: &[Value]) -> Story {
 
 fn init() -> Value {
     json!({ "type": "system", "subtype": "init", "session_id": SESSION, "model": "big",
-        "mcp_servers": [{ "name": "hive", "status": "connected" }] })
+        "mcp_servers": [{ "name": "hive", "status": "connected" }, { "name": "wiki", "status": "connected" }] })
 }
 
 fn good() -> Value {
@@ -250,7 +251,7 @@ fn another_conversation_is_an_alarm_and_ends_the_turn() {
     for session in [json!("another"), json!(null)] {
         let mut other = init();
         other["session_id"] = session;
-        let mut story = Story::new(Purpose::Messages, SESSION.to_owned());
+        let mut story = Story::new(Purpose::Messages, SESSION.to_owned(), Vec::new());
         let events = story.tell(parse(other.to_string().as_bytes()));
         assert!(matches!(events[0], TurnEvent::Alarm(_)), "{events:?}");
         assert_eq!((story.fault, story.began), (Some(Exit::Mismatch), false));
@@ -271,8 +272,16 @@ fn without_the_hives_own_server_a_turn_for_messages_is_not_worth_its_price() {
         Some(Exit::NoServer)
     );
     assert_eq!(story_of(Purpose::Compaction, &[broken.clone()]).fault, None);
-    broken["mcp_servers"] = json!([{ "name": "wiki", "status": "failed" }]);
-    assert_eq!(story_of(Purpose::Messages, &[broken]).fault, None);
+    // One that is not even listed does not work either; another than the hive's own is no reason to stop.
+    broken["mcp_servers"] = json!([{ "name": "wiki", "status": "connected" }]);
+    assert_eq!(
+        story_of(Purpose::Messages, &[broken.clone()]).fault,
+        Some(Exit::NoServer)
+    );
+    for servers in [json!([{ "name": "hive", "status": "connected" }]), json!(null)] {
+        broken["mcp_servers"] = servers;
+        assert_eq!(story_of(Purpose::Messages, &[broken.clone()]).fault, None);
+    }
     let failure = failure(Exit::NoServer, &[init()]);
     assert!(failure.error.contains("own MCP server"), "{failure:?}");
 }
@@ -334,6 +343,10 @@ fn a_program_that_breaks_off_is_told_with_its_last_words() {
         failure.error,
         "the driver's program was killed by signal 11 before the turn's result; it wrote: segmentation fault"
     );
+    let Verdict::Over(TurnEnd::Failed(failure)) = judge(Exit::OutOfMemory) else {
+        panic!("not failed");
+    };
+    assert_eq!(failure.result, TurnResult::OutOfMemory);
     let Verdict::Over(TurnEnd::Failed(failure)) = judge(Exit::Silent(Duration::from_secs(900))) else {
         panic!("not failed");
     };
