@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use harness::control::Said;
+use shared::status::TurnState;
 use shared::turn::TurnResult;
 
 use crate::bee::{Bee, file, gone};
@@ -154,7 +156,7 @@ async fn a_waiting_agent_is_not_silent() {
         let world = bee.nest.daemon.world();
         (world.report().lease.unwrap(), world.said.clone().unwrap())
     };
-    let waiting = harness::control::Said::Waiting { turn, waits: true };
+    let waiting = Said::Waiting { turn, waits: true };
     say.send(waiting).await.unwrap();
     let turns = bee.turns(1).await;
     assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
@@ -203,4 +205,39 @@ async fn the_program_can_be_named_by_a_variable() {
     bee.message("work");
     let turns = bee.turns(1).await;
     assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
+}
+
+#[tokio::test]
+async fn an_agent_that_asked_for_a_nap_sleeps_until_its_time_or_a_message() {
+    let mut bee = Bee::fake("init; while [ ! -e go ]; do sleep 0.05; done; result false done").await;
+    bee.start();
+    bee.message("work");
+    bee.until("a lease", |world| world.reported(|report| report.lease.is_some()))
+        .await;
+    // As the turn's MCP server does.
+    let (turn, say) = bee.nest.daemon.change(|world| {
+        let turn = world.report().lease.unwrap();
+        let messages = std::mem::take(&mut world.inbox);
+        world.leased.insert(turn, messages);
+        (turn, world.said.clone().unwrap())
+    });
+    let received = Said::Received {
+        turn,
+        batch: 1,
+        messages: 1,
+    };
+    let nap = Said::Nap {
+        until: "2100-01-01T00:00:00Z".parse().unwrap(),
+        wake_on_message: true,
+    };
+    for said in [received, nap] {
+        say.send(said).await.unwrap();
+    }
+    std::fs::write(bee.nest.path("state/go"), "").unwrap();
+    bee.until("a nap", |world| {
+        world.reported(|report| report.turn == TurnState::Napping)
+    })
+    .await;
+    bee.message("wake up");
+    bee.turns(2).await;
 }
