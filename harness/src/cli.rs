@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use crate::children::Children;
 use crate::driver::claude;
 use crate::fds;
+use crate::mcp;
 use crate::reap;
 use crate::serve::{Settings, serve};
 
@@ -29,6 +30,8 @@ pub struct Cli {
 enum Command {
     /// Run the turn loop until told to end
     Serve(ServeArgs),
+    /// Offer the hive's tools to one turn: an MCP server on standard input and output
+    Mcp(mcp::command::McpArgs),
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +69,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         .init();
     match command {
         Command::Serve(args) => run_serve(args),
+        Command::Mcp(args) => mcp::command::run(args),
     }
 }
 

@@ -1,10 +1,30 @@
 //! What a turn's own MCP server tells the loop of the harness, besides what it says to the daemon.
+//!
+//! It is said over a Unix socket in the state folder: one JSON object a line, each answered by one. Whoever is told
+//! `ok` knows that the loop will see it before anything that happens later.
+
+mod client;
+mod listen;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use shared::TurnId;
 
+pub use client::{ControlClient, SayError};
+pub use listen::{ListenError, listen};
+
+/// Where the socket is, below the state folder.
+pub const SOCKET: &str = "run/control.sock";
+/// The longest line either side sends.
+const MAX_LINE: u64 = 4096;
+
 /// One thing said.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase",
+    deny_unknown_fields
+)]
 pub enum Said {
     /// An answer to `recv` came in; the turn's end names the last.
     Received {
@@ -30,3 +50,16 @@ pub enum Said {
         wake_on_message: bool,
     },
 }
+
+/// The answer to one thing said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Reply {
+    /// The loop has it.
+    Ok,
+    /// It is not understood; the connection is closed.
+    Error(String),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Talks to the daemon over the agent's own socket.
 
 pub mod retry;
+mod verbs;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -25,6 +25,7 @@ pub mod host_client;
 pub mod ids;
 pub mod leftovers;
 pub mod lock;
+pub mod mcp;
 pub mod mcp_probe;
 pub mod reap;
 pub mod repo;

@@ -8,6 +8,7 @@
 //! in it is never overwritten.
 
 pub mod git;
+pub mod offer;
 
 use std::collections::BTreeMap;
 
@@ -56,6 +57,24 @@ pub enum ProposeError {
     /// The commit does not fit.
     #[error("the proposal is larger than {MAX_BUNDLE_BYTES} bytes")]
     TooLarge,
+    /// The files are on `main` already.
+    #[error("nothing would change: main has these files already")]
+    NothingChanged,
+    /// What is to be deleted is not there.
+    #[error("main has no file {0}: nothing to delete")]
+    NoSuchFile(offer::RepoPath),
+    /// There is no work tree to take a commit from.
+    #[error("there is no repo at {0}: call config_status, which makes it, commit there, then propose")]
+    NoWorkTree(Utf8PathBuf),
+    /// What is checked out is `main` itself.
+    #[error("nothing to propose: what is checked out is main itself; commit your change first")]
+    NothingCommitted,
+    /// What is checked out has left `main`.
+    #[error(
+        "the commit does not lie on top of main, which has moved: call config_status to fetch it, rebase on hive/main, \
+         then propose again"
+    )]
+    NotOnMain,
 }
 
 /// The agent's side of its config repo.
@@ -162,6 +181,23 @@ impl ConfigRepo {
 
 /// Makes the commit and returns it as a bundle.
 async fn commit(git: &Git, scratch: &Scratch, change: &ScriptPropose) -> Result<Vec<u8>, ProposeError> {
+    let main = take_in(git, scratch).await?;
+    let overlay = merged(&read_overlay(git, &main).await?, &change.set)?;
+    let blob = git.word(&["hash-object", "-w", "--stdin"], &overlay).await?;
+    git.run(&["read-tree", &main], b"", 1024).await?;
+    let entry = format!("100644,{blob},{OVERLAY_FILE}");
+    git.run(&["update-index", "--add", "--cacheinfo", &entry], b"", 1024)
+        .await?;
+    let tree = git.word(&["write-tree"], b"").await?;
+    let message = message(&change.title, &change.reason);
+    let commit = git
+        .word(&["commit-tree", &tree, "-p", &main], message.as_bytes())
+        .await?;
+    bundled(git, &main, &commit).await
+}
+
+/// Makes the scratch repository from the daemon's bundle; returns the commit that is `main`.
+async fn take_in(git: &Git, scratch: &Scratch) -> Result<String, ProposeError> {
     git.run(&["init", "--quiet", "--bare", "--template="], b"", 1024)
         .await?;
     let incoming = scratch.incoming();
@@ -178,23 +214,14 @@ async fn commit(git: &Git, scratch: &Scratch, change: &ScriptPropose) -> Result<
         1024,
     )
     .await?;
-    let main = git
+    Ok(git
         .word(&["rev-parse", "--verify", "refs/heads/main^{commit}"], b"")
-        .await?;
+        .await?)
+}
 
-    let overlay = merged(&read_overlay(git, &main).await?, &change.set)?;
-    let blob = git.word(&["hash-object", "-w", "--stdin"], &overlay).await?;
-    git.run(&["read-tree", &main], b"", 1024).await?;
-    let entry = format!("100644,{blob},{OVERLAY_FILE}");
-    git.run(&["update-index", "--add", "--cacheinfo", &entry], b"", 1024)
-        .await?;
-    let tree = git.word(&["write-tree"], b"").await?;
-    let message = message(change);
-    let commit = git
-        .word(&["commit-tree", &tree, "-p", &main], message.as_bytes())
-        .await?;
-    git.run(&["update-ref", BRANCH, &commit], b"", 1024).await?;
-
+/// A bundle of what a commit has beyond `main`, under the name of the proposed branch.
+async fn bundled(git: &Git, main: &str, commit: &str) -> Result<Vec<u8>, ProposeError> {
+    git.run(&["update-ref", BRANCH, commit], b"", 1024).await?;
     let without_main = format!("^{main}");
     let args = ["bundle", "create", "--quiet", "-", BRANCH, &without_main];
     match git.run(&args, b"", MAX_BUNDLE_BYTES).await {
@@ -246,10 +273,9 @@ fn merged(overlay: &[u8], set: &BTreeMap<String, Value>) -> Result<Vec<u8>, Prop
 }
 
 /// Title and reason as a commit message.
-fn message(change: &ScriptPropose) -> String {
-    let title = crate::tame(&change.title, 200);
-    let reason: String = change
-        .reason
+fn message(title: &str, reason: &str) -> String {
+    let title = crate::tame(title, 200);
+    let reason: String = reason
         .chars()
         .filter(|c| !c.is_control() || *c == '\n')
         .take(8 * 1024)
@@ -356,17 +382,8 @@ mod tests {
 
     #[test]
     fn a_title_stays_one_line_and_control_characters_never_reach_the_commit() {
-        let change = ScriptPropose {
-            title: "a\nb".into(),
-            reason: "why\x1b[31m\nbecause\n\n".into(),
-            set: BTreeMap::new(),
-        };
-        assert_eq!(message(&change), "a b\n\nwhy[31m\nbecause\n");
-        let bare = ScriptPropose {
-            title: "a".into(),
-            reason: String::new(),
-            set: BTreeMap::new(),
-        };
-        assert_eq!(message(&bare), "a\n");
+        let text = message("a\nb", "why\x1b[31m\nbecause\n\n");
+        assert_eq!(text, "a b\n\nwhy[31m\nbecause\n");
+        assert_eq!(message("a", ""), "a\n");
     }
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use shared::TurnId;
 use shared::agent_api::{PollResponse, Report};
 use shared::config::{AgentConfig, ConfigFile};
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::children::Children;
 use crate::config::{self, LoadError};
-use crate::control::Said;
+use crate::control::{self, Said};
 use crate::driver::{Driver, claude};
 use crate::host_client::HostClient;
 use crate::lock::{self, LockError};
@@ -87,24 +87,12 @@ enum Note {
 /// # Errors
 /// When it cannot even begin. Whatever happens later is reported to the daemon instead.
 pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeError> {
-    // Nobody says anything as long as `hive-harness mcp` does not exist.
-    let (_sayer, said) = mpsc::channel(1);
-    serve_hearing(settings, children, said).await
-}
-
-/// The same, hearing what the MCP server of a turn says.
-///
-/// # Errors
-/// As for [`serve`].
-pub async fn serve_hearing(
-    settings: Settings,
-    children: Children,
-    mut said: mpsc::Receiver<Said>,
-) -> Result<u8, ServeError> {
     // First of all: as PID 1 the harness does not even get a signal that it has no handler for.
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
     let _lock = lock::acquire(&settings.state)?;
+    // Behind the lock: what an earlier harness left at the path is replaced.
+    let mut said = listen(&settings.state);
     let rules = match &settings.script {
         Some(path) => Some(Arc::from(config::load_script(path).map_err(ServeError::Script)?)),
         None => None,
@@ -149,6 +137,18 @@ pub async fn serve_hearing(
             }
         }
     }
+}
+
+/// What the MCP servers of turns say; nothing when they cannot be listened to. Other drivers do without.
+fn listen(state: &Utf8Path) -> mpsc::Receiver<Said> {
+    control::listen(&state.join(control::SOCKET)).unwrap_or_else(|error| {
+        let error = crate::error_chain(&error);
+        tracing::error!(
+            error,
+            "turns cannot tell what they receive: messages will be delivered again"
+        );
+        mpsc::channel(1).1
+    })
 }
 
 /// Waits for the timer that is due first; for ever when none is set.

@@ -27,7 +27,14 @@ const MAX_PART: usize = 64;
 /// The most parts of a path.
 const MAX_DEPTH: usize = 8;
 /// What the harness keeps in `/state` for itself: nothing may be there before it.
-const RESERVED: [&str; 3] = ["config", "harness.lock", "proposal.tmp"];
+const RESERVED: [&str; 6] = [
+    "config",
+    "harness.lock",
+    "messages",
+    "proposal.tmp",
+    "reminders",
+    "run",
+];
 
 /// Where a staged file goes, below `/state`: letters, digits, `.`, `_`, `-` and `+` between single slashes; no part
 /// begins with a dot, because files of that kind steer programs rather than tell an agent something.
@@ -276,6 +283,9 @@ mod tests {
             "config/agent.json",
             "harness.lock",
             "proposal.tmp/x",
+            "run/control.sock",
+            "reminders",
+            "messages/1.txt",
             &long,
             &deep,
             &wide,

@@ -7,6 +7,7 @@
 //! - `bench` measures the budgets of `docs/benchmarks.md`.
 //! - `fuzz` runs the fuzz targets for a while.
 //! - `mutants` plants faults and demands that the tests find them.
+//! - `inspect-mcp` looks at the MCP server of the harness with the MCP inspector.
 //! - `references` writes the generated references of the documentation anew.
 //!
 //! Nothing here depends on `HOME`, on a git identity or on the umask.
@@ -20,6 +21,7 @@
 mod bench;
 mod demo;
 mod fuzz;
+mod inspector;
 mod mutants;
 mod npm;
 mod prerequisites;
@@ -58,7 +60,9 @@ enum Command {
     Fuzz(fuzz::FuzzArguments),
     /// Plant the faults of checks/mutants.toml, one at a time, and demand that the tests find each
     Mutants(mutants::MutantsArguments),
-    /// Write docs/reference anew: both OpenAPI documents and the command line
+    /// Look at the harness's MCP server with the MCP inspector
+    InspectMcp,
+    /// Write docs/reference anew: both OpenAPI documents, the command line and the MCP tools
     References,
 }
 
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Mutants(arguments) => mutants::run(&arguments),
+        Command::InspectMcp => inspector::run(),
         Command::References => references::run(),
     };
     match outcome {

@@ -14,6 +14,9 @@ pub(crate) const OPENAPI: &str = "checks/openapi";
 /// The real Claude Code, which tests of the harness drive.
 pub(crate) const CLAUDE: &str = "checks/claude";
 
+/// The MCP inspector, and a Node that runs it.
+pub(crate) const MCP: &str = "checks/mcp";
+
 /// The lock file, and the copy of it that says what is installed.
 const LOCK: &str = "package-lock.json";
 const INSTALLED: &str = "node_modules/.installed.json";

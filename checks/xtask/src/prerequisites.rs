@@ -40,12 +40,12 @@ const PREREQUISITES: &[Prerequisite] = &[
     Prerequisite {
         program: "node",
         packages: &["nodejs"],
-        purpose: "the linter of the OpenAPI documents, and an MCP server of tests",
+        purpose: "the linter of the OpenAPI documents, and the MCP inspector",
     },
     Prerequisite {
         program: "npm",
         packages: &["npm"],
-        purpose: "installing that linter, and Claude Code for tests",
+        purpose: "installing these, and Claude Code",
     },
     // libc6-dev is only recommended by gcc, and recommendations are not installed.
     Prerequisite {

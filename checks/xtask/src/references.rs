@@ -2,14 +2,18 @@
 //!
 //! A test of the program fails when what is committed is not what it would write.
 
-use std::process::{Command, ExitCode};
+use std::fs;
+use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 
 use crate::{npm, toolchain};
 
 /// Where they are.
 const FOLDER: &str = "docs/reference";
+
+/// What the harness writes of it.
+const TOOLS: &str = "mcp-tools.json";
 
 /// What lints the OpenAPI documents.
 pub(crate) const LINT_COMMAND: &str =
@@ -30,8 +34,27 @@ pub(crate) fn run() -> Result<ExitCode> {
         "--",
     ]);
     toolchain::run(cargo.arg("references").arg(&folder))?;
+    let tools = harness(&["mcp", "--list-tools"])?;
+    let path = folder.join(TOOLS);
+    fs::write(&path, tools).with_context(|| format!("writing {path}"))?;
     println!("{FOLDER} is up to date: look at the difference in git before you commit it");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the harness writes when it is called like this.
+fn harness(arguments: &[&str]) -> Result<Vec<u8>> {
+    let mut cargo = toolchain::cargo()?;
+    cargo.args(["run", "--quiet", "--locked", "--package", "harness", "--bin"]);
+    cargo
+        .args(["hive-harness", "--"])
+        .args(arguments)
+        .stderr(Stdio::inherit());
+    let line = toolchain::command_line(&cargo);
+    let output = cargo.output().with_context(|| format!("starting `{line}`"))?;
+    if !output.status.success() {
+        bail!("`{line}` {}", toolchain::describe(output.status));
+    }
+    Ok(output.stdout)
 }
 
 /// Lints the OpenAPI documents.

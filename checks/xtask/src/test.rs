@@ -8,7 +8,7 @@ use camino::Utf8Path;
 use clap::Args;
 
 use crate::stages::Stage;
-use crate::{demo, mutants, npm, prerequisites, references, stages, toolchain, tree};
+use crate::{demo, inspector, mutants, npm, prerequisites, references, stages, toolchain, tree};
 
 /// What all mutants together may take, their build included: several times what two busy cores need.
 const MUTANTS_BUDGET: Duration = Duration::from_secs(1_800);
@@ -40,7 +40,8 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<ExitCode> {
     let tools = Stage::new("tools", "cargo xtask test", || {
         prerequisites::ensure(!arguments.no_install)?;
         npm::ensure(npm::OPENAPI, !arguments.no_install)?;
-        npm::ensure(npm::CLAUDE, !arguments.no_install)
+        npm::ensure(npm::CLAUDE, !arguments.no_install)?;
+        npm::ensure(npm::MCP, !arguments.no_install)
     });
     let tests = Stage::new("tests", test_rerun, || run_tests(home, filters));
 
@@ -79,6 +80,7 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<ExitCode> {
                 },
             ),
             Stage::new("openapi", references::LINT_COMMAND, references::lint),
+            Stage::new("mcp", inspector::COMMAND, inspector::check),
             tests,
             Stage::new("demo", "cargo xtask demo --check", demo::check),
             Stage::new("mutants", "cargo xtask mutants", || {
@@ -87,7 +89,7 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<ExitCode> {
         ]
     } else {
         println!(
-            "only tests that match {}; format, tree, clippy, doc, openapi, demo and mutants are left out",
+            "only tests that match {}; format, tree, clippy, doc, openapi, mcp, demo and mutants are left out",
             filters.join(" or ")
         );
         vec![tools, tests]

@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use harness::children::Children;
+use harness::control::{self, ControlClient, Said};
 use harness::driver::claude;
-use harness::serve::{ServeError, Settings, serve_hearing};
+use harness::serve::{ServeError, Settings, serve};
 use model_server::{ModelServer, Rule};
 use serde_json::{Value, json};
 use shared::agent_api::MessageKind;
 use shared::turn::TurnStats;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 
 use crate::daemon::World;
-use crate::world::Nest;
+use crate::world::{Nest, PROGRAM};
 
 /// The real program takes 200 MB each time it runs.
 static PROGRAMS: Semaphore = Semaphore::const_new(2);
@@ -105,10 +106,17 @@ impl Bee {
     }
 
     pub(crate) fn start(&mut self) {
-        let (say, said) = mpsc::channel(64);
-        self.nest.daemon.change(|world| world.said = Some(say));
         let socket = self.nest.path("sock/hive.sock");
-        let server = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/claude/hive-server.js");
+        let folders = ["config", "state"].map(|folder| self.nest.path(folder).into_string());
+        let [config, state] = folders;
+        let words = [
+            "--socket".to_owned(),
+            socket.to_string(),
+            "--config".to_owned(),
+            config,
+            "--state".to_owned(),
+            state,
+        ];
         let mut environment: BTreeMap<String, OsString> = [
             ("PATH", std::env::var_os("PATH").unwrap()),
             ("ANTHROPIC_BASE_URL", self.model.url().into()),
@@ -135,14 +143,14 @@ impl Bee {
                 program: Some(self.program.clone()),
                 environment,
                 own_server: claude::OwnServer {
-                    program: "node".into(),
-                    args: vec![server.into_string(), "--socket".into(), socket.into_string()],
+                    program: PROGRAM.into(),
+                    args: ["mcp".to_owned()].into_iter().chain(words).collect(),
                 },
                 silence: self.silence,
                 grace: self.grace,
             },
         };
-        self.serving = Some(tokio::spawn(serve_hearing(settings, Children::default(), said)));
+        self.serving = Some(tokio::spawn(serve(settings, Children::default())));
     }
 
     /// Ends the harness the way SIGKILL does: nothing of it runs on.
@@ -150,6 +158,12 @@ impl Bee {
         let serving = self.serving.take().unwrap();
         serving.abort();
         assert!(serving.await.is_err_and(|error| error.is_cancelled()));
+    }
+
+    /// Says something as the turn's MCP server does.
+    pub(crate) async fn say(&self, said: &Said) {
+        let socket = self.nest.path("state").join(control::SOCKET);
+        ControlClient::new(&socket).say(said).await.unwrap();
     }
 
     pub(crate) fn message(&self, body: &str) {

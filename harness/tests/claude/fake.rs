@@ -152,12 +152,8 @@ async fn a_waiting_agent_is_not_silent() {
     bee.message("work");
     bee.until("a lease", |world| world.reported(|report| report.lease.is_some()))
         .await;
-    let (turn, say) = {
-        let world = bee.nest.daemon.world();
-        (world.report().lease.unwrap(), world.said.clone().unwrap())
-    };
-    let waiting = Said::Waiting { turn, waits: true };
-    say.send(waiting).await.unwrap();
+    let turn = bee.nest.daemon.world().report().lease.unwrap();
+    bee.say(&Said::Waiting { turn, waits: true }).await;
     let turns = bee.turns(1).await;
     assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
 }
@@ -215,11 +211,11 @@ async fn an_agent_that_asked_for_a_nap_sleeps_until_its_time_or_a_message() {
     bee.until("a lease", |world| world.reported(|report| report.lease.is_some()))
         .await;
     // As the turn's MCP server does.
-    let (turn, say) = bee.nest.daemon.change(|world| {
+    let turn = bee.nest.daemon.change(|world| {
         let turn = world.report().lease.unwrap();
         let messages = std::mem::take(&mut world.inbox);
         world.leased.insert(turn, messages);
-        (turn, world.said.clone().unwrap())
+        turn
     });
     let received = Said::Received {
         turn,
@@ -231,7 +227,7 @@ async fn an_agent_that_asked_for_a_nap_sleeps_until_its_time_or_a_message() {
         wake_on_message: true,
     };
     for said in [received, nap] {
-        say.send(said).await.unwrap();
+        bee.say(&said).await;
     }
     std::fs::write(bee.nest.path("state/go"), "").unwrap();
     bee.until("a nap", |world| {

@@ -10,7 +10,6 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use camino::{Utf8Path, Utf8PathBuf};
-use harness::control::Said;
 use shared::agent_api::{
     AckRequest, Message, MessageKind, PollRequest, PollResponse, ProposalInfo, ProposalPhase, RecvRequest,
     RecvResponse, Report, SendRequest, SendResponse,
@@ -21,7 +20,7 @@ use shared::version::AGENT_API_HEADER;
 use shared::wire_error::{ErrorCode, WireError};
 use shared::{Digest, ProposalNumber, TurnId};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// All the daemon knows. Public: tests look at it, and change it.
 #[derive(Default)]
@@ -46,8 +45,6 @@ pub(crate) struct World {
     pub(crate) turns: Vec<TurnStats>,
     /// The daemon has no route for what turns were.
     pub(crate) no_turns: bool,
-    /// Who is told when an agent fetches messages; the turn's MCP server does that.
-    pub(crate) said: Option<mpsc::Sender<Said>>,
     /// The repo as a bundle.
     pub(crate) bundle: Vec<u8>,
     pub(crate) proposals: Vec<Vec<u8>>,
@@ -297,14 +294,6 @@ async fn recv(State(shared): State<Shared>, Json(request): Json<RecvRequest>) ->
             return refused(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, "lost");
         }
         let batch = request.received.unwrap_or_default() + 1;
-        if let Some(said) = world.said.as_ref().filter(|_| count > 0) {
-            let received = Said::Received {
-                turn: request.turn,
-                batch,
-                messages: count,
-            };
-            said.try_send(received).expect("room");
-        }
         Json(RecvResponse { batch, messages }).into_response()
     })
 }
