@@ -44,11 +44,8 @@ async fn an_agent_fetches_its_messages_acts_and_the_turn_is_acknowledged_and_tol
         log[0].system
     );
     let tools = &log[0].tools;
-    assert_eq!(
-        tools,
-        &["mcp__hive__recv", "mcp__hive__send"],
-        "no tool but those of the hive"
-    );
+    let own = tools.iter().all(|tool| tool.starts_with("mcp__hive__"));
+    assert!(own, "no tool but those of the hive: {tools:?}");
     assert!(
         log.iter()
             .all(|asked| !asked.last.contains("water the roses") || asked.last.contains("from operator"))
@@ -116,7 +113,8 @@ async fn a_turn_that_is_cut_short_in_a_tool_leaves_nothing_running_and_gives_its
         Rule::tool("from operator", "Bash", json!({ "command": command })),
         Rule::text("", "done"),
     ]);
-    bee.minute = Duration::from_secs(4);
+    // Long enough to get there on a busy machine.
+    bee.minute = Duration::from_secs(8);
     bee.config(&json!({ "maxTurnMinutes": 1, "tools": { "allow": ["Bash"] } }));
     bee.start();
     bee.message("work");
@@ -124,8 +122,10 @@ async fn a_turn_that_is_cut_short_in_a_tool_leaves_nothing_running_and_gives_its
     let turns = bee.turns(1).await;
     assert_eq!(turns[0].result, TurnResult::Hung, "{turns:?}");
     gone(&pid).await;
+    // A machine that is too busy may not even get to the message in the first turn.
+    let given_back = |world: &World| world.acks.iter().any(|ack| !ack.done && ack.received == Some(1));
+    bee.until("the message given back", given_back).await;
     let world = bee.nest.daemon.world();
-    assert_eq!((world.acks[0].done, world.acks[0].received), (false, Some(1)));
     assert!(
         world
             .inbox
