@@ -11,7 +11,9 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, waitid, waitpid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group, waitid, waitpid,
+};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 /// The processes that are ours.
@@ -136,6 +138,21 @@ impl OwnChild {
         if tokio::time::timeout(longest, ended).await.is_err() {
             tracing::debug!(pid = self.pid.as_raw_nonzero(), "process did not end by itself");
         }
+    }
+
+    /// Sends it a signal, alone.
+    pub fn signal(&self, signal: Signal) {
+        // As long as the status is not collected the number cannot belong to anybody else.
+        if self.child.is_some()
+            && let Err(error) = kill_process(self.pid, signal)
+        {
+            tracing::debug!(pid = self.pid.as_raw_nonzero(), %error, "signal not sent");
+        }
+    }
+
+    /// Kills its process group without waiting.
+    pub fn kill(&self) {
+        self.kill_group();
     }
 
     /// Kills its process group and waits until it is gone.

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::children::Children;
+use crate::driver::claude;
 use crate::fds;
 use crate::mcp;
 use crate::reap;
@@ -47,6 +48,9 @@ struct ServeArgs {
     /// Rules for the scripted driver (a JSON list) instead of those in the config; for development
     #[arg(long, value_name = "FILE")]
     script: Option<Utf8PathBuf>,
+    /// Claude Code's program, instead of `claude` in PATH; the variable HIVE_CLAUDE says the same
+    #[arg(long, value_name = "FILE")]
+    claude: Option<Utf8PathBuf>,
 }
 
 /// Parses the command line and runs it.
@@ -75,13 +79,16 @@ fn run_serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         config,
         state,
         script,
+        claude,
     } = args;
+    let claude = claude_settings(claude, [&socket, &config, &state])?;
     let settings = Settings {
         socket,
         config,
         state,
         script,
         minute: Duration::from_secs(60),
+        claude,
     };
     // One thread: the harness waits nearly all the time, and there may be many on a machine.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -100,4 +107,41 @@ fn run_serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // What still runs (a probe, a turn that was given up) is dropped, which ends its programs.
     runtime.shutdown_timeout(Duration::from_millis(200));
     Ok(ExitCode::from(status))
+}
+
+/// What the driver `claude` needs to know; the one place that reads the environment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what the driver's program is to have of our environment can only be read from it"
+)]
+fn claude_settings(
+    program: Option<Utf8PathBuf>,
+    [socket, config, state]: [&Utf8Path; 3],
+) -> anyhow::Result<claude::Settings> {
+    let named = std::env::var_os("HIVE_CLAUDE").filter(|named| !named.is_empty());
+    let named = named.map(|named| Utf8PathBuf::try_from(std::path::PathBuf::from(named)));
+    let named = named.transpose().context("HIVE_CLAUDE is not UTF-8")?;
+    let passed = claude::PASSED_ON.into_iter();
+    let harness = std::env::current_exe().context("cannot find out where this program is")?;
+    let folders = [
+        "--socket",
+        socket.as_str(),
+        "--config",
+        config.as_str(),
+        "--state",
+        state.as_str(),
+    ];
+    Ok(claude::Settings {
+        program: program.or(named),
+        environment: passed
+            .filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)))
+            .collect(),
+        own_server: claude::OwnServer {
+            program: Utf8PathBuf::try_from(harness).context("where this program is, is not UTF-8")?,
+            args: ["mcp"].into_iter().chain(folders).map(str::to_owned).collect(),
+        },
+        // No tool may take that long: commands end after ten minutes at most, tools of MCP servers too.
+        silence: Duration::from_mins(15),
+        grace: Duration::from_secs(10),
+    })
 }

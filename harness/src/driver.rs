@@ -3,17 +3,22 @@
 //! A driver's turn runs in its own task and is watched through a [`RunningTurn`]. However the turn goes, it ends
 //! with exactly one [`TurnEnd`].
 
+pub mod claude;
 pub mod scripted;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use shared::TurnId;
 use shared::agent_api::Message;
 use shared::config::AgentConfig;
-use shared::spec::DriverKind;
+use shared::turn::{Tokens, TurnResult};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+
+use crate::turn::Purpose;
 
 /// What a driver can do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,6 +33,8 @@ pub struct Capabilities {
     pub per_command_allow_list: bool,
     /// Whether its conversation goes on after an interruption.
     pub survives_interrupt: bool,
+    /// Whether the agent fetches its messages itself, while the turn runs. Else they are leased before it begins.
+    pub fetches_messages: bool,
 }
 
 /// What a turn is about.
@@ -35,17 +42,89 @@ pub struct Capabilities {
 pub struct TurnSpec {
     /// The turn.
     pub turn: TurnId,
+    /// What it is for.
+    pub purpose: Purpose,
     /// The messages leased to it, in the order they were sent. Untrusted.
     pub messages: Vec<Message>,
     /// The config in force.
     pub config: Arc<AgentConfig>,
+    /// The number of the conversation, as the daemon announced it.
+    pub conversation: Option<u64>,
+    /// Whether the agent waits for messages in the middle of the turn: then its silence means nothing.
+    pub waits: watch::Receiver<bool>,
 }
 
 /// Something a driver tells while a turn runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum TurnEvent {
     /// A sentence for the log.
     Notice(String),
+    /// Something is not as it should be, although the turn goes on. It is kept with the turn.
+    Alarm(String),
+    /// The conversation that the driver runs.
+    Session(String),
+    /// The model that answers.
+    Model(String),
+    /// Text of the model, while it is being written.
+    Text(String),
+    /// The agent calls a tool.
+    ToolCall {
+        /// The tool.
+        name: String,
+    },
+    /// A call of a tool came back as an error, or was not allowed.
+    ToolFailed {
+        /// Why.
+        error: String,
+    },
+    /// The provider did not answer, and is asked again.
+    Retry {
+        /// Which attempt this was.
+        attempt: u64,
+        /// What it said.
+        error: String,
+    },
+    /// The conversation is being shortened, or was.
+    Compacting(bool),
+    /// What the turn used so far; replaces what was said before.
+    Used(Used),
+    /// Something this build does not know: its kind.
+    Unknown(String),
+}
+
+/// What a turn used.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Used {
+    /// Tokens of this turn alone.
+    pub tokens: Tokens,
+    /// What it cost in US dollars; absent when that is not known.
+    pub cost_usd: Option<f64>,
+    /// How much of the model's window the conversation takes, in tokens.
+    pub context: Option<u64>,
+    /// The model's window.
+    pub window: Option<u64>,
+}
+
+/// Why a driver's turn did not end well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The kind.
+    pub result: TurnResult,
+    /// In words.
+    pub error: String,
+    /// How long the provider refuses, when it said so.
+    pub pause: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure of this kind.
+    pub fn new(result: TurnResult, error: impl Into<String>) -> Self {
+        Self {
+            result,
+            error: error.into(),
+            pause: None,
+        }
+    }
 }
 
 /// How a driver's turn ended.
@@ -56,7 +135,7 @@ pub enum TurnEnd {
     /// By [`RunningTurn::interrupt`].
     Interrupted,
     /// Not well, for this reason.
-    Failed(String),
+    Failed(Failure),
     /// With the wish that the whole harness ends, with this status.
     ExitHarness(u8),
 }
@@ -69,10 +148,43 @@ pub trait Driver: Send + Sync {
 
     /// Starts a turn and returns while it runs.
     async fn start_turn(&self, turn: TurnSpec) -> RunningTurn;
+
+    /// Makes ready for turns: ends what an earlier run of the harness did not live to end. Returns why no turn can be run
+    /// at all, if so. Looks at files: not to be called where nothing may block.
+    fn prepare(&self) -> Option<String> {
+        None
+    }
+
+    /// Something that changes when the login does. Looks at files, like [`Driver::prepare`].
+    fn login(&self) -> u64 {
+        0
+    }
+}
+
+/// How often each tool was called. The number of different tools is bounded, since their names come from outside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ToolCalls(BTreeMap<String, u64>);
+
+impl ToolCalls {
+    /// The most different tools that are counted by name.
+    const MOST: usize = 200;
+
+    /// Counts one call.
+    pub fn count(&mut self, tool: &str) {
+        let known = self.0.contains_key(tool) || self.0.len() < Self::MOST;
+        let name = if known { tool } else { "other" };
+        let calls = self.0.entry(name.to_owned()).or_default();
+        *calls = calls.saturating_add(1);
+    }
+
+    /// The counts by name.
+    pub fn into_map(self) -> BTreeMap<String, u64> {
+        self.0
+    }
 }
 
 /// What happens next in a turn.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum TurnProgress {
     /// Something worth telling.
     Event(TurnEvent),
@@ -109,9 +221,10 @@ impl RunningTurn {
         tokio::select! {
             biased;
             Some(event) = self.events.recv() => TurnProgress::Event(event),
-            end = &mut self.task => TurnProgress::End(
-                end.unwrap_or_else(|error| TurnEnd::Failed(format!("the driver's task broke off: {error}")))
-            ),
+            end = &mut self.task => TurnProgress::End(end.unwrap_or_else(|error| {
+                let error = format!("the driver's task broke off: {error}");
+                TurnEnd::Failed(Failure::new(TurnResult::Crashed, error))
+            })),
         }
     }
 
@@ -124,16 +237,5 @@ impl RunningTurn {
 impl Drop for RunningTurn {
     fn drop(&mut self) {
         self.task.abort();
-    }
-}
-
-/// Why this build cannot run turns with a driver of this kind; `None` when it can.
-pub fn missing(kind: DriverKind) -> Option<String> {
-    match kind {
-        DriverKind::Scripted => None,
-        DriverKind::Claude => Some(
-            "this harness has no driver `claude` yet: set driver.kind to `scripted`, or update hyperhive"
-                .into(),
-        ),
     }
 }

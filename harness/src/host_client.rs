@@ -16,6 +16,7 @@ use shared::agent_api::{
     AckRequest, MAX_BATCH, MAX_BODY_BYTES, MAX_BUNDLE_BYTES, PollRequest, PollResponse, ProposalInfo,
     RecvRequest, RecvResponse, SendRequest, SendResponse,
 };
+use shared::turn::TurnStats;
 use shared::version::{AGENT_API, AGENT_API_HEADER, agent_api_accepts};
 use shared::wire_error::{ErrorCode, WireError};
 
@@ -153,6 +154,18 @@ impl HostClient {
         let request = self.request(Method::POST, "/v1/ack", SLACK);
         self.answer("ack", request.json(ack)).await?;
         Ok(())
+    }
+
+    /// Tells what a turn was. A daemon that does not want to know is as good as one that does.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn turn_ended(&self, stats: &TurnStats) -> Result<(), ClientError> {
+        let request = self.request(Method::POST, "/v1/turns", SLACK);
+        match self.answer("turns", request.json(stats)).await {
+            Ok(_) | Err(ClientError::Refused { status: 404, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends a message.

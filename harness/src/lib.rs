@@ -16,12 +16,14 @@
 
 pub mod children;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod driver;
 pub mod fds;
 pub mod host_client;
 pub mod ids;
+pub mod leftovers;
 pub mod lock;
 pub mod mcp;
 pub mod mcp_probe;

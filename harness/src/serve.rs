@@ -3,14 +3,16 @@
 //! One task owns all state. The others (the poller, a turn, probes, the reading of the config file) only send it
 //! notes. An idle harness is one pending poll: no timer is set, nothing is written.
 
+mod drivers;
 mod poller;
+mod tally;
 mod turn_task;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use shared::TurnId;
 use shared::agent_api::{PollResponse, Report};
 use shared::config::{AgentConfig, ConfigFile};
@@ -21,13 +23,13 @@ use tokio::time::Instant;
 
 use crate::children::Children;
 use crate::config::{self, LoadError};
-use crate::driver::scripted::Scripted;
-use crate::driver::{self, Driver};
+use crate::control::{self, Said};
+use crate::driver::{Driver, claude};
 use crate::host_client::HostClient;
 use crate::lock::{self, LockError};
 use crate::mcp_probe::{Probed, Probes};
-use crate::repo::ConfigRepo;
-use crate::turn::{Action, Event, InForce, Interruption, Phase, State, Timer, decide};
+use crate::turn::{Action, Event, InForce, Interruption, Purpose, State, Timer, decide};
+use drivers::Drivers;
 use turn_task::TurnTask;
 
 /// The longest error text in a report.
@@ -44,8 +46,10 @@ pub struct Settings {
     pub state: Utf8PathBuf,
     /// Rules for the `scripted` driver instead of those in the config.
     pub script: Option<Utf8PathBuf>,
-    /// How long a minute of `maxTurnMinutes` is; shorter in tests.
+    /// How long a minute is, of `maxTurnMinutes` and of pauses after refusals; shorter in tests.
     pub minute: Duration,
+    /// What the driver `claude` needs to know.
+    pub claude: claude::Settings,
 }
 
 /// Why the harness cannot run.
@@ -68,8 +72,10 @@ pub enum ServeError {
 /// What other tasks tell the loop.
 #[derive(Debug)]
 enum Note {
-    /// The config file was read.
-    File(Box<Result<ConfigFile, LoadError>>),
+    /// The config file was read; and why its driver cannot run a turn, if so.
+    File(Box<Result<(ConfigFile, Option<String>), LoadError>>),
+    /// The login was looked at.
+    Login(u64),
     /// The daemon answered a poll.
     Answer(PollResponse),
     /// A turn goes on.
@@ -85,6 +91,8 @@ pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeEr
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
     let _lock = lock::acquire(&settings.state)?;
+    // Behind the lock: what an earlier harness left at the path is replaced.
+    let mut said = listen(&settings.state);
     let rules = match &settings.script {
         Some(path) => Some(Arc::from(config::load_script(path).map_err(ServeError::Script)?)),
         None => None,
@@ -119,6 +127,7 @@ pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeEr
         // All arms are cancel-safe: channels, signals, and a point in time.
         tokio::select! {
             Some(note) = incoming.recv() => harness.noted(note),
+            Some(said) = said.recv() => harness.said(said),
             Some(result) = probed.recv() => harness.probed(result),
             _ = terminate.recv() => harness.happened(Event::StopAsked),
             _ = interrupt.recv() => harness.happened(Event::StopAsked),
@@ -128,6 +137,18 @@ pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeEr
             }
         }
     }
+}
+
+/// What the MCP servers of turns say; nothing when they cannot be listened to. Other drivers do without.
+fn listen(state: &Utf8Path) -> mpsc::Receiver<Said> {
+    control::listen(&state.join(control::SOCKET)).unwrap_or_else(|error| {
+        let error = crate::error_chain(&error);
+        tracing::error!(
+            error,
+            "turns cannot tell what they receive: messages will be delivered again"
+        );
+        mpsc::channel(1).1
+    })
 }
 
 /// Waits for the timer that is due first; for ever when none is set.
@@ -150,7 +171,7 @@ struct Loop {
     notes: mpsc::UnboundedSender<Note>,
     client: Arc<HostClient>,
     probes: Probes,
-    driver: Arc<dyn Driver>,
+    drivers: Drivers,
     /// The config in force.
     config: Option<Arc<AgentConfig>>,
     /// Cuts the running turn short.
@@ -159,6 +180,12 @@ struct Loop {
     lease: Option<TurnId>,
     /// The lease that the daemon was told of.
     told_lease: watch::Receiver<Option<TurnId>>,
+    /// The last batch that the running turn has fetched.
+    received: watch::Sender<u64>,
+    /// Whether the running turn waits for messages.
+    waits: watch::Sender<bool>,
+    /// The login when it was found wanting.
+    login: Option<u64>,
 }
 
 impl Loop {
@@ -171,7 +198,7 @@ impl Loop {
         probes: Probes,
         told_lease: watch::Receiver<Option<TurnId>>,
     ) -> Self {
-        let repo = ConfigRepo::new(settings.state.clone(), children);
+        let drivers = Drivers::new(&settings, rules, &client, &children);
         let state = State::starting();
         let report = Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -180,6 +207,7 @@ impl Loop {
             lease: None,
             config: None,
             config_error: None,
+            turn_error: None,
             turn: state.turn_state(),
             mcp: BTreeMap::new(),
         };
@@ -190,13 +218,16 @@ impl Loop {
             timers: BTreeMap::new(),
             reports: watch::Sender::new(report),
             notes,
-            driver: Arc::new(Scripted::new(Arc::clone(&client), repo, rules)),
+            drivers,
             client,
             probes,
             config: None,
             turn: watch::Sender::new(None),
             lease: None,
             told_lease,
+            received: watch::Sender::new(0),
+            waits: watch::Sender::new(false),
+            login: None,
         }
     }
 
@@ -204,13 +235,54 @@ impl Loop {
         match note {
             Note::Answer(answer) => self.happened(Event::Polled(answer)),
             Note::Turn(event) => self.happened(event),
+            Note::Login(login) => self.login_seen(login),
             Note::File(file) => {
                 let event = match *file {
-                    Ok(file) => self.put_in_force(file),
+                    Ok((file, unusable)) => self.put_in_force(file, unusable),
                     Err(error) => self.not_loaded(&error),
                 };
                 self.happened(event);
             }
+        }
+    }
+
+    /// Takes in what an MCP server of a turn says; it may be one of a turn that is over.
+    fn said(&mut self, said: Said) {
+        let runs = |turn: TurnId| self.state.is_in_turn() && self.lease == Some(turn);
+        match said {
+            Said::Received {
+                turn,
+                batch,
+                messages,
+            } if runs(turn) => {
+                self.received.send_modify(|known| *known = batch.max(*known));
+                self.happened(Event::TakenUp(messages));
+            }
+            Said::Waiting { turn, waits } if runs(turn) => {
+                self.waits.send_replace(waits);
+            }
+            Said::Nap {
+                until,
+                wake_on_message,
+            } => {
+                let length = crate::clock::until(until);
+                self.happened(Event::Nap {
+                    length,
+                    wake_on_message,
+                });
+            }
+            Said::Received { turn, .. } | Said::Waiting { turn, .. } => {
+                tracing::debug!(%turn, "a turn that is over says something");
+            }
+        }
+    }
+
+    /// The first look after a turn was refused says what there was; another is a reason to try again.
+    fn login_seen(&mut self, login: u64) {
+        if *self.login.get_or_insert(login) != login {
+            tracing::info!("the login has changed");
+            self.login = None;
+            self.happened(Event::LoginChanged);
         }
     }
 
@@ -222,7 +294,7 @@ impl Loop {
         Event::LoadFailed(error)
     }
 
-    fn put_in_force(&mut self, file: ConfigFile) -> Event {
+    fn put_in_force(&mut self, file: ConfigFile, unusable: Option<String>) -> Event {
         let ConfigFile { digest, config } = file;
         let known = self.state.config.as_ref().map(|known| &known.digest);
         if known != Some(&digest) {
@@ -233,7 +305,7 @@ impl Loop {
                 .settings
                 .minute
                 .saturating_mul(config.max_turn_minutes.max(1)),
-            unusable: driver::missing(config.driver.kind),
+            unusable: unusable.map(|why| crate::tame(&why, MAX_ERROR)),
             digest,
         };
         self.probes.declare(&config.mcp_servers);
@@ -261,18 +333,34 @@ impl Loop {
         tracing::trace!(?action, "action");
         match action {
             Action::Load => {
-                let (folder, notes) = (self.settings.config.clone(), self.notes.clone());
-                tokio::task::spawn_blocking(move || {
-                    if notes.send(Note::File(Box::new(config::load(&folder)))).is_err() {
-                        tracing::debug!("the loop has ended before the config was read");
-                    }
+                let (folder, drivers) = (self.settings.config.clone(), self.drivers.clone());
+                self.look(move || {
+                    Note::File(Box::new(config::load(&folder).map(|file| {
+                        let unusable = drivers.prepare(file.config.driver.kind);
+                        (file, unusable)
+                    })))
                 });
             }
-            Action::StartTurn => self.start_turn(),
+            Action::CheckLogin => {
+                if let Some(driver) = self.driver() {
+                    self.look(move || Note::Login(driver.login()));
+                }
+            }
+            Action::StartTurn => self.start_turn(Purpose::Messages),
+            Action::Compact => self.start_turn(Purpose::Compaction),
             Action::Interrupt(why) => {
                 self.turn.send_replace(Some(why));
             }
             Action::Set(timer, length) => {
+                let length = match timer {
+                    Timer::Parked | Timer::Login => length.mul_f64(self.pace()),
+                    Timer::Rest
+                    | Timer::Reload
+                    | Timer::MaxTurn
+                    | Timer::StopGrace
+                    | Timer::Abandon
+                    | Timer::Nap => length,
+                };
                 self.timers.insert(timer, Instant::now() + length);
             }
             Action::Clear(timer) => {
@@ -282,7 +370,27 @@ impl Loop {
         }
     }
 
-    fn start_turn(&mut self) {
+    /// Looks at something that may block, and notes what is seen.
+    fn look(&self, what: impl FnOnce() -> Note + Send + 'static) {
+        let notes = self.notes.clone();
+        tokio::task::spawn_blocking(move || {
+            if notes.send(what()).is_err() {
+                tracing::debug!("the loop has ended before something was looked at");
+            }
+        });
+    }
+
+    fn driver(&self) -> Option<Arc<dyn Driver>> {
+        let config = self.config.as_ref()?;
+        Some(Arc::clone(self.drivers.of(config.driver.kind)))
+    }
+
+    /// How long a second is.
+    fn pace(&self) -> f64 {
+        self.settings.minute.as_secs_f64() / 60.0
+    }
+
+    fn start_turn(&mut self, purpose: Purpose) {
         let Some(mut config) = self.config.clone() else {
             return;
         };
@@ -293,15 +401,25 @@ impl Loop {
         let (turn, interrupted) = watch::channel(None);
         self.turn = turn;
         let id = crate::ids::turn_id();
-        self.lease = Some(id);
+        self.lease = match purpose {
+            Purpose::Messages => Some(id),
+            Purpose::Compaction => None,
+        };
+        self.login = None;
+        self.received = watch::Sender::new(0);
+        self.waits = watch::Sender::new(false);
         let task = TurnTask {
             id,
+            purpose,
+            conversation: self.state.announced.conversation,
             client: Arc::clone(&self.client),
-            driver: Arc::clone(&self.driver),
+            driver: Arc::clone(self.drivers.of(config.driver.kind)),
             config,
             notes: self.notes.clone(),
             told_lease: self.told_lease.clone(),
             interrupted,
+            received: self.received.subscribe(),
+            waits: self.waits.subscribe(),
         };
         tokio::spawn(task.run());
     }
@@ -312,11 +430,9 @@ impl Loop {
         let config = self.state.config.as_ref().map(|config| config.digest.clone());
         let config_error = self.state.config_error().map(str::to_owned);
         // From before the first message is leased until the daemon has settled the last.
-        let in_turn = matches!(
-            self.state.phase,
-            Phase::Leasing | Phase::InTurn { .. } | Phase::Settling
-        );
-        let lease = self.lease.filter(|_| in_turn);
+        let lease = self.lease.filter(|_| self.state.is_in_turn());
+        let turn_error = self.state.turn_error.as_deref();
+        let turn_error = turn_error.map(|error| crate::tame(error, MAX_ERROR));
         self.reports.send_if_modified(|report| {
             let new = Report {
                 version: report.version.clone(),
@@ -325,6 +441,7 @@ impl Loop {
                 lease,
                 config,
                 config_error,
+                turn_error,
                 turn,
                 mcp,
             };

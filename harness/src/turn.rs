@@ -4,7 +4,10 @@
 //! lengths; whoever runs the actions keeps the clock.
 
 pub mod decide;
+mod park;
 pub mod state;
 
 pub use decide::decide;
-pub use state::{Action, Event, InForce, Interruption, Outcome, Phase, State, Timer};
+pub use state::{
+    Action, Compaction, Event, InForce, Interruption, Outcome, Parked, Phase, Purpose, Refusal, State, Timer,
+};

@@ -9,6 +9,7 @@
 //! | `POST /v1/recv` | [`RecvRequest`] | [`RecvResponse`] |
 //! | `POST /v1/ack` | [`AckRequest`] | 204 |
 //! | `POST /v1/send` | [`SendRequest`] | [`SendResponse`] |
+//! | `POST /v1/turns` | [`crate::turn::TurnStats`] of a turn that has ended | 204 |
 //! | `GET /v1/whoami` | | [`WhoAmI`] |
 //! | `GET /v1/messages/sent[?before=ID&limit=]` | | a list of [`SentMessage`]: this agent's own, newest first |
 //! | `POST /v1/questions` | [`crate::question::AskRequest`] | [`crate::question::QuestionInfo`] |
@@ -83,6 +84,10 @@ pub struct Report {
     /// Why the config file could not be loaded.
     #[serde(default)]
     pub config_error: Option<String>,
+    /// Why the last turn did not end well, or why none is taken although there are messages. Says nothing against the
+    /// config.
+    #[serde(default)]
+    pub turn_error: Option<String>,
     /// What the turn loop does.
     pub turn: TurnState,
     /// Declared MCP servers as probed.
@@ -118,6 +123,13 @@ pub struct PollResponse {
     /// The operator's model, which goes before the config's from the next turn on.
     #[serde(default)]
     pub model: Option<String>,
+    /// Take no turns: there is no money left for them.
+    #[serde(default)]
+    pub over_budget: bool,
+    /// The number of the conversation. One that is higher than the harness has heard of begins a new conversation with
+    /// the next turn; absent: the one there is goes on.
+    #[serde(default)]
+    pub conversation: Option<u64>,
 }
 
 /// Leases undelivered messages to a turn.

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use harness::mcp_probe::{MAX_TOOL_NAME, MAX_TOOLS, list_tools};
-use harness::turn::{Action, Event, InForce, Outcome, Phase, State, Timer, decide};
+use harness::turn::{Action, Event, InForce, Outcome, Phase, Purpose, Refusal, State, Timer, decide};
 use libfuzzer_sys::fuzz_target;
 use shared::agent_api::{PollResponse, ProposalInfo, RecvResponse, SendResponse};
 use shared::config::{ConfigFile, Overlay};
@@ -81,10 +81,15 @@ fn turns(bytes: &[u8]) {
         for action in &actions {
             assert!(before.phase != Phase::Ended, "something happens after the end");
             match action {
-                Action::StartTurn => {
+                Action::StartTurn | Action::Compact => {
                     assert!(!in_turn, "two turns at once");
                     assert!(!state.stopping, "a turn begins although the end was asked for");
                     assert!(!state.announced.paused, "a turn begins in a pause");
+                    assert!(!state.announced.over_budget, "a turn begins without money");
+                    if *action == Action::StartTurn {
+                        assert_eq!((state.purpose, state.parked), (Purpose::Messages, None));
+                        assert!(state.waited > 0, "a turn begins without a message");
+                    }
                     assert!(
                         state
                             .config
@@ -94,7 +99,11 @@ fn turns(bytes: &[u8]) {
                     in_turn = true;
                 }
                 Action::Exit(_) => exits += 1,
-                Action::Load | Action::Interrupt(_) | Action::Set(..) | Action::Clear(_) => {}
+                Action::Load
+                | Action::CheckLogin
+                | Action::Interrupt(_)
+                | Action::Set(..)
+                | Action::Clear(_) => {}
             }
         }
         assert!(exits <= 1, "it ends twice");
@@ -110,7 +119,7 @@ fn event(kind: u8, with: u8) -> Event {
             .parse()
             .expect("a digest")
     };
-    match kind % 8 {
+    match kind % 13 {
         0 => Event::Loaded(InForce {
             digest: digest(with),
             max_turn: Duration::from_secs(u64::from(with)),
@@ -121,23 +130,50 @@ fn event(kind: u8, with: u8) -> Event {
             inbox: u64::from(with % 3),
             config: (with >= 32).then(|| digest(with)),
             paused: with >= 192,
+            model: None,
+            over_budget: with % 16 == 15,
+            conversation: (with % 8 == 7).then_some(1),
         }),
         3 => Event::Leased,
         4 => Event::DriverEnded,
-        5 => Event::TurnEnded(match with % 5 {
+        5 => Event::TurnEnded(match with % 10 {
             0 => Outcome::Nothing,
             1 => Outcome::Completed,
             2 => Outcome::Interrupted,
             3 => Outcome::Failed("failed".to_owned()),
-            _ => Outcome::Exit(with),
+            4 => Outcome::Exit(with),
+            kind => Outcome::Refused {
+                why: match kind {
+                    5 => Refusal::Login,
+                    6 => Refusal::RateLimited((with > 127).then(|| Duration::from_secs(u64::MAX))),
+                    7 => Refusal::Overloaded,
+                    8 => Refusal::Billing,
+                    _ => Refusal::ContextFull,
+                },
+                error: "refused".to_owned(),
+            },
         }),
-        6 => Event::Elapsed(match with % 5 {
+        6 => Event::Elapsed(match with % 8 {
             0 => Timer::Rest,
             1 => Timer::Reload,
             2 => Timer::MaxTurn,
             3 => Timer::StopGrace,
-            _ => Timer::Abandon,
+            4 => Timer::Abandon,
+            5 => Timer::Parked,
+            6 => Timer::Login,
+            _ => Timer::Nap,
         }),
+        7 => Event::TakenUp(usize::from(with)),
+        8 => Event::Compacting(with > 127),
+        9 => Event::Context {
+            tokens: u64::from(with) << (with % 64),
+            window: u64::from(with / 2),
+        },
+        10 => Event::Nap {
+            length: Duration::from_secs(u64::from(with)),
+            wake_on_message: with > 127,
+        },
+        11 => Event::LoginChanged,
         _ => Event::StopAsked,
     }
 }

@@ -11,6 +11,9 @@ use crate::toolchain;
 /// The linter of the OpenAPI documents.
 pub(crate) const OPENAPI: &str = "checks/openapi";
 
+/// The real Claude Code, which tests of the harness drive.
+pub(crate) const CLAUDE: &str = "checks/claude";
+
 /// The MCP inspector, and a Node that runs it.
 pub(crate) const MCP: &str = "checks/mcp";
 

@@ -45,7 +45,7 @@ const PREREQUISITES: &[Prerequisite] = &[
     Prerequisite {
         program: "npm",
         packages: &["npm"],
-        purpose: "installing both",
+        purpose: "installing these, and Claude Code",
     },
     // libc6-dev is only recommended by gcc, and recommendations are not installed.
     Prerequisite {

@@ -1,25 +1,35 @@
 //! One turn from its first lease to its last.
+//!
+//! A driver that does not fetch messages gets them leased before it starts. One that does lets its agent fetch them, and
+//! what came in by the end is what is acknowledged. A turn that shortens the conversation has no messages at all.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::TurnId;
-use shared::agent_api::{AckRequest, RecvResponse};
+use shared::agent_api::{AckRequest, Message, RecvResponse};
 use shared::config::AgentConfig;
+use shared::turn::{TurnResult, TurnStats};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::Note;
-use crate::driver::{Driver, RunningTurn, TurnEnd, TurnEvent, TurnProgress, TurnSpec};
+use super::tally::{self, Tally};
+use crate::driver::{Driver, Failure, RunningTurn, TurnEnd, TurnEvent, TurnProgress, TurnSpec};
 use crate::host_client::HostClient;
 use crate::host_client::retry::until_answered;
-use crate::turn::{Event, Interruption, Outcome};
+use crate::turn::{Event, Interruption, Outcome, Purpose, Refusal};
 
 /// How long a driver may take to end once it was asked to.
 const INTERRUPT_TIME: Duration = Duration::from_secs(2);
+/// How long the end of a turn waits until the daemon has heard what it was. It is told later in any case.
+const TELL_TIME: Duration = Duration::from_secs(1);
 
 /// What a turn needs.
 pub(super) struct TurnTask {
     pub(super) id: TurnId,
+    pub(super) purpose: Purpose,
+    pub(super) conversation: Option<u64>,
     pub(super) client: Arc<HostClient>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) config: Arc<AgentConfig>,
@@ -28,6 +38,20 @@ pub(super) struct TurnTask {
     pub(super) told_lease: watch::Receiver<Option<TurnId>>,
     /// Tells when, and why, the turn is to be cut short.
     pub(super) interrupted: watch::Receiver<Option<Interruption>>,
+    /// The last batch that the agent has fetched; 0 before the first.
+    pub(super) received: watch::Receiver<u64>,
+    /// Whether the agent waits for messages.
+    pub(super) waits: watch::Receiver<bool>,
+}
+
+/// The messages of a turn.
+enum Leases {
+    /// It has none to settle.
+    None,
+    /// These, of this batch.
+    Leased(Vec<Message>, u64),
+    /// Whatever the agent fetches.
+    Fetched,
 }
 
 impl TurnTask {
@@ -40,12 +64,62 @@ impl TurnTask {
             Outcome::Completed => tracing::info!(%turn, "turn completed"),
             Outcome::Interrupted => tracing::warn!(%turn, "turn interrupted, its messages given back"),
             Outcome::Failed(error) => tracing::warn!(%turn, error, "turn failed, its messages given back"),
+            Outcome::Refused { why, error } => {
+                tracing::warn!(%turn, ?why, error, "turn refused, its messages given back");
+            }
             Outcome::Exit(status) => tracing::warn!(%turn, status, "the driver ends the harness"),
         }
         self.tell(Event::TurnEnded(outcome));
     }
 
     async fn turn(&mut self, turn: TurnId) -> Outcome {
+        let leases = match self.lease(turn).await {
+            Ok(leases) => leases,
+            Err(outcome) => return outcome,
+        };
+        let (messages, woken_by) = match &leases {
+            Leases::None => (Vec::new(), vec!["compaction".to_owned()]),
+            Leases::Leased(messages, _) => (messages.clone(), tally::woken_by(messages)),
+            Leases::Fetched => (Vec::new(), Vec::new()),
+        };
+        tracing::info!(%turn, messages = messages.len(), purpose = ?self.purpose, "turn started");
+        self.tell(Event::Leased);
+        if !messages.is_empty() {
+            self.tell(Event::TakenUp(messages.len()));
+        }
+        let mut tally = Tally::new(turn, crate::clock::now(), woken_by);
+        let begun = Instant::now();
+        let spec = TurnSpec {
+            turn,
+            purpose: self.purpose,
+            messages,
+            config: Arc::clone(&self.config),
+            conversation: self.conversation,
+            waits: self.waits.clone(),
+        };
+        let running = self.driver.start_turn(spec).await;
+        let end = self.watch(turn, running, &mut tally).await;
+        if let TurnEnd::ExitHarness(status) = end {
+            return Outcome::Exit(status);
+        }
+        if let Some((tokens, window)) = tally.context() {
+            self.tell(Event::Context { tokens, window });
+        }
+        self.tell(Event::DriverEnded);
+        let settled = self.settle_turn(turn, &leases, end == TurnEnd::Completed).await;
+        self.tell_stats(tally.stats(&end, begun.elapsed())).await;
+        if settled {
+            outcome(end)
+        } else {
+            Outcome::Failed("its end could not be told to the daemon".into())
+        }
+    }
+
+    /// Leases messages where the driver wants that.
+    async fn lease(&mut self, turn: TurnId) -> Result<Leases, Outcome> {
+        if self.purpose == Purpose::Compaction {
+            return Ok(Leases::None);
+        }
         // A daemon that hears of this run for the first time gives back all leases but the reported one, so that one
         // must be reported before there is anything to give back.
         if self
@@ -54,10 +128,14 @@ impl TurnTask {
             .await
             .is_err()
         {
-            return Outcome::Nothing;
+            return Err(Outcome::Nothing);
         }
-        let RecvResponse { batch, messages } = match self.client.recv(turn, 0).await {
-            Ok(batch) => batch,
+        if self.driver.capabilities().fetches_messages {
+            return Ok(Leases::Fetched);
+        }
+        match self.client.recv(turn, 0).await {
+            Ok(RecvResponse { messages, .. }) if messages.is_empty() => Err(Outcome::Nothing),
+            Ok(RecvResponse { batch, messages }) => Ok(Leases::Leased(messages, batch)),
             Err(error) => {
                 // The answer may have been lost after the daemon had leased.
                 self.settle(AckRequest {
@@ -66,48 +144,33 @@ impl TurnTask {
                     received: Some(0),
                 })
                 .await;
-                return Outcome::Failed(crate::error_chain(&error));
+                Err(Outcome::Failed(crate::error_chain(&error)))
             }
-        };
-        if messages.is_empty() {
-            return Outcome::Nothing;
-        }
-        tracing::info!(%turn, messages = messages.len(), "turn started");
-        self.tell(Event::Leased);
-        let spec = TurnSpec {
-            turn,
-            messages,
-            config: Arc::clone(&self.config),
-        };
-        let running = self.driver.start_turn(spec).await;
-        let end = self.watch(turn, running).await;
-        if let TurnEnd::ExitHarness(status) = end {
-            return Outcome::Exit(status);
-        }
-        self.tell(Event::DriverEnded);
-        let done = end == TurnEnd::Completed;
-        let ack = AckRequest {
-            turn,
-            done,
-            received: Some(batch),
-        };
-        if !self.settle(ack).await {
-            return Outcome::Failed("its end could not be told to the daemon".into());
-        }
-        match end {
-            TurnEnd::Completed => Outcome::Completed,
-            TurnEnd::Interrupted => Outcome::Interrupted,
-            TurnEnd::Failed(error) => Outcome::Failed(error),
-            TurnEnd::ExitHarness(status) => Outcome::Exit(status),
         }
     }
 
+    /// Acknowledges what the turn had, or gives it back. Returns whether the daemon took that.
+    async fn settle_turn(&self, turn: TurnId, leases: &Leases, completed: bool) -> bool {
+        let received = match leases {
+            Leases::None => return true,
+            Leases::Leased(_, batch) => *batch,
+            Leases::Fetched => *self.received.borrow(),
+        };
+        self.settle(AckRequest {
+            turn,
+            // What came in without being seen goes back even so.
+            done: completed && received > 0,
+            received: Some(received),
+        })
+        .await
+    }
+
     /// Follows the driver to its end, and sees to it that there is one.
-    async fn watch(&mut self, turn: TurnId, mut running: RunningTurn) -> TurnEnd {
+    async fn watch(&mut self, turn: TurnId, mut running: RunningTurn, tally: &mut Tally) -> TurnEnd {
         let why = loop {
             tokio::select! {
                 progress = running.next() => match progress {
-                    TurnProgress::Event(TurnEvent::Notice(text)) => tracing::info!(%turn, text, "notice"),
+                    TurnProgress::Event(event) => self.note(turn, &event, tally),
                     TurnProgress::End(end) => return end,
                 },
                 why = interruption(&mut self.interrupted) => break why,
@@ -116,8 +179,9 @@ impl TurnTask {
         running.interrupt();
         let ended = async {
             loop {
-                if let TurnProgress::End(end) = running.next().await {
-                    break end;
+                match running.next().await {
+                    TurnProgress::Event(event) => self.note(turn, &event, tally),
+                    TurnProgress::End(end) => break end,
                 }
             }
         };
@@ -127,10 +191,30 @@ impl TurnTask {
         match (end, why) {
             // It came to its end while it was being interrupted.
             (TurnEnd::Completed, _) => TurnEnd::Completed,
-            (_, Interruption::Hung) => {
-                TurnEnd::Failed(format!("hung: longer than {} min", self.config.max_turn_minutes))
-            }
+            (_, Interruption::Hung) => TurnEnd::Failed(Failure::new(
+                TurnResult::Hung,
+                format!("hung: longer than {} min", self.config.max_turn_minutes),
+            )),
             (end, Interruption::Stop) => end,
+        }
+    }
+
+    fn note(&self, turn: TurnId, event: &TurnEvent, tally: &mut Tally) {
+        tally.note(event);
+        match event {
+            TurnEvent::Notice(text) => tracing::info!(%turn, text, "notice"),
+            TurnEvent::Alarm(text) => tracing::error!(%turn, text, "alarm"),
+            TurnEvent::Compacting(compacting) => self.tell(Event::Compacting(*compacting)),
+            TurnEvent::ToolFailed { error } => tracing::debug!(%turn, error, "tool failed"),
+            TurnEvent::Retry { attempt, error } => {
+                tracing::info!(%turn, attempt, error, "the provider is asked again");
+            }
+            TurnEvent::Unknown(kind) => tracing::debug!(%turn, kind, "event not known"),
+            TurnEvent::Session(_)
+            | TurnEvent::Model(_)
+            | TurnEvent::Text(_)
+            | TurnEvent::ToolCall { .. }
+            | TurnEvent::Used(_) => {}
         }
     }
 
@@ -146,10 +230,64 @@ impl TurnTask {
         }
     }
 
+    /// Logs what the turn was, and tells the daemon, which may be away for a while.
+    async fn tell_stats(&self, stats: TurnStats) {
+        tracing::info!(
+            turn = %stats.turn,
+            result = stats.result.as_str(),
+            model = stats.model,
+            tokens = stats.tokens.total(),
+            context = stats.context,
+            cost_usd = stats.cost_usd,
+            ms = stats.duration_ms,
+            error = stats.error,
+            "turn over"
+        );
+        let client = Arc::clone(&self.client);
+        let telling = tokio::spawn(async move {
+            if let Err(error) = until_answered(|| client.turn_ended(&stats)).await {
+                tracing::warn!(turn = %stats.turn, error = crate::error_chain(&error), "what it was is not told");
+            }
+        });
+        if tokio::time::timeout(TELL_TIME, telling).await.is_err() {
+            tracing::debug!("what the turn was is told later");
+        }
+    }
+
     fn tell(&self, event: Event) {
         if self.notes.send(Note::Turn(event)).is_err() {
             tracing::debug!("the loop has ended before the turn");
         }
+    }
+}
+
+/// What a turn's end means for the turns after it.
+fn outcome(end: TurnEnd) -> Outcome {
+    let Failure { result, error, pause } = match end {
+        TurnEnd::Completed => return Outcome::Completed,
+        TurnEnd::Interrupted => return Outcome::Interrupted,
+        TurnEnd::ExitHarness(status) => return Outcome::Exit(status),
+        TurnEnd::Failed(failure) => failure,
+    };
+    let why = match result {
+        TurnResult::Auth => Refusal::Login,
+        TurnResult::RateLimited => Refusal::RateLimited(pause),
+        TurnResult::Overloaded => Refusal::Overloaded,
+        TurnResult::Billing => Refusal::Billing,
+        TurnResult::ContextFull => Refusal::ContextFull,
+        TurnResult::Ok
+        | TurnResult::Interrupted
+        | TurnResult::LimitReached
+        | TurnResult::OutOfMemory
+        | TurnResult::Crashed
+        | TurnResult::Hung
+        | TurnResult::Unknown => {
+            return Outcome::Failed(format!("{}: {error}", result.as_str()));
+        }
+    };
+    Outcome::Refused {
+        why,
+        error: format!("{}: {error}", result.as_str()),
     }
 }
 

@@ -4,12 +4,20 @@ use std::time::Duration;
 
 use shared::agent_api::PollResponse;
 
-use super::state::{Action, Event, InForce, Interruption, Outcome, Phase, State, Timer};
+use super::park;
+use super::state::{
+    Action, Compaction, Event, InForce, Interruption, Outcome, Parked, Phase, Purpose, State, Timer,
+};
 
 /// How long a turn may still run after the harness was told to end.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How long giving back the leases may take after that. The daemon gives them back by itself when the harness is gone.
 pub const ABANDON: Duration = Duration::from_secs(2);
+
+/// From here on the conversation is shortened, in percent of the model's window.
+const FULL_PERCENT: u64 = 80;
+/// Turns in a row that may end well without taking up a message that waits.
+const MOST_FRUITLESS: u32 = 2;
 
 const REST_FIRST: Duration = Duration::from_millis(200);
 const REST_LONGEST: Duration = Duration::from_secs(30);
@@ -29,7 +37,7 @@ pub fn decide(mut state: State, event: Event) -> (State, Vec<Action>) {
             leave(&mut state, Phase::Loading);
             load_again_later(&mut state, &mut actions);
         }
-        Event::Polled(answer) => polled(&mut state, answer),
+        Event::Polled(answer) => polled(&mut state, answer, &mut actions),
         Event::Leased => {
             if state.phase == Phase::Leasing {
                 state.phase = Phase::InTurn { interrupted: None };
@@ -39,6 +47,18 @@ pub fn decide(mut state: State, event: Event) -> (State, Vec<Action>) {
                 } else if let Some(config) = &state.config {
                     actions.push(Action::Set(Timer::MaxTurn, config.max_turn));
                 }
+            }
+        }
+        Event::TakenUp(count) => state.taken_up = state.taken_up.saturating_add(count),
+        Event::Compacting(compacting) => state.compacting = compacting,
+        Event::Context { tokens, window } => context(&mut state, tokens, window),
+        Event::Nap {
+            length,
+            wake_on_message,
+        } => park::nap(&mut state, length, wake_on_message, &mut actions),
+        Event::LoginChanged => {
+            if state.parked == Some(Parked::NeedsLogin) {
+                park::leave(&mut state, &mut actions);
             }
         }
         Event::DriverEnded => {
@@ -66,11 +86,52 @@ fn at_the_boundary(state: &mut State, actions: &mut Vec<Action>) {
     } else if wants_load(state) && !state.load_resting {
         state.phase = Phase::Loading;
         actions.push(Action::Load);
+    } else if wants_compaction(state) {
+        begin(state, Purpose::Compaction);
+        actions.push(Action::Compact);
     } else if may_take_turn(state) {
-        state.phase = Phase::Leasing;
+        begin(state, Purpose::Messages);
+        state.waited = state.announced.inbox;
         // What was known of the inbox is used up; the next answer says what came since.
         state.announced.inbox = 0;
         actions.push(Action::StartTurn);
+    }
+}
+
+fn begin(state: &mut State, purpose: Purpose) {
+    state.phase = Phase::Leasing;
+    state.purpose = purpose;
+    state.taken_up = 0;
+    state.compacting = false;
+}
+
+/// Before the next turn, and even before a nap: the conversation is as fresh in the provider's cache as it will be.
+fn wants_compaction(state: &State) -> bool {
+    let wanted = matches!(state.compaction, Compaction::NearlyFull | Compaction::NoRoom);
+    let awake = matches!(state.parked, None | Some(Parked::Napping { .. }));
+    wanted && awake && may_run(state)
+}
+
+/// Whether any turn may run, whatever it is for.
+fn may_run(state: &State) -> bool {
+    let usable = state
+        .config
+        .as_ref()
+        .is_some_and(|config| config.unusable.is_none());
+    !state.resting && !state.announced.over_budget && !state.announced.paused && usable
+}
+
+/// Notes how full the model's window is at the end of a turn for messages. A turn that has just made the conversation
+/// shorter asks for no second one.
+fn context(state: &mut State, tokens: u64, window: u64) {
+    if state.purpose == Purpose::Messages && state.compaction != Compaction::NoRoom && window > 0 {
+        state.compaction = if tokens.saturating_mul(100) > window.saturating_mul(FULL_PERCENT) {
+            Compaction::NearlyFull
+        } else if state.compaction == Compaction::NearlyFull {
+            Compaction::NotWanted
+        } else {
+            state.compaction
+        };
     }
 }
 
@@ -85,11 +146,7 @@ fn wants_load(state: &State) -> bool {
 }
 
 fn may_take_turn(state: &State) -> bool {
-    let usable = state
-        .config
-        .as_ref()
-        .is_some_and(|config| config.unusable.is_none());
-    state.announced.inbox > 0 && !state.announced.paused && !state.resting && usable
+    state.announced.inbox > 0 && state.parked.is_none() && may_run(state)
 }
 
 fn loaded(state: &mut State, config: InForce, actions: &mut Vec<Action>) {
@@ -115,7 +172,8 @@ fn load_again_later(state: &mut State, actions: &mut Vec<Action>) {
     actions.push(Action::Set(Timer::Reload, rest(state.load_failures)));
 }
 
-fn polled(state: &mut State, answer: PollResponse) {
+fn polled(state: &mut State, answer: PollResponse, actions: &mut Vec<Action>) {
+    park::polled(state, &answer, actions);
     if answer.config != state.announced.config {
         // New input: what failed before may work now.
         state.load_resting = false;
@@ -135,13 +193,72 @@ fn turn_ended(state: &mut State, outcome: &Outcome, actions: &mut Vec<Action>) {
     // Answers that came during the turn speak of messages it may have had; the next one is fresh.
     state.announced.inbox = 0;
     state.phase = Phase::Idle;
+    state.compacting = false;
     match outcome {
-        Outcome::Completed => state.failures = 0,
+        Outcome::Completed => completed(state, actions),
         Outcome::Nothing => rest_after(state, REST_LONGEST_EMPTY, actions),
-        Outcome::Interrupted | Outcome::Failed(_) => rest_after(state, REST_LONGEST, actions),
+        Outcome::Interrupted => not_well(state, actions),
+        Outcome::Failed(error) => {
+            state.turn_error = Some(error.clone());
+            not_well(state, actions);
+        }
+        Outcome::Refused { why, error } => {
+            park::forget_nap(state, actions);
+            state.turn_error = Some(error.clone());
+            park::refused(state, *why, actions);
+        }
         Outcome::Exit(status) => {
             state.phase = Phase::Ended;
             actions.push(Action::Exit(*status));
+        }
+    }
+}
+
+fn completed(state: &mut State, actions: &mut Vec<Action>) {
+    state.failures = 0;
+    state.refusals = 0;
+    state.turn_error = None;
+    match state.purpose {
+        Purpose::Compaction => {
+            state.compaction = match state.compaction {
+                Compaction::NoRoom => Compaction::Retrying,
+                Compaction::NotWanted | Compaction::NearlyFull | Compaction::Retrying => {
+                    Compaction::NotWanted
+                }
+            };
+        }
+        Purpose::Messages => {
+            if state.compaction == Compaction::Retrying {
+                state.compaction = Compaction::NotWanted;
+            }
+            if state.taken_up > 0 {
+                state.fruitless = 0;
+            } else {
+                state.fruitless = state.fruitless.saturating_add(1);
+            }
+            if state.fruitless >= MOST_FRUITLESS {
+                park::fruitless(state, actions);
+            } else {
+                park::start_nap(state);
+            }
+        }
+    }
+}
+
+fn not_well(state: &mut State, actions: &mut Vec<Action>) {
+    park::forget_nap(state, actions);
+    match state.purpose {
+        Purpose::Messages => rest_after(state, REST_LONGEST, actions),
+        Purpose::Compaction => not_compacted(state, actions),
+    }
+}
+
+/// The conversation could not be shortened. One that is only nearly full goes on; one without room cannot.
+pub(super) fn not_compacted(state: &mut State, actions: &mut Vec<Action>) {
+    match std::mem::take(&mut state.compaction) {
+        Compaction::NoRoom => park::stuck(state, actions),
+        Compaction::NotWanted | Compaction::NearlyFull | Compaction::Retrying => {
+            rest_after(state, REST_LONGEST, actions);
         }
     }
 }
@@ -156,6 +273,9 @@ fn elapsed(state: &mut State, timer: Timer, actions: &mut Vec<Action>) {
     match timer {
         Timer::Rest => state.resting = false,
         Timer::Reload => state.load_resting = false,
+        Timer::Parked => park::leave(state, actions),
+        Timer::Login => park::check_login(state, actions),
+        Timer::Nap => park::nap_over(state),
         Timer::MaxTurn => interrupt(state, Interruption::Hung, actions),
         Timer::StopGrace => {
             interrupt(state, Interruption::Stop, actions);

@@ -27,6 +27,26 @@ pub struct State {
     pub load_resting: bool,
     /// Whether it was told to end.
     pub stopping: bool,
+    /// What the latest turn is for.
+    pub purpose: Purpose,
+    /// Why no turn is taken for a while.
+    pub parked: Option<Parked>,
+    /// Why the last turn did not end well, or what it was worried about.
+    pub turn_error: Option<String>,
+    /// Messages that the latest turn has taken up.
+    pub taken_up: usize,
+    /// Messages that waited when the latest turn began.
+    pub waited: u64,
+    /// Turns in a row that ended well and took up nothing although there was something.
+    pub fruitless: u32,
+    /// Times in a row that the provider refused.
+    pub refusals: u32,
+    /// Whether the driver shortens its conversation in the middle of a turn.
+    pub compacting: bool,
+    /// What the shortening of the conversation is wanted for.
+    pub compaction: Compaction,
+    /// A nap the agent wishes for after this turn; whether a message ends it.
+    pub nap: Option<bool>,
 }
 
 impl State {
@@ -42,6 +62,16 @@ impl State {
             resting: false,
             load_resting: false,
             stopping: false,
+            purpose: Purpose::Messages,
+            parked: None,
+            turn_error: None,
+            taken_up: 0,
+            waited: 0,
+            fruitless: 0,
+            refusals: 0,
+            compacting: false,
+            compaction: Compaction::NotWanted,
+            nap: None,
         }
     }
 
@@ -50,13 +80,39 @@ impl State {
         match &self.phase {
             Phase::Ended => TurnState::Stopping,
             _ if self.stopping => TurnState::Stopping,
-            Phase::InTurn { .. } | Phase::Settling => TurnState::Thinking,
-            Phase::Loading | Phase::Idle | Phase::Leasing => match &self.config {
-                None => TurnState::Starting,
-                Some(_) if self.announced.paused => TurnState::Paused,
-                Some(_) => TurnState::Idle,
+            Phase::InTurn { .. } | Phase::Settling => match self.purpose {
+                Purpose::Messages if !self.compacting => TurnState::Thinking,
+                Purpose::Messages | Purpose::Compaction => TurnState::Compacting,
             },
+            Phase::Loading | Phase::Idle | Phase::Leasing => self.state_between_turns(),
         }
+    }
+
+    fn state_between_turns(&self) -> TurnState {
+        if self.config.is_none() {
+            return TurnState::Starting;
+        }
+        // What the operator wants is shown before what stands in the way of it.
+        if self.announced.paused {
+            return TurnState::Paused;
+        }
+        if self.announced.over_budget {
+            return TurnState::OverBudget;
+        }
+        match self.parked {
+            Some(Parked::NeedsLogin) => TurnState::NeedsLogin,
+            Some(Parked::Refused) => TurnState::RateLimited,
+            Some(Parked::Napping { .. }) => TurnState::Napping,
+            Some(Parked::Stuck { .. }) | None => TurnState::Idle,
+        }
+    }
+
+    /// Whether a turn is under way, from before its first lease until its last is settled.
+    pub fn is_in_turn(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Leasing | Phase::InTurn { .. } | Phase::Settling
+        )
     }
 
     /// Why the config file is not, or only in part, in force.
@@ -66,6 +122,49 @@ impl State {
     }
 }
 
+/// What a turn is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Messages that wait.
+    #[default]
+    Messages,
+    /// Shortening the conversation; it takes up no message.
+    Compaction,
+}
+
+/// Why no turn is taken for a while. What ends each is in [`super::decide()`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parked {
+    /// The driver has no valid login.
+    NeedsLogin,
+    /// The provider refuses.
+    Refused,
+    /// Turns do not get anywhere.
+    Stuck {
+        /// Messages that waited meanwhile; one more is a reason to try again.
+        inbox: u64,
+    },
+    /// The agent wished for it.
+    Napping {
+        /// Whether a message ends it.
+        wake_on_message: bool,
+    },
+}
+
+/// What the shortening of the conversation is wanted for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compaction {
+    /// Nothing.
+    #[default]
+    NotWanted,
+    /// The conversation takes most of the model's window.
+    NearlyFull,
+    /// A turn found no room; it is to be tried once more.
+    NoRoom,
+    /// It was shortened for want of room, and the turn is tried once more.
+    Retrying,
+}
+
 /// Where the loop is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -73,7 +172,7 @@ pub enum Phase {
     Loading,
     /// Between two turns.
     Idle,
-    /// Messages are being leased; there may be none.
+    /// The daemon is being told of the turn, and messages may be leased; there may be none.
     Leasing,
     /// The driver runs.
     InTurn {
@@ -117,8 +216,30 @@ pub enum Outcome {
     Interrupted,
     /// Not well; its leases are given back.
     Failed(String),
+    /// It could not go on, for a reason that another turn would meet too; its leases are given back.
+    Refused {
+        /// The reason.
+        why: Refusal,
+        /// In words.
+        error: String,
+    },
     /// The driver asks to end the whole harness with this status; the leases are left as they are.
     Exit(u8),
+}
+
+/// What stands in the way of any turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no valid login.
+    Login,
+    /// The provider refuses for a while: this long, when it said so.
+    RateLimited(Option<Duration>),
+    /// The provider has no room, or cannot be reached.
+    Overloaded,
+    /// The account cannot pay.
+    Billing,
+    /// The conversation is longer than the model takes.
+    ContextFull,
 }
 
 /// Lengths of time that something waits for.
@@ -134,6 +255,12 @@ pub enum Timer {
     StopGrace,
     /// How long giving back leases may take after that.
     Abandon,
+    /// The end of what no turn is taken for, unless something else ends it.
+    Parked,
+    /// Between two looks at the login.
+    Login,
+    /// The end of a nap.
+    Nap,
 }
 
 /// What can happen.
@@ -145,8 +272,28 @@ pub enum Event {
     LoadFailed(String),
     /// The daemon answered a poll.
     Polled(PollResponse),
-    /// Messages were leased to the turn that was started.
+    /// Messages were leased to the turn that was started, or its driver fetches them itself: it starts now.
     Leased,
+    /// The running turn has taken up so many more messages.
+    TakenUp(usize),
+    /// The driver shortens its conversation in the middle of a turn, or has done so.
+    Compacting(bool),
+    /// The conversation takes so much of the model's window, both in tokens.
+    Context {
+        /// It takes this.
+        tokens: u64,
+        /// Of this.
+        window: u64,
+    },
+    /// The agent wants no turn for so long after this one.
+    Nap {
+        /// How long.
+        length: Duration,
+        /// Whether a message ends it.
+        wake_on_message: bool,
+    },
+    /// The login is another than when it was found wanting.
+    LoginChanged,
     /// The driver ended; the leases are being settled.
     DriverEnded,
     /// The turn is over.
@@ -165,6 +312,10 @@ pub enum Action {
     /// Lease messages and run the driver on them; answer with [`Event::Leased`] and [`Event::DriverEnded`] (unless
     /// there are no messages), then [`Event::TurnEnded`].
     StartTurn,
+    /// Run the driver so that it shortens its conversation; answer as for [`Action::StartTurn`].
+    Compact,
+    /// Look whether the login is another by now; answer with [`Event::LoginChanged`] if so.
+    CheckLogin,
     /// Cut the turn short; it still ends with [`Event::TurnEnded`].
     Interrupt(Interruption),
     /// Send [`Event::Elapsed`] after this time, instead of what this timer was set to before.

@@ -92,18 +92,23 @@ async fn a_config_with_a_wrong_digest_is_not_loaded() {
 }
 
 #[tokio::test]
-async fn a_config_for_a_missing_driver_is_named_and_takes_no_turns() {
+async fn a_config_for_a_driver_without_its_program_is_named_and_takes_no_turns() {
     let nest = Nest::new(json!([]));
     let digest = nest.deploy_config(json!({ "driver": { "kind": "claude" } }));
     nest.daemon.message(MessageKind::Message, "operator", "hello");
-    let _harness = nest.start();
+    // A machine that has the program must not matter.
+    let programs = nest.path("bin");
+    std::fs::create_dir(&programs).unwrap();
+    let mut command = tokio::process::Command::new(crate::world::PROGRAM);
+    command.args(nest.args());
+    let _harness = crate::world::Harness::start_with_path(command, programs.as_os_str());
     nest.daemon
         .until("an error", |world| {
             world.reported(|report| {
                 report
                     .config_error
                     .as_ref()
-                    .is_some_and(|error| error.starts_with("this harness has no driver `claude` yet"))
+                    .is_some_and(|error| error.contains("there is no program `claude` in "))
             })
         })
         .await;

@@ -15,6 +15,7 @@ use shared::agent_api::{
     RecvResponse, Report, SendRequest, SendResponse,
 };
 use shared::name::Address;
+use shared::turn::TurnStats;
 use shared::version::AGENT_API_HEADER;
 use shared::wire_error::{ErrorCode, WireError};
 use shared::{Digest, ProposalNumber, TurnId};
@@ -38,6 +39,12 @@ pub(crate) struct World {
     pub(crate) deaf: bool,
     pub(crate) config: Option<Digest>,
     pub(crate) paused: bool,
+    pub(crate) model: Option<String>,
+    pub(crate) conversation: Option<u64>,
+    /// What turns were.
+    pub(crate) turns: Vec<TurnStats>,
+    /// The daemon has no route for what turns were.
+    pub(crate) no_turns: bool,
     /// The repo as a bundle.
     pub(crate) bundle: Vec<u8>,
     pub(crate) proposals: Vec<Vec<u8>>,
@@ -50,6 +57,8 @@ pub(crate) struct World {
     pub(crate) lose_acks: usize,
     /// So many leases happen, but their answers are lost.
     pub(crate) lose_leases: usize,
+    /// Model and conversation as told last.
+    told: Option<(Option<String>, Option<u64>)>,
     dedupe: BTreeMap<String, u64>,
     last_id: u64,
 }
@@ -130,6 +139,7 @@ impl Daemon {
             .route("/v1/recv", post(recv))
             .route("/v1/ack", post(ack))
             .route("/v1/send", post(send))
+            .route("/v1/turns", post(turns))
             .route("/v1/repo/bundle", get(bundle))
             .route("/v1/proposals", post(propose))
             .layer(axum::extract::DefaultBodyLimit::max(64 * 1024 * 1024))
@@ -248,9 +258,13 @@ async fn poll(
             inbox: world.inbox.len() as u64,
             config: world.config.clone(),
             paused: world.paused,
-            model: None,
+            model: world.model.clone(),
+            conversation: world.conversation,
+            ..PollResponse::default()
         };
+        let announced = (answer.model.clone(), answer.conversation);
         let news = answer.inbox > 0
+            || world.told != Some(announced)
             || (answer.config.is_some() && answer.config != report.config)
             || answer.paused != (report.turn == shared::status::TurnState::Paused);
         (answer, news)
@@ -261,7 +275,9 @@ async fn poll(
         }
     };
     let _expired = tokio::time::timeout(Duration::from_secs(wait_secs.into()), wait).await;
-    Json(look().0).into_response()
+    let answer = look().0;
+    shared.0.lock().expect("lock").told = Some((answer.model.clone(), answer.conversation));
+    Json(answer).into_response()
 }
 
 async fn recv(State(shared): State<Shared>, Json(request): Json<RecvRequest>) -> Response {
@@ -295,6 +311,16 @@ async fn ack(State(shared): State<Shared>, Json(request): Json<AckRequest>) -> R
             return refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such turn");
         }
         world.acks.push(request);
+        StatusCode::NO_CONTENT.into_response()
+    })
+}
+
+async fn turns(State(shared): State<Shared>, Json(stats): Json<TurnStats>) -> Response {
+    touch(&shared, |world| {
+        if world.no_turns {
+            return refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such route");
+        }
+        world.turns.push(stats);
         StatusCode::NO_CONTENT.into_response()
     })
 }

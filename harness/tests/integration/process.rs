@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -92,6 +93,20 @@ async fn a_crash_ends_the_harness_with_its_status_and_leaves_the_leases() {
     assert_eq!((world.acks.len(), world.leased.len()), (0, 1));
 }
 
+/// Settings of a driver that is not used.
+fn no_claude() -> harness::driver::claude::Settings {
+    harness::driver::claude::Settings {
+        program: None,
+        environment: BTreeMap::new(),
+        own_server: harness::driver::claude::OwnServer {
+            program: PROGRAM.into(),
+            args: Vec::new(),
+        },
+        silence: Duration::from_secs(60),
+        grace: Duration::from_secs(10),
+    }
+}
+
 #[tokio::test]
 async fn a_turn_longer_than_the_config_allows_is_given_back() {
     let nest = Nest::new(json!([]));
@@ -105,6 +120,7 @@ async fn a_turn_longer_than_the_config_allows_is_given_back() {
         state: nest.path("state"),
         script: None,
         minute: Duration::from_millis(200),
+        claude: no_claude(),
     };
     let serving = tokio::spawn(harness::serve::serve(
         settings,

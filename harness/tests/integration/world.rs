@@ -137,8 +137,11 @@ pub(crate) struct Harness {
 
 impl Harness {
     /// Starts it with as little around it as possible.
-    pub(crate) fn start(mut command: Command) -> Self {
-        let path = std::env::var_os("PATH").unwrap();
+    pub(crate) fn start(command: Command) -> Self {
+        Self::start_with_path(command, &std::env::var_os("PATH").unwrap())
+    }
+
+    pub(crate) fn start_with_path(mut command: Command, path: &std::ffi::OsStr) -> Self {
         let mut child = command
             .env_clear()
             .env("PATH", path)

@@ -221,6 +221,9 @@ async fn poll(
                 config,
                 paused,
                 model,
+                // Budgets and new conversations: nobody announces them yet.
+                over_budget: false,
+                conversation: None,
             }));
         }
         let again = if differs {

@@ -179,6 +179,7 @@ mod tests {
             lease: None,
             config: None,
             config_error: None,
+            turn_error: None,
             turn: TurnState::Idle,
             mcp: BTreeMap::new(),
         }

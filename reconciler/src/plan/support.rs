@@ -45,7 +45,7 @@ pub fn of_agent(spec: &AgentSpec) -> Vec<String> {
         (
             spec.budget != BudgetSpec::default(),
             "budget",
-            "no driver that spends anything is part of it",
+            "what turns cost is told, but not counted against it",
         ),
         (
             !spec.secrets.is_empty(),

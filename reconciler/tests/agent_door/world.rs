@@ -61,6 +61,7 @@ pub(crate) fn idle(run: &str, seq: u64) -> Report {
         lease: None,
         config: Some(config()),
         config_error: None,
+        turn_error: None,
         turn: TurnState::Idle,
         mcp: [].into(),
     }

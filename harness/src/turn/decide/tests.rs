@@ -23,7 +23,7 @@ fn answer(inbox: u64, digit: char) -> Event {
         inbox,
         config: Some(digest(digit)),
         paused: false,
-        model: None,
+        ..PollResponse::default()
     })
 }
 
@@ -61,7 +61,7 @@ fn what_is_reported_follows_the_phase() {
         inbox: 1,
         config: None,
         paused: true,
-        model: None,
+        ..PollResponse::default()
     });
     let table = [
         (vec![], TurnState::Starting),
@@ -97,7 +97,7 @@ fn a_turn_starts_only_with_a_message_a_usable_config_and_no_pause() {
         inbox: 3,
         config: Some(digest('a')),
         paused: true,
-        model: None,
+        ..PollResponse::default()
     });
     let table = [
         (with(idle(), [answer(1, 'a')]), true),

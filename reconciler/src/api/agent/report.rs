@@ -27,6 +27,7 @@ pub(super) fn bounded(report: Report) -> ApiResult<Report> {
         lease,
         config,
         config_error,
+        turn_error,
         turn,
         mcp,
     } = report;
@@ -59,6 +60,7 @@ pub(super) fn bounded(report: Report) -> ApiResult<Report> {
         lease,
         config,
         config_error: config_error.map(|error| line(&error, MAX_ERROR)),
+        turn_error: turn_error.map(|error| line(&error, MAX_ERROR)),
         turn,
         mcp: mcp
             .into_iter()
@@ -81,6 +83,7 @@ mod tests {
             lease: None,
             config: None,
             config_error: None,
+            turn_error: None,
             turn: TurnState::Idle,
             mcp: [].into(),
         }

@@ -528,6 +528,7 @@ impl State {
             lease: None,
             config: Some(config.digest.clone()),
             config_error: None,
+            turn_error: None,
             turn,
             mcp: probed(config),
         };

@@ -222,6 +222,7 @@ impl Case {
                 lease: None,
                 config: Some(output.config_digest),
                 config_error: None,
+                turn_error: None,
                 turn: TurnState::Idle,
                 mcp: BTreeMap::new(),
             },

@@ -1,0 +1,93 @@
+//! The MCP servers of a turn, as the program wants them told (pure).
+
+use camino::Utf8PathBuf;
+use serde_json::{Map, Value, json};
+use shared::TurnId;
+use shared::config::AgentConfig;
+use shared::spec::McpServerSpec;
+
+/// The name of the hive's own server: `hive-harness mcp`.
+pub(super) const OWN: &str = "hive";
+
+/// How the hive's own server is started: this program with these words, the turn's id after them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnServer {
+    /// The program.
+    pub program: Utf8PathBuf,
+    /// Its words, before `--turn ID`.
+    pub args: Vec<String>,
+}
+
+/// The document for `--mcp-config`.
+pub(super) fn document(own: &OwnServer, config: &AgentConfig, turn: TurnId) -> Value {
+    let mut servers = Map::new();
+    for (name, server) in &config.mcp_servers {
+        if let Some(server) = declared(server) {
+            servers.insert(name.to_string(), server);
+        }
+    }
+    let mut args = own.args.clone();
+    args.extend(["--turn".to_owned(), turn.to_string()]);
+    // Last, so that no declared server takes its place.
+    servers.insert(
+        OWN.to_owned(),
+        json!({ "command": own.program, "args": args, "env": {}, "alwaysLoad": true }),
+    );
+    json!({ "mcpServers": servers })
+}
+
+/// The names in the document.
+pub(super) fn names(config: &AgentConfig) -> Vec<String> {
+    let declared = config
+        .mcp_servers
+        .iter()
+        .filter(|(_, server)| declared(server).is_some());
+    let mut names: Vec<String> = declared.map(|(name, _)| name.to_string()).collect();
+    names.retain(|name| name != OWN);
+    names.push(OWN.to_owned());
+    names
+}
+
+/// What the spec leaves open is left out: the probe reports it.
+fn declared(server: &McpServerSpec) -> Option<Value> {
+    match (&server.command, &server.url) {
+        (Some(command), _) => {
+            Some(json!({ "command": literal(command), "args": literals(&server.args), "env": env(server) }))
+        }
+        (None, Some(url)) => Some(json!({ "type": "http", "url": literal(url) })),
+        (None, None) => None,
+    }
+}
+
+fn env(server: &McpServerSpec) -> Map<String, Value> {
+    let env = server.env.iter();
+    env.map(|(name, value)| (name.clone(), literal(value).into()))
+        .collect()
+}
+
+fn literals(words: &[String]) -> Vec<String> {
+    words.iter().map(|word| literal(word)).collect()
+}
+
+/// The program puts variables of its environment, the key among them, in the place of `${NAME}`, once. A declared text
+/// means what it says, so its dollar is given as a variable that holds one.
+fn literal(text: &str) -> String {
+    text.replace("${", "${HIVE_DOLLAR}{")
+}
+
+/// The tools of all servers that need no further rule.
+pub(super) fn allowed(config: &AgentConfig) -> Vec<String> {
+    let mut rules = vec![format!("mcp__{OWN}")];
+    for (name, server) in &config.mcp_servers {
+        if name.as_str() == OWN {
+            continue;
+        }
+        if server.allowed_tools.contains("*") {
+            rules.push(format!("mcp__{name}"));
+        } else {
+            let tools = server.allowed_tools.iter();
+            rules.extend(tools.map(|tool| format!("mcp__{name}__{tool}")));
+        }
+    }
+    rules
+}

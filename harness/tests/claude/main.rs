@@ -1,0 +1,17 @@
+//! The driver `claude`: with the real program and a made-up provider, and with made-up programs that misbehave.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::panic,
+    clippy::unwrap_used,
+    dead_code,
+    reason = "helpers of tests start programs and write files, a failure in them is a failure of the test, and not \
+              all of those shared with the other tests are used here"
+)]
+
+mod bee;
+#[path = "../integration/daemon.rs"]
+mod daemon;
+mod fake;
+mod real;
+#[path = "../integration/world.rs"]
+mod world;
