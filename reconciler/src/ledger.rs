@@ -28,9 +28,12 @@ pub(crate) mod messages;
 mod open;
 mod plans;
 mod prune;
+pub(crate) mod questions;
 mod rebuild;
+pub(crate) mod reminders;
 mod salvage;
 mod schema;
+pub(crate) mod sent;
 mod sql;
 pub mod storage;
 #[cfg(test)]
@@ -46,14 +49,16 @@ use rusqlite::Connection;
 use shared::{AgentName, HiveId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use agents::{active, managers};
 pub use counts::Counts;
 pub use drafts::Register;
 pub use error::{BeginError, DecideError, LedgerError, Listing, OpenError, Undecodable};
+pub(crate) use gates::open_gates;
 pub use memory::Boundary;
 pub use plans::StoredSpec;
 pub use prune::Pruned;
 pub use rebuild::{Interrupted, Rebuilt, RebuiltAgent, give_to_owner, interrupted, rebuild, swap_in};
-pub(crate) use salvage::message_columns;
+pub(crate) use salvage::places;
 pub use salvage::{Condition, Salvage, Tally, condition, is_missing, salvage};
 pub(crate) use sql::bounded;
 pub(crate) use storage::TxError;
@@ -102,6 +107,7 @@ struct Signals {
     receivers: Arc<Receivers>,
     counters: counters::Counters,
     trouble: watch::Sender<Option<storage::Trouble>>,
+    deadlines: watch::Sender<u64>,
 }
 
 /// A write transaction, and who is to be told once it is on disk.
@@ -110,6 +116,7 @@ pub(crate) struct Tx<'c> {
     last_seq: Option<u64>,
     woken: BTreeSet<AgentName>,
     counted: Vec<Counted>,
+    deadlines: bool,
 }
 
 impl std::ops::Deref for Tx<'_> {
@@ -127,6 +134,7 @@ impl<'c> Tx<'c> {
             last_seq: None,
             woken: BTreeSet::new(),
             counted: Vec::new(),
+            deadlines: false,
         }
     }
 
@@ -139,18 +147,25 @@ impl<'c> Tx<'c> {
             last_seq,
             woken: _,
             counted,
+            deadlines,
         } = self;
         Ok(News {
             last_seq,
             woken,
             handed,
             counted,
+            deadlines,
         })
     }
 
     /// There is something for this agent's next poll.
     pub(crate) fn wake(&mut self, agent: &AgentName) {
         self.woken.insert(agent.clone());
+    }
+
+    /// Something may be due earlier than was known.
+    pub(crate) fn heed_deadlines(&mut self) {
+        self.deadlines = true;
     }
 
     /// Something to be counted once it is on disk.
@@ -168,6 +183,11 @@ impl Ledger {
     /// The number of the newest event, whenever it rises.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.signals.seq.subscribe()
+    }
+
+    /// Changes whenever something may be due earlier than was known. Subscribe first, then look, then wait.
+    pub(crate) fn deadlines(&self) -> watch::Receiver<u64> {
+        self.signals.deadlines.subscribe()
     }
 
     /// What has happened since the daemon started.
@@ -255,6 +275,7 @@ impl Signals {
             woken,
             handed,
             counted,
+            deadlines,
         } = news;
         handed.into_iter().for_each(Handed::over);
         if let Some(seq) = last_seq {
@@ -265,6 +286,9 @@ impl Signals {
         }
         for agent in &woken {
             self.wakes.wake(agent);
+        }
+        if deadlines {
+            self.deadlines.send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 }

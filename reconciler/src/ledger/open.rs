@@ -100,6 +100,7 @@ pub(super) fn handle(writer: Door, reader: Door, meta: Meta, last_seq: u64) -> L
             receivers: Arc::default(),
             counters: Counters::default(),
             trouble: watch::Sender::new(None),
+            deadlines: watch::Sender::new(0),
         }),
         meta: Arc::new(meta),
         boundary: None,

@@ -83,6 +83,7 @@ pub(super) struct News {
     pub(super) woken: BTreeSet<AgentName>,
     pub(super) handed: Vec<Handed>,
     pub(super) counted: Vec<Counted>,
+    pub(super) deadlines: bool,
 }
 
 impl<F, T, E> Write for Pending<F, T, E>
