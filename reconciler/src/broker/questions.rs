@@ -20,7 +20,7 @@ pub(crate) const NOBODY_ANSWERED: &str = "[nobody answered in time]";
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Refusal {
     /// There is none of that number.
-    #[error("there is no question {0}: GET /v1/questions lists those that are open")]
+    #[error("there is no question {0}: the list of questions shows those that are open")]
     NotFound(u64),
     /// Only the one asked answers.
     #[error("question {id} was not asked of {who}: only the one who was asked may answer it")]

@@ -33,7 +33,7 @@ pub enum ReminderError {
     #[error("{0} has {MAX_REMINDERS} reminders: take one back before you set another")]
     TooMany(AgentName),
     /// There is none of that number.
-    #[error("there is no reminder {0}: GET /v1/reminders lists yours")]
+    #[error("there is no reminder {0}: the list of loose ends shows those that are to come")]
     NotFound(u64),
     /// It is somebody else's.
     #[error("reminder {id} is not {who}'s: only its owner, a manager or the operator may take it back")]
