@@ -4,7 +4,16 @@
 //! leases back, in their old order and marked as redelivered; what no turn gets past is dead, kept and reported.
 //! Leases are rows of the ledger, so a restart of the daemon changes nothing for a turn that goes on.
 //!
-//! Not here yet: recipients an agent may write to, questions with a term, reminders, and the operator's inbox.
+//! A question is a message with a row of its own, and ends once. A reminder becomes a message when it is due. Both are
+//! ended and delivered by [`Broker::settle`], whose time [`Broker::next_deadline`] tells.
+
+mod deadlines;
+pub mod loose_ends;
+mod mail;
+pub mod questions;
+pub mod reminders;
+mod rights;
+pub mod schedule;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +26,10 @@ use tokio::sync::{oneshot, watch};
 use crate::ledger::leases::{self, Leases};
 pub use crate::ledger::leases::{Ask, Batch};
 use crate::ledger::messages::{self, NewMessage};
-use crate::ledger::{Ledger, LedgerError, TxError, Wakes, bounded};
+pub use crate::ledger::sent::Search;
+use crate::ledger::{Ledger, LedgerError, Tx, TxError, Wakes, bounded};
+pub use mail::{Broadcast, BroadcastError, MAX_SENT_LISTED, MessageError};
+use questions::{Refusal, Terms};
 
 /// The most messages that may wait for one recipient, leased ones included.
 pub const MAX_INBOX: u64 = 1000;
@@ -68,6 +80,9 @@ pub enum SendError {
         /// The recipient.
         to: Address,
     },
+    /// That cannot be done about this question.
+    #[error(transparent)]
+    Question(#[from] Refusal),
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -83,7 +98,8 @@ impl TxError for SendError {
             | Self::ToSystem
             | Self::BadKind { .. }
             | Self::AskedItself(_)
-            | Self::InboxFull { .. } => None,
+            | Self::InboxFull { .. }
+            | Self::Question(_) => None,
         }
     }
 }
@@ -117,49 +133,11 @@ impl Broker {
         Self { ledger }
     }
 
-    /// Stores a message; once this returns it survives a crash.
+    /// Stores a message; once this returns it survives a crash. A question is opened with it, and an answer ends one.
     pub async fn send(&self, message: Outgoing, at: Timestamp) -> Result<SendResponse, SendError> {
         check(&message)?;
         self.ledger
-            .write(move |tx| {
-                let Outgoing {
-                    from,
-                    to,
-                    kind,
-                    body,
-                    reply_to,
-                    dedupe,
-                } = &message;
-                // Before all bounds: a retry of what was accepted is accepted.
-                if let Some(dedupe) = dedupe
-                    && let Some(id) = messages::duplicate(tx, from, dedupe)?
-                {
-                    return Ok(SendResponse { id, duplicate: true });
-                }
-                if let Address::Agent(name) = to
-                    && !messages::is_reachable(tx, name)?
-                {
-                    return Err(SendError::UnknownRecipient(to.clone()));
-                }
-                if messages::undelivered(tx, to)? >= MAX_INBOX {
-                    return Err(SendError::InboxFull { to: to.clone() });
-                }
-                let new = NewMessage {
-                    from,
-                    to,
-                    kind: *kind,
-                    body,
-                    reply_to: *reply_to,
-                    dedupe: dedupe.as_deref(),
-                    at,
-                };
-                let id = messages::insert(tx, &new)?;
-                if *to == Address::Operator {
-                    // The event stream is how the operator reads until there is an inbox for people.
-                    messages::deliver_to_operator(tx, id, &new)?;
-                }
-                Ok(SendResponse { id, duplicate: false })
-            })
+            .write(move |tx| store(tx, &message, Terms::default(), at))
             .await
     }
 
@@ -253,6 +231,14 @@ impl Broker {
         Ok(counts.into_iter().collect())
     }
 
+    /// Whether there is an agent of this name that can get mail.
+    pub async fn gets_mail(&self, agent: &AgentName) -> Result<bool, LedgerError> {
+        let agent = agent.clone();
+        self.ledger
+            .read(move |db| messages::is_reachable(db, &agent))
+            .await
+    }
+
     /// Who asked the question that this agent received under this number.
     pub async fn asked_by(&self, agent: &AgentName, question: u64) -> Result<Option<Address>, LedgerError> {
         let agent = agent.clone();
@@ -274,6 +260,63 @@ impl Broker {
             .write(move |tx| leases::release(tx, &agent, which, MAX_DELIVERIES, at))
             .await
     }
+}
+
+/// Stores a message that was checked.
+fn store(
+    tx: &mut Tx<'_>,
+    message: &Outgoing,
+    terms: Terms<'_>,
+    at: Timestamp,
+) -> Result<SendResponse, SendError> {
+    let Outgoing {
+        from,
+        to,
+        kind,
+        body,
+        reply_to,
+        dedupe,
+    } = message;
+    // Before all bounds: a retry of what was accepted is accepted.
+    if let Some(dedupe) = dedupe
+        && let Some(id) = messages::duplicate(tx, from, dedupe)?
+    {
+        return Ok(SendResponse { id, duplicate: true });
+    }
+    if *kind == MessageKind::Answer
+        && let Some(id) = questions::answer_by_message(tx, message, at)?
+    {
+        return Ok(SendResponse { id, duplicate: false });
+    }
+    if let Address::Agent(name) = to
+        && !messages::is_reachable(tx, name)?
+    {
+        return Err(SendError::UnknownRecipient(to.clone()));
+    }
+    if messages::undelivered(tx, to)? >= MAX_INBOX {
+        return Err(SendError::InboxFull { to: to.clone() });
+    }
+    let new = NewMessage {
+        from,
+        to,
+        kind: *kind,
+        body,
+        reply_to: *reply_to,
+        dedupe: dedupe.as_deref(),
+        at,
+    };
+    if *kind == MessageKind::Question {
+        questions::may_ask(tx, from)?;
+    }
+    let id = messages::insert(tx, &new)?;
+    if *kind == MessageKind::Question {
+        questions::open(tx, id, &new, terms)?;
+    }
+    if *to == Address::Operator {
+        // The event stream tells people at once; `hive inbox` shows it later.
+        messages::deliver_to_operator(tx, id, &new)?;
+    }
+    Ok(SendResponse { id, duplicate: false })
 }
 
 /// What can be said against a message without looking at the ledger.
@@ -310,11 +353,16 @@ fn check(message: &Outgoing) -> Result<(), SendError> {
         });
     }
     match dedupe {
-        Some(id) if id.is_empty() || id.chars().count() > MAX_DEDUPE_CHARS => Err(SendError::BadDedupe {
+        Some(id) if !is_dedupe(id) => Err(SendError::BadDedupe {
             shown: bounded(id, 32),
         }),
         _ => Ok(()),
     }
+}
+
+/// Whether this may be a dedupe id.
+fn is_dedupe(id: &str) -> bool {
+    !id.is_empty() && id.chars().count() <= MAX_DEDUPE_CHARS
 }
 
 #[cfg(test)]

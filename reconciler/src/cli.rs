@@ -34,6 +34,7 @@ mod fixtures;
 mod gate;
 mod history;
 mod look;
+mod mail;
 mod metrics;
 mod page;
 mod plan;
@@ -213,6 +214,16 @@ enum Request {
     Restore(archive::RestoreArgs),
     /// Send an agent a message
     Send(agent::SendArgs),
+    /// Show your messages, or an agent's, and where they are
+    Inbox(mail::InboxArgs),
+    /// Ask an agent a question; the answer is in hive questions --all
+    Ask(mail::AskArgs),
+    /// Show the questions that are open
+    Questions(mail::QuestionsArgs),
+    /// Answer a question
+    Answer(mail::AnswerArgs),
+    /// Show what is still open, and whom it waits for
+    LooseEnds(mail::LooseEndsArgs),
     /// Print the daemon's metrics in Prometheus' text format
     Metrics,
 }
@@ -320,6 +331,11 @@ async fn ask(session: &mut Session<'_>, request: Request) -> Result<Exit, CliErr
         Request::Destroy(args) => archive::destroy(session, args).await,
         Request::Restore(args) => archive::restore(session, args).await,
         Request::Send(args) => agent::send(session, args).await,
+        Request::Inbox(args) => mail::inbox(session, args).await,
+        Request::Ask(args) => mail::ask(session, args).await,
+        Request::Questions(args) => mail::questions(session, args).await,
+        Request::Answer(args) => mail::answer(session, args).await,
+        Request::LooseEnds(args) => mail::loose_ends(session, args).await,
         Request::Metrics => metrics::run(session).await,
     }
 }

@@ -12,6 +12,7 @@
 
 pub mod agent_pass;
 pub mod command;
+pub mod deadlines;
 pub mod drafts;
 pub mod export;
 pub mod hive_pass;

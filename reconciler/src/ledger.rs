@@ -28,9 +28,12 @@ pub(crate) mod messages;
 mod open;
 mod plans;
 mod prune;
+pub(crate) mod questions;
 mod rebuild;
+pub(crate) mod reminders;
 mod salvage;
 mod schema;
+pub(crate) mod sent;
 mod sql;
 pub mod storage;
 #[cfg(test)]
@@ -47,14 +50,16 @@ use rusqlite::Connection;
 use shared::{AgentName, HiveId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use agents::{active, managers};
 pub use counts::Counts;
 pub use drafts::Register;
 pub use error::{BeginError, DecideError, LedgerError, Listing, OpenError, Undecodable};
+pub(crate) use gates::open_gates;
 pub use memory::Boundary;
 pub use plans::StoredSpec;
 pub use prune::Pruned;
 pub use rebuild::{Interrupted, Rebuilt, RebuiltAgent, give_to_owner, interrupted, rebuild, swap_in};
-pub(crate) use salvage::message_columns;
+pub(crate) use salvage::places;
 pub use salvage::{Condition, Salvage, Tally, condition, is_missing, salvage};
 pub(crate) use sql::bounded;
 pub(crate) use storage::TxError;
@@ -105,6 +110,7 @@ struct Signals {
     trouble: watch::Sender<Option<storage::Trouble>>,
     /// Writes that changed something.
     writes: AtomicU64,
+    deadlines: watch::Sender<u64>,
 }
 
 /// A write transaction, and who is to be told once it is on disk.
@@ -114,6 +120,7 @@ pub(crate) struct Tx<'c> {
     last_seq: Option<u64>,
     woken: BTreeSet<AgentName>,
     counted: Vec<Counted>,
+    deadlines: bool,
 }
 
 impl std::ops::Deref for Tx<'_> {
@@ -132,6 +139,7 @@ impl<'c> Tx<'c> {
             last_seq: None,
             woken: BTreeSet::new(),
             counted: Vec::new(),
+            deadlines: false,
         }
     }
 
@@ -145,6 +153,7 @@ impl<'c> Tx<'c> {
             last_seq,
             woken: _,
             counted,
+            deadlines,
         } = self;
         Ok(News {
             last_seq,
@@ -152,12 +161,18 @@ impl<'c> Tx<'c> {
             handed,
             counted,
             changed: db.total_changes() != changes_before,
+            deadlines,
         })
     }
 
     /// There is something for this agent's next poll.
     pub(crate) fn wake(&mut self, agent: &AgentName) {
         self.woken.insert(agent.clone());
+    }
+
+    /// Something may be due earlier than was known.
+    pub(crate) fn heed_deadlines(&mut self) {
+        self.deadlines = true;
     }
 
     /// Something to be counted once it is on disk.
@@ -181,6 +196,11 @@ impl Ledger {
     /// out of date; a write that is not answered yet may not be counted yet.
     pub fn writes(&self) -> u64 {
         self.signals.writes.load(Ordering::SeqCst)
+    }
+
+    /// Changes whenever something may be due earlier than was known. Subscribe first, then look, then wait.
+    pub(crate) fn deadlines(&self) -> watch::Receiver<u64> {
+        self.signals.deadlines.subscribe()
     }
 
     /// What has happened since the daemon started.
@@ -269,6 +289,7 @@ impl Signals {
             handed,
             counted,
             changed,
+            deadlines,
         } = news;
         if changed {
             self.writes.fetch_add(1, Ordering::SeqCst);
@@ -282,6 +303,9 @@ impl Signals {
         }
         for agent in &woken {
             self.wakes.wake(agent);
+        }
+        if deadlines {
+            self.deadlines.send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod agent;
 pub mod lost;
+mod mail;
 pub mod report;
 mod tags;
 
@@ -13,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
-use rusqlite::types::Value;
 use shared::gate::{Gate, GateState};
 use shared::{AgentName, AgentUid, GateId, HiveId};
 
@@ -203,7 +203,7 @@ fn rebuild(
         Some(GateRecord { gate, ..record })
     });
     let gates: Vec<GateRecord> = gates.collect();
-    close_inboxes(&mut salvage, &agents);
+    mail::close(&mut salvage, &agents, order.now);
     let same_hive = salvage.hive_id.is_some();
     let hive = salvage.hive_id.unwrap_or_else(|| ids.hive_id());
     let report = Report {
@@ -318,24 +318,6 @@ fn ended(mut gate: Gate, known: impl Fn(AgentUid) -> bool, now: Timestamp) -> Op
         GateState::Consumed | GateState::Denied | GateState::Superseded | GateState::Expired => {}
     }
     Some(gate)
-}
-
-/// Mail to a name that no agent has must not be found by whoever is given that name later.
-fn close_inboxes(salvage: &mut Salvage, agents: &[RebuiltAgent]) {
-    let live = |name: &str| {
-        agents
-            .iter()
-            .any(|agent| agent.record.name.as_str() == name && !agent.record.life.is_over())
-    };
-    let Some((to, state)) = ledger::message_columns() else {
-        return;
-    };
-    for row in salvage.raw.get_mut("messages").into_iter().flatten() {
-        let undelivered = matches!(&row[state], Value::Text(state) if state == "queued" || state == "leased");
-        if undelivered && matches!(&row[to], Value::Text(to) if to != "operator" && !live(to)) {
-            row[state] = Value::Text("dead".to_owned());
-        }
-    }
 }
 
 fn gone(had_salvage: bool, salvage: &Salvage) -> Vec<String> {

@@ -3,6 +3,8 @@
 
 #[path = "agent_door/hostile.rs"]
 mod hostile;
+#[path = "agent_door/mail.rs"]
+mod mail;
 #[path = "agent_door/protocol.rs"]
 mod protocol;
 #[path = "agent_door/wire.rs"]

@@ -18,6 +18,8 @@ mod config_repo;
 mod contract;
 #[path = "daemon/crashes.rs"]
 mod crashes;
+#[path = "daemon/deadlines.rs"]
+mod deadlines;
 #[path = "daemon/documents.rs"]
 mod documents;
 #[path = "daemon/doors.rs"]

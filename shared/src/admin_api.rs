@@ -25,6 +25,10 @@
 //! | `GET /v1/archive` | | a list of [`ArchivedAgent`], by name |
 //! | `/v1/spawn`, `/v1/drafts…` | as in [`crate::agent_api`] | as there, for the drafts of all |
 //! | `POST /v1/agents/{name}/messages` | [`OperatorMessage`] | [`crate::agent_api::SendResponse`] |
+//! | `GET /v1/messages[?agent=&from=&to=&state=&text=&before=&limit=]` | | a list of [`crate::agent_api::SentMessage`], newest first |
+//! | `POST /v1/messages/{id}/requeue` | | [`crate::agent_api::SentMessage`]: one that was given up, queued again |
+//! | `/v1/questions…` | as in [`crate::agent_api`] | as there, for the questions of all; the operator asks, answers and takes back any |
+//! | `/v1/loose-ends…` | as in [`crate::agent_api`] | as there, for those of all |
 //! | `GET /v1/metrics` | | Prometheus' text format |
 //! | `GET /v1/openapi.json` | | the OpenAPI document of this API, which says more than this table |
 

@@ -10,6 +10,7 @@
 //! | `POST /v1/ack` | [`AckRequest`] | 204 |
 //! | `POST /v1/send` | [`SendRequest`] | [`SendResponse`] |
 //! | `POST /v1/turns` | [`crate::turn::TurnStats`] of a turn that has ended | 204 |
+//! | `POST /v1/broadcast` | [`BroadcastRequest`]; managers alone | [`BroadcastResponse`] |
 //! | `GET /v1/whoami` | | [`WhoAmI`] |
 //! | `GET /v1/messages/sent[?before=ID&limit=]` | | a list of [`SentMessage`]: this agent's own, newest first |
 //! | `POST /v1/questions` | [`crate::question::AskRequest`] | [`crate::question::QuestionInfo`] |
@@ -247,6 +248,35 @@ pub struct SendRequest {
 pub struct SendResponse {
     /// Its number.
     pub id: u64,
+    /// Whether the dedupe id was known already.
+    #[serde(default)]
+    pub duplicate: bool,
+}
+
+/// Sends a message to every active agent but the sender. Managers alone may.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct BroadcastRequest {
+    /// The text, at most [`MAX_BODY_BYTES`].
+    #[cfg_attr(feature = "schema", schemars(length(max = 262_144)))]
+    pub body: String,
+    /// The same id sent twice by the same sender is one broadcast. At most 64 characters.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 64)))]
+    pub dedupe: Option<String>,
+}
+
+/// A broadcast was stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct BroadcastResponse {
+    /// How many agents it goes to; 0 when the dedupe id was known already.
+    pub count: u64,
+    /// Agents whose inbox is full: they do not get it.
+    #[serde(default)]
+    pub full: Vec<AgentName>,
     /// Whether the dedupe id was known already.
     #[serde(default)]
     pub duplicate: bool,

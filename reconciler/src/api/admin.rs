@@ -27,6 +27,7 @@ use crate::export::Export;
 use crate::model::draft;
 use crate::plan::support;
 
+mod messages;
 pub(super) mod routes;
 
 /// The largest request; a message of the largest size fits however it is escaped.

@@ -2,10 +2,10 @@
 //! who it comes from is the name this door was opened for.
 
 mod allowance;
+mod messages;
 mod report;
 pub(super) mod transfers;
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,23 +17,23 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router};
 use futures_util::StreamExt as _;
+use shared::AgentName;
 use shared::agent_api::{
-    AckRequest, MAX_BODY_BYTES, MAX_WAIT_SECS, MessageKind, PollRequest, PollResponse, ProposalInfo,
-    RecvRequest, RecvResponse, SendRequest, SendResponse,
+    AckRequest, MAX_BODY_BYTES, MAX_WAIT_SECS, PollRequest, PollResponse, ProposalInfo, RecvRequest,
+    RecvResponse,
 };
-use shared::spec::Role;
 use shared::status::TurnState;
 use shared::version::{AGENT_API, AGENT_API_HEADER, agent_api_accepts};
 use shared::wire_error::ErrorCode;
-use shared::{Address, AgentName};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::allowance::Allowance;
+pub(super) use self::messages::may_be_written_to;
 pub use self::transfers::MAX_TRANSFERS;
 use super::error::{ApiError, ApiResult, in_one_shape};
 use super::{Context, endpoint};
-use crate::broker::{Ask, Batch, Outgoing};
+use crate::broker::{Ask, Batch};
 use crate::control::Key;
 use crate::host::Announcement;
 use crate::host::harness_link::Heard;
@@ -70,6 +70,21 @@ impl AgentContext {
             transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)),
             allowance: Arc::new(Mutex::new(Allowance::new(now))),
         }
+    }
+
+    /// Takes from the allowance what a text costs that is kept this many times.
+    ///
+    /// # Errors
+    /// When that is more than is left.
+    pub(super) fn spend(&self, bytes: usize, copies: usize, to_operator: bool) -> ApiResult<()> {
+        let now = self.context.reconciler.host().clock.now();
+        let mut allowance = self.allowance.lock().unwrap_or_else(PoisonError::into_inner);
+        allowance
+            .take_all(bytes, copies, to_operator, now)
+            .map_err(|secs| {
+                let message = format!("{} has sent more than it may: wait {secs} s", self.agent);
+                ApiError::new(ErrorCode::Exhausted, message)
+            })
     }
 
     /// The right to transfers.
@@ -295,88 +310,6 @@ async fn ack(State(door): State<AgentContext>, Json(request): Json<AckRequest>) 
         context.broker.release(&agent, turn, received, now).await?;
     }
     Ok(StatusCode::NO_CONTENT)
-}
-
-async fn send(
-    State(door): State<AgentContext>,
-    Json(request): Json<SendRequest>,
-) -> ApiResult<Json<SendResponse>> {
-    let AgentContext { context, agent, .. } = door.clone();
-    let SendRequest {
-        to,
-        kind,
-        body,
-        reply_to,
-        dedupe,
-    } = request;
-    if !matches!(
-        kind,
-        MessageKind::Message | MessageKind::Question | MessageKind::Answer
-    ) {
-        let message = "send messages of kind message, question or answer";
-        return Err(ApiError::new(ErrorCode::BadRequest, message));
-    }
-    if !may_write(&context, &agent, &to, reply_to).await? {
-        let message = format!("{agent} may not write to {to}");
-        return Err(
-            ApiError::new(ErrorCode::Forbidden, message).hint("its `recipients` name whom it may write to")
-        );
-    }
-    let now = context.reconciler.host().clock.now();
-    let cost = |allowance: &mut Allowance| allowance.take(body.len(), to == Address::Operator, now);
-    if let Err(secs) = cost(&mut door.allowance.lock().unwrap_or_else(PoisonError::into_inner)) {
-        let message = format!("{agent} has sent more than it may: wait {secs} s");
-        return Err(ApiError::new(ErrorCode::Exhausted, message));
-    }
-    let from = Address::Agent(agent.clone());
-    let sent = context
-        .broker
-        .send(
-            Outgoing {
-                from,
-                to,
-                kind,
-                body,
-                reply_to,
-                dedupe,
-            },
-            now,
-        )
-        .await?;
-    Ok(Json(sent))
-}
-
-/// The allow-list, a manager, or whoever asked: those an agent may write to. What is deployed decides, as the ledger
-/// has it: what the last pass saw may be older, and a daemon that has just started has seen nothing.
-async fn may_write(
-    context: &Context,
-    agent: &AgentName,
-    to: &Address,
-    reply_to: Option<u64>,
-) -> ApiResult<bool> {
-    let ledger = context.reconciler.ledger();
-    let deployed = ledger.record(agent).await?.and_then(|record| record.deployed);
-    // Without a deployment nobody has allowed anything yet.
-    let listed = deployed.map_or_else(|| Some(BTreeSet::new()), |d| d.output.config.recipients);
-    let Some(listed) = listed else { return Ok(true) };
-    if listed.contains(to) || is_manager(context, to).await? {
-        return Ok(true);
-    }
-    match reply_to {
-        Some(id) => Ok(context.broker.asked_by(agent, id).await?.as_ref() == Some(to)),
-        None => Ok(false),
-    }
-}
-
-async fn is_manager(context: &Context, to: &Address) -> ApiResult<bool> {
-    let Address::Agent(name) = to else {
-        return Ok(false);
-    };
-    let record = context.reconciler.ledger().record(name).await?;
-    let role = record
-        .and_then(|record| record.deployed)
-        .map(|d| d.output.config.role);
-    Ok(role == Some(Role::Manager))
 }
 
 async fn proposals(State(door): State<AgentContext>) -> ApiResult<Json<Vec<ProposalInfo>>> {

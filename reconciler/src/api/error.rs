@@ -7,7 +7,9 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use shared::wire_error::{ErrorCode, WireError};
 
-use crate::broker::SendError;
+use crate::broker::loose_ends::LooseEndError;
+use crate::broker::reminders::ReminderError;
+use crate::broker::{BroadcastError, MessageError, SendError, questions};
 use crate::control::PassError;
 use crate::control::command::CommandError;
 use crate::host::HostError;
@@ -171,7 +173,84 @@ impl From<SendError> for ApiError {
             | SendError::ToSystem
             | SendError::BadKind { .. }
             | SendError::AskedItself(_) => Self::new(ErrorCode::BadRequest, message),
+            SendError::Question(refusal) => question(&refusal, message),
             SendError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+fn question(refusal: &questions::Refusal, message: String) -> ApiError {
+    use questions::Refusal;
+    let code = match refusal {
+        Refusal::NotFound(_) => ErrorCode::NotFound,
+        Refusal::NotAsked { .. } | Refusal::NotAsker { .. } => ErrorCode::Forbidden,
+        Refusal::Ended { .. } | Refusal::DedupeTaken(_) => ErrorCode::Conflict,
+        Refusal::TooMany(_) => ErrorCode::Exhausted,
+        Refusal::DefaultTooLarge(_) => ErrorCode::TooLarge,
+        Refusal::OtherAsker { .. } | Refusal::BadTerm(_) | Refusal::DefaultWithoutTerm => {
+            ErrorCode::BadRequest
+        }
+    };
+    ApiError::new(code, message)
+}
+
+impl From<ReminderError> for ApiError {
+    fn from(error: ReminderError) -> Self {
+        let message = error.to_string();
+        let code = match error {
+            ReminderError::NotFound(_) => ErrorCode::NotFound,
+            ReminderError::NotOwner { .. } => ErrorCode::Forbidden,
+            ReminderError::TooMany(_) => ErrorCode::Exhausted,
+            ReminderError::TooLarge(_) => ErrorCode::TooLarge,
+            ReminderError::Schedule(_) | ReminderError::BadDedupe(_) => ErrorCode::BadRequest,
+            ReminderError::Ledger(error) => return error.into(),
+        };
+        Self::new(code, message)
+    }
+}
+
+impl From<MessageError> for ApiError {
+    fn from(error: MessageError) -> Self {
+        let message = error.to_string();
+        let code = match error {
+            MessageError::NotFound(_) => ErrorCode::NotFound,
+            MessageError::NotYours { .. } => ErrorCode::Forbidden,
+            MessageError::InboxFull { .. } => ErrorCode::Exhausted,
+            MessageError::NotDead { .. }
+            | MessageError::Unreadable(_)
+            | MessageError::Settled(_)
+            | MessageError::Gone { .. } => ErrorCode::Conflict,
+            MessageError::Ledger(error) => return error.into(),
+        };
+        Self::new(code, message)
+    }
+}
+
+impl From<BroadcastError> for ApiError {
+    fn from(error: BroadcastError) -> Self {
+        let message = error.to_string();
+        let code = match error {
+            BroadcastError::NotManager(_) => ErrorCode::Forbidden,
+            BroadcastError::TooLarge(_) => ErrorCode::TooLarge,
+            BroadcastError::BadDedupe(_) => ErrorCode::BadRequest,
+            BroadcastError::Ledger(error) => return error.into(),
+        };
+        Self::new(code, message)
+    }
+}
+
+impl From<LooseEndError> for ApiError {
+    fn from(error: LooseEndError) -> Self {
+        let message = error.to_string();
+        match error {
+            LooseEndError::Question(error) => error.into(),
+            LooseEndError::Reminder(error) => error.into(),
+            LooseEndError::Message(error) => error.into(),
+            LooseEndError::Gate(_) => Self::new(ErrorCode::Forbidden, message),
+            LooseEndError::Decide(gate) => {
+                Self::new(ErrorCode::Conflict, message).hint(format!("hive gate deny {gate}"))
+            }
+            LooseEndError::Ledger(error) => error.into(),
         }
     }
 }

@@ -7,6 +7,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 use shared::draft::StatePath;
+use shared::loose_end::LooseEndKind;
 use shared::version::{AGENT_API, AGENT_API_HEADER};
 use shared::wire_error::{ErrorCode, WireError};
 use shared::{AgentName, GateId};
@@ -364,6 +365,11 @@ fn path_parameter(name: &str, schemas: &mut Schemas) -> Value {
     let (schema, about) = match name {
         "name" => (of::<AgentName>(schemas), "The agent"),
         "id" => (of::<GateId>(schemas), "The gate"),
+        "question" => (of::<u64>(schemas), "The question, by the number of its message"),
+        "reminder" => (of::<u64>(schemas), "The reminder"),
+        "message" => (of::<u64>(schemas), "The message"),
+        "kind" => (of::<LooseEndKind>(schemas), "What kind of loose end"),
+        "number" => (of::<u64>(schemas), "Its number among those of its kind"),
         "path" => (
             of::<StatePath>(schemas),
             "Where the file goes, below `/state`; its slashes are written as they are",

@@ -1,4 +1,8 @@
+mod crashes;
+mod mail;
 mod model;
+mod questions;
+mod reminders;
 
 use std::time::Duration;
 

@@ -133,15 +133,7 @@ pub(super) struct SendArgs {
 
 pub(super) async fn send(session: &mut Session<'_>, args: SendArgs) -> Result<Exit, CliError> {
     let SendArgs { agent, text, dedupe } = args;
-    let body = if text == "-" { from_stdin().await? } else { text };
-    if body.trim().is_empty() {
-        return Err(CliError::BadMessage(format!("the message to {agent} is empty")));
-    }
-    if body.len() > MAX_BODY_BYTES {
-        return Err(CliError::BadMessage(format!(
-            "the message to {agent} is longer than {MAX_BODY_BYTES} bytes"
-        )));
-    }
+    let body = text_of(text, &format!("the message to {agent}")).await?;
     let path = format!("/v1/agents/{agent}/messages");
     let message = OperatorMessage { body, dedupe };
     let reply = session.client.post::<SendResponse>(&path, &message).await?;
@@ -154,6 +146,20 @@ pub(super) async fn send(session: &mut Session<'_>, args: SendArgs) -> Result<Ex
         })
     })?;
     Ok(Exit::Done)
+}
+
+/// A text as given, or as standard input has it; neither empty nor too long.
+pub(super) async fn text_of(text: String, what: &str) -> Result<String, CliError> {
+    let body = if text == "-" { from_stdin().await? } else { text };
+    if body.trim().is_empty() {
+        return Err(CliError::BadMessage(format!("{what} is empty")));
+    }
+    if body.len() > MAX_BODY_BYTES {
+        return Err(CliError::BadMessage(format!(
+            "{what} is longer than {MAX_BODY_BYTES} bytes"
+        )));
+    }
+    Ok(body)
 }
 
 async fn from_stdin() -> Result<String, CliError> {

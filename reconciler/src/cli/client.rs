@@ -73,6 +73,12 @@ impl Client {
         self.document(response, path).await
     }
 
+    /// Takes something away; the answer has no document.
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), CliError> {
+        let request = self.http.delete(address(path)).timeout(ANSWER_WITHIN);
+        self.send(request, path).await.map(drop)
+    }
+
     /// Opens an event stream behind event `after`. It has no timeout: silence is normal.
     pub(crate) async fn stream(&self, path: &str, after: u64) -> Result<Response, CliError> {
         let request = self

@@ -53,6 +53,33 @@ fn queen() -> Value {
     })
 }
 
+pub(super) fn message_json() -> Value {
+    json!({
+        "id": 7, "from": "alice", "to": "operator", "kind": "message", "replyTo": null,
+        "at": "2026-01-02T11:57:00Z", "body": "the wiki \u{1b}[2Jis ready\nsee /wiki", "state": "delivered", "deliveries": 0,
+    })
+}
+
+pub(super) fn question_json(state: &str) -> Value {
+    let mut question = json!({
+        "id": 41, "from": "alice", "to": "operator", "body": "red or blue?", "state": state,
+        "askedAt": "2026-01-02T11:57:00Z", "expiresAt": "2026-01-02T13:00:00Z", "default": "blue",
+    });
+    if state != "open" {
+        question["endedBy"] = "operator".into();
+        question["endedAt"] = "2026-01-02T11:59:00Z".into();
+        question["answer"] = "red\n\u{1b}[31mreally".into();
+    }
+    question
+}
+
+pub(super) fn loose_end_json() -> Value {
+    json!({
+        "id": "reminder/3", "kind": "reminder", "owner": "alice", "about": "water the plants",
+        "since": "2026-01-02T11:00:00Z", "due": "2026-01-02T12:30:00Z", "error": "the inbox of alice is full",
+    })
+}
+
 pub(super) fn agent_json() -> Value {
     json!({
         "name": "alice", "uid": "00000000-0000-4000-8000-000000000002", "role": "worker",

@@ -30,6 +30,9 @@ fn wrong_usage_is_64_and_help_is_not_a_failure() {
         &["hive", "gate", "show", "three"],
         &["hive", "gate", "approve", "3", "--digest", "short"],
         &["hive", "stop", "alice", "--for", "soon"],
+        &["hive", "ask", "alice", "what?", "--default", "x"],
+        &["hive", "answer", "three", "x"],
+        &["hive", "loose-ends", "--drop", "task/3"],
         &["hive", "--json", "--quiet", "status"],
         &["hive", "serve", "--log", "a=b=c"],
     ] {
@@ -85,6 +88,40 @@ async fn every_verb_asks_for_its_document_and_ends_with_its_status() {
         (
             &["send", "alice", "hi"],
             "POST /v1/agents/alice/messages",
+            Exit::Done,
+        ),
+        (&["inbox"], "GET /v1/messages?limit=50&to=operator", Exit::Done),
+        (
+            &["inbox", "alice", "--search", "a b"],
+            "GET /v1/messages?limit=50&to=alice&text=a%20b",
+            Exit::Done,
+        ),
+        (
+            &["inbox", "--all", "--state", "dead"],
+            "GET /v1/messages?limit=50&state=dead",
+            Exit::Done,
+        ),
+        (
+            &["inbox", "--requeue", "7"],
+            "POST /v1/messages/7/requeue",
+            Exit::Done,
+        ),
+        (
+            &["ask", "alice", "red or blue?"],
+            "POST /v1/questions",
+            Exit::Done,
+        ),
+        (&["questions"], "GET /v1/questions", Exit::Done),
+        (&["questions", "--all"], "GET /v1/questions?all=true", Exit::Done),
+        (
+            &["answer", "41", "blue"],
+            "POST /v1/questions/41/answer",
+            Exit::Done,
+        ),
+        (&["loose-ends"], "GET /v1/loose-ends", Exit::Done),
+        (
+            &["loose-ends", "--drop", "question/41"],
+            "DELETE /v1/loose-ends/question/41",
             Exit::Done,
         ),
     ] {
@@ -275,6 +312,18 @@ async fn an_empty_or_endless_message_is_not_sent() {
         assert!(ran.err.contains("the message to alice is "), "{}", ran.err);
     }
     assert_eq!(daemon.seen(), []);
+}
+
+#[tokio::test]
+async fn a_question_carries_its_time_limit_and_what_holds_then() {
+    let daemon = Daemon::start();
+    daemon
+        .run(&["ask", "alice", "red or blue?", "--ttl", "2h", "--default", "blue"])
+        .await;
+    assert_eq!(
+        daemon.seen()[0].body,
+        json!({ "to": "alice", "body": "red or blue?", "ttlSecs": 7200, "default": "blue", "dedupe": null })
+    );
 }
 
 #[tokio::test]

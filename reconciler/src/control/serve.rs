@@ -165,9 +165,10 @@ pub async fn serve_watched(
         max_transitions: 4,
     };
     let (reconciler, nudged) = Reconciler::new(host.clone(), ledger.clone(), settings);
+    let broker = Broker::new(ledger.clone());
     let context = Context {
         reconciler: Arc::clone(&reconciler),
-        broker: Broker::new(ledger.clone()),
+        broker: broker.clone(),
         link,
         layout: layout.clone(),
         shutdown: shutdown.clone(),
@@ -197,6 +198,7 @@ pub async fn serve_watched(
         let _ended = spec_nudger.send(Key::Hive);
     })?;
     let (passes, passed) = mpsc::unbounded_channel();
+    let deadlines = tokio::spawn(super::deadlines::watch(Arc::clone(&reconciler), broker));
     let keeper = tokio::spawn(keep_doors(host.clone(), ledger.clone(), doors, passed));
     let pruner = tokio::spawn(prune(ledger.clone(), host.clock.clone()));
     let storage = tokio::spawn(super::storage::watch(Arc::clone(&reconciler)));
@@ -216,7 +218,7 @@ pub async fn serve_watched(
     })
     .await;
     systemd(&[sd_notify::NotifyState::Stopping]);
-    for task in [pruner, storage, heart] {
+    for task in [pruner, storage, heart, deadlines] {
         task.abort();
     }
     keeper.abort();

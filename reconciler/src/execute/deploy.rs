@@ -142,13 +142,7 @@ fn changes(
             phase: ProposalPhase::Deployed,
             mark,
         });
-        let dedupe = format!("{uid}:proposal:{number}:deployed");
-        changes.push(Change::Notify {
-            agent: name.clone(),
-            body: message,
-            dedupe,
-            at: now,
-        });
+        changes.extend(told(agent, &message, &format!("proposal:{number}:deployed"), now));
     }
     changes
 }

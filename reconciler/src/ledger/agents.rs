@@ -139,8 +139,14 @@ pub(super) fn overrides(db: &Connection, uid: AgentUid) -> Result<Overrides, Led
     Ok(found.unwrap_or_default())
 }
 
+/// The names of the active agents.
+pub(crate) fn active(db: &Connection) -> Result<Vec<AgentName>, LedgerError> {
+    let sql = "SELECT uid, name FROM agents WHERE life = 'active' ORDER BY name";
+    Ok(list(db, AGENTS, sql, [], |row| row.parsed("name"))?.items)
+}
+
 /// The active agents whose deployed role is manager.
-pub(super) fn managers(db: &Connection) -> Result<Vec<AgentName>, LedgerError> {
+pub(crate) fn managers(db: &Connection) -> Result<Vec<AgentName>, LedgerError> {
     let found = list(
         db,
         AGENTS,

@@ -7,7 +7,7 @@ use shared::event::Level;
 use super::error::LedgerError;
 use super::events::{self, NewEvent};
 use super::sql::{At, execute, json, text, uid_or_hive};
-use super::{Ledger, Tx, agents, drafts, messages};
+use super::{Ledger, Tx, agents, drafts, messages, questions, reminders};
 use crate::model::change::Change;
 use crate::model::records::{AgentLife, AgentRecord, BuildState, Failures, Overrides};
 
@@ -218,6 +218,9 @@ fn set_life(tx: &mut Tx<'_>, uid: AgentUid, life: AgentLife) -> Result<(), Ledge
     // Its name may be given to another agent, which must not find the mail of this one.
     let Some(at) = archived_at else { return Ok(()) };
     let undelivered = messages::close_inbox(tx, &record.name)?;
+    questions::close_of(tx, &record.name, at)?;
+    reminders::close_of(tx, &record.name, at)?;
+    messages::seal(tx, &record.name)?;
     if undelivered == 0 {
         return Ok(());
     }

@@ -26,7 +26,9 @@ impl Ledger {
                 .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?
                 .collect::<Result<_, _>>()?;
             let dead: i64 = db
-                .prepare_cached("SELECT count(*) FROM messages WHERE state = 'dead'")?
+                .prepare_cached(
+                    "SELECT count(*) FROM messages WHERE state = 'dead' AND dismissed_at IS NULL",
+                )?
                 .query_row([], |row| row.get(0))?;
             Ok(Counts {
                 open_gates,

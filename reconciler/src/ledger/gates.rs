@@ -13,7 +13,7 @@ use serde_json::json;
 use shared::agent_api::ProposalPhase;
 use shared::event::Level;
 use shared::gate::{Asker, Decision, Gate, GateClass, GateState, GateView};
-use shared::{CommitOid, Digest, GateId, ProposalNumber};
+use shared::{AgentName, CommitOid, Digest, GateId, ProposalNumber};
 
 use super::error::{DecideError, Fault, LedgerError, Listing};
 use super::events::{self, NewEvent};
@@ -147,6 +147,16 @@ impl Ledger {
     pub async fn gate(&self, id: GateId) -> Result<Option<GateRecord>, LedgerError> {
         self.read(move |db| get(db, id)).await
     }
+}
+
+/// Open gates about one agent, or all of them, oldest first.
+pub(crate) fn open_gates(db: &Connection, agent: Option<&AgentName>) -> Result<Listing<Gate>, LedgerError> {
+    let sql = format!(
+        "{ALL} WHERE g.state = 'open' AND (?1 IS NULL OR g.agent = ?1) ORDER BY g.id LIMIT {MAX_GATES}"
+    );
+    list(db, GATES, &sql, [agent.map(AgentName::as_str)], |row| {
+        gate(row).map(|(gate, _)| gate)
+    })
 }
 
 /// One gate.

@@ -64,6 +64,24 @@ pub(crate) fn inboxes(db: &Connection) -> Result<Vec<(String, u64)>, LedgerError
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// Whether a message waits, and no turn has ever had it.
+pub(crate) fn is_queued(db: &Connection, id: u64) -> Result<bool, LedgerError> {
+    let queued = db
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM messages WHERE id = ?1 AND state = 'queued' AND deliveries = 0)",
+        )?
+        .query_row([int(id)], |row| row.get(0))?;
+    Ok(queued)
+}
+
+/// Whether a message belongs to an earlier agent of this name.
+pub(crate) fn is_earlier(db: &Connection, name: &AgentName, id: u64) -> Result<bool, LedgerError> {
+    let earlier = db
+        .prepare_cached(&format!("SELECT ?2 <= {EARLIER}"))?
+        .query_row((name.as_str(), int(id)), |row| row.get(0))?;
+    Ok(earlier)
+}
+
 /// Messages that wait for a turn.
 pub(crate) fn queued(db: &Connection, to: &Address) -> Result<u64, LedgerError> {
     count(
@@ -133,15 +151,17 @@ pub(crate) fn deliver_to_operator(
     )
 }
 
-/// Who asked the question that this agent received under this number.
+/// Who asked the question that this agent was asked under this number.
 pub(crate) fn asker(
     db: &Connection,
     agent: &AgentName,
     question: u64,
 ) -> Result<Option<Address>, LedgerError> {
+    // The message of a question may be gone before the question has ended; questions of the first version have no row.
     let from: Option<String> = db
         .prepare_cached(
-            "SELECT from_addr FROM messages WHERE id = ?1 AND to_addr = ?2 AND kind = 'question'",
+            "SELECT from_addr FROM questions WHERE id = ?1 AND to_addr = ?2
+             UNION SELECT from_addr FROM messages WHERE id = ?1 AND to_addr = ?2 AND kind = 'question'",
         )?
         .query_row((int(question), agent.as_str()), |row| row.get(0))
         .optional()?;
@@ -207,7 +227,7 @@ pub(super) fn notify_managers(
     Ok(())
 }
 
-fn kind_word(kind: MessageKind) -> &'static str {
+pub(super) fn kind_word(kind: MessageKind) -> &'static str {
     match kind {
         MessageKind::Message => "message",
         MessageKind::Question => "question",
@@ -216,6 +236,9 @@ fn kind_word(kind: MessageKind) -> &'static str {
         MessageKind::Unknown => "unknown",
     }
 }
+
+/// The number of the last message that belongs to an earlier agent of the name `?1`.
+pub(super) const EARLIER: &str = "coalesce((SELECT message FROM earlier_mail WHERE name = ?1), 0)";
 
 /// Ends all mail of an agent that is archived, and frees its dedupe ids; returns how much was undelivered.
 pub(super) fn close_inbox(tx: &Tx<'_>, agent: &AgentName) -> Result<usize, LedgerError> {
@@ -229,4 +252,16 @@ pub(super) fn close_inbox(tx: &Tx<'_>, agent: &AgentName) -> Result<usize, Ledge
         "UPDATE messages SET state = 'dead' WHERE to_addr = ?1 AND state IN ('queued', 'leased')",
         [agent.as_str()],
     )
+}
+
+/// Keeps all mail up to now from whoever is given this name next.
+pub(super) fn seal(tx: &Tx<'_>, agent: &AgentName) -> Result<(), LedgerError> {
+    execute(
+        tx,
+        "INSERT INTO earlier_mail (name, message)
+         VALUES (?1, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0))
+         ON CONFLICT (name) DO UPDATE SET message = excluded.message",
+        [agent.as_str()],
+    )
+    .map(drop)
 }

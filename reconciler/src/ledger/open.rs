@@ -102,6 +102,7 @@ pub(super) fn handle(writer: Door, reader: Door, meta: Meta, last_seq: u64) -> L
             counters: Counters::default(),
             trouble: watch::Sender::new(None),
             writes: AtomicU64::new(0),
+            deadlines: watch::Sender::new(0),
         }),
         meta: Arc::new(meta),
         boundary: None,

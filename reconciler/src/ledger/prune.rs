@@ -23,6 +23,10 @@ pub struct Pruned {
     pub plans: usize,
     /// Outcomes of builds.
     pub builds: usize,
+    /// Questions that have ended.
+    pub questions: usize,
+    /// Reminders that are over.
+    pub reminders: usize,
 }
 
 /// Gates that go with their own rows in `decisions`: nobody decided about them, and nothing that is deployed or on
@@ -88,5 +92,7 @@ fn prune(tx: &Tx<'_>, now: Timestamp) -> Result<Pruned, LedgerError> {
             ),
             [],
         )?,
+        questions: execute(tx, "DELETE FROM questions WHERE ended_at < ?1", [before(MONTH)])?,
+        reminders: execute(tx, "DELETE FROM reminders WHERE ended_at < ?1", [before(MONTH)])?,
     })
 }

@@ -95,14 +95,17 @@ impl Salvage {
 /// A table that is carried over as it is: its name and its columns.
 pub(crate) struct RawTable {
     pub(crate) name: &'static str,
+    /// The version of the ledger that it came with.
+    since: u32,
     pub(crate) columns: &'static [&'static str],
     check: fn(&Row<'_>) -> Result<(), Fault>,
 }
 
 /// Tables whose rows speak for themselves.
-pub(crate) const RAW_TABLES: [RawTable; 3] = [
+pub(crate) const RAW_TABLES: [RawTable; 6] = [
     RawTable {
         name: "messages",
+        since: 1,
         columns: &[
             "id",
             "from_addr",
@@ -117,6 +120,7 @@ pub(crate) const RAW_TABLES: [RawTable; 3] = [
             "deliveries",
             "leased_at",
             "batch",
+            "dismissed_at",
         ],
         check: |row| {
             row.parsed::<shared::Address>("from_addr")?;
@@ -129,6 +133,7 @@ pub(crate) const RAW_TABLES: [RawTable; 3] = [
     },
     RawTable {
         name: "events",
+        since: 1,
         columns: &["seq", "at", "agent", "level", "kind", "message", "data"],
         check: |row| {
             row.time("at")?;
@@ -140,6 +145,7 @@ pub(crate) const RAW_TABLES: [RawTable; 3] = [
     },
     RawTable {
         name: "plans",
+        since: 1,
         columns: &[
             "id", "uid", "agent", "digest", "summary", "at", "last_at", "count", "doc",
         ],
@@ -147,6 +153,43 @@ pub(crate) const RAW_TABLES: [RawTable; 3] = [
             row.parsed::<shared::Digest>("digest")?;
             row.time("last_at")?;
             row.json::<IgnoredAny>("doc")?;
+            Ok(())
+        },
+    },
+    RawTable {
+        name: "questions",
+        since: 2,
+        columns: &[
+            "id",
+            "from_addr",
+            "to_addr",
+            "body",
+            "asked_at",
+            "expires_at",
+            "fallback",
+            "state",
+            "ended_by",
+            "ended_at",
+            "answer",
+        ],
+        check: |row| super::questions::decode(row).map(drop),
+    },
+    RawTable {
+        name: "reminders",
+        since: 2,
+        columns: &[
+            "id", "owner", "body", "schedule", "missed", "dedupe", "set_at", "due", "try_at", "message",
+            "error", "ended_at",
+        ],
+        check: |row| super::reminders::decode(row).map(drop),
+    },
+    RawTable {
+        name: "earlier_mail",
+        since: 2,
+        columns: &["name", "message"],
+        check: |row| {
+            row.parsed::<shared::AgentName>("name")?;
+            row.number("message")?;
             Ok(())
         },
     },
@@ -265,10 +308,21 @@ pub fn salvage(path: &Utf8Path) -> Result<Salvage, OpenError> {
     found.quarantine = diver.table("quarantine", |row| {
         Ok((row.parsed("uid")?, (row.get("system")?, row.json("doc")?)))
     });
+    // A ledger that was not upgraded yet has less, and is whole all the same.
+    let version = version(path).unwrap_or(i64::MAX);
     for table in RAW_TABLES {
+        if i64::from(table.since) > version {
+            continue;
+        }
         let rows = diver.table(table.name, |row| {
             (table.check)(row)?;
-            let values = table.columns.iter().map(|column| row.get::<_, Value>(*column));
+            let values = table
+                .columns
+                .iter()
+                .map(|column| match row.get::<_, Value>(*column) {
+                    Err(rusqlite::Error::InvalidColumnName(_)) => Ok(before_it_was_there(column)),
+                    value => value,
+                });
             Ok(values.collect::<Result<RawRow, _>>()?)
         });
         found.raw.insert(table.name, rows);
@@ -276,6 +330,14 @@ pub fn salvage(path: &Utf8Path) -> Result<Salvage, OpenError> {
     found.last_gate = last_gate(&db, &found.gates);
     found.tallies = diver.tallies;
     Ok(found)
+}
+
+/// What a row of an older version would have in a column that it does not have.
+fn before_it_was_there(column: &str) -> Value {
+    match column {
+        "batch" => Value::Integer(0),
+        _ => Value::Null,
+    }
 }
 
 fn meta(db: &Connection) -> Option<HiveId> {
@@ -355,9 +417,12 @@ fn read_rows<T>(
     Ok(())
 }
 
-/// Where the recipient and the state of a message stand in its row.
-pub(crate) fn message_columns() -> Option<(usize, usize)> {
-    let columns = RAW_TABLES.iter().find(|table| table.name == "messages")?.columns;
-    let place = |column: &str| columns.iter().position(|name| *name == column);
-    Some((place("to_addr")?, place("state")?))
+/// Where these columns stand in the rows of a table that is carried over as it is.
+pub(crate) fn places<const N: usize>(table: &str, columns: [&str; N]) -> Option<[usize; N]> {
+    let known = RAW_TABLES.iter().find(|known| known.name == table)?.columns;
+    let mut places = [0; N];
+    for (place, column) in places.iter_mut().zip(columns) {
+        *place = known.iter().position(|name| *name == column)?;
+    }
+    Some(places)
 }

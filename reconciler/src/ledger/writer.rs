@@ -85,6 +85,7 @@ pub(super) struct News {
     pub(super) counted: Vec<Counted>,
     /// Whether a row is different now.
     pub(super) changed: bool,
+    pub(super) deadlines: bool,
 }
 
 impl<F, T, E> Write for Pending<F, T, E>

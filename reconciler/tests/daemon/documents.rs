@@ -47,6 +47,67 @@ fn prepare(world: &World, socket: &Utf8Path, name: &str) {
     );
 }
 
+/// Questions, reminders, loose ends and what became of messages, at both doors.
+fn mail(world: &World) {
+    let (admin, alice) = (world.socket(), world.door("alice"));
+    let post =
+        |door: &Utf8Path, path: &str, body: Value| http::post(door, path, &body).unwrap().ok::<Value>();
+    let delete = |door: &Utf8Path, path: &str, status| {
+        assert_eq!(raw(door, "DELETE", path, b"").status, status, "{path}");
+    };
+    for (door, to) in [(&admin, "alice"), (&alice, "operator")] {
+        let ask = |body: &str| {
+            let question = json!({ "to": to, "body": body, "ttlSecs": 600, "default": "blue" });
+            post(door, "/v1/questions", question)["id"].as_u64().unwrap()
+        };
+        let (answered, cancelled, dropped) = (ask("red or blue?"), ask("up or down?"), ask("left or right?"));
+        let other = if to == "alice" { &alice } else { &admin };
+        post(
+            other,
+            &format!("/v1/questions/{answered}/answer"),
+            json!({ "body": "red" }),
+        );
+        delete(door, &format!("/v1/questions/{cancelled}"), 200);
+        delete(door, &format!("/v1/loose-ends/question/{dropped}"), 204);
+        for path in ["/v1/questions?all=true", "/v1/loose-ends"] {
+            assert_eq!(http::get(door, path).unwrap().status, 200, "{path}");
+        }
+    }
+    let reminder = json!({ "schedule": { "cron": { "expression": "0 9 * * 1-5" } }, "body": "good morning" });
+    let id = post(&alice, "/v1/reminders", reminder)["id"].as_u64().unwrap();
+    delete(&alice, &format!("/v1/reminders/{id}"), 204);
+    for path in ["/v1/reminders", "/v1/messages/sent", "/v1/whoami"] {
+        assert_eq!(http::get(&alice, path).unwrap().status, 200, "{path}");
+    }
+    world.until("queen is a manager", || {
+        let sent = http::post(
+            &world.door("queen"),
+            "/v1/broadcast",
+            &json!({ "body": "all hands" }),
+        )
+        .unwrap();
+        (sent.status == 200).then_some(())
+    });
+    let poison = post(
+        &world.door("bob"),
+        "/v1/send",
+        json!({ "to": "alice", "kind": "message", "body": "x" }),
+    );
+    for number in 2..20 {
+        let turn = format!("00000000-0000-4000-8000-0000000000{number:02}");
+        let of = |path, body| assert!(world.ask("alice", path, &body).status < 300, "{path}");
+        of("/v1/recv", json!({ "turn": turn, "max": 32 }));
+        of("/v1/ack", json!({ "turn": turn, "done": false }));
+    }
+    let dead: Value = world.get("/v1/messages?state=dead&text=X&agent=alice").ok();
+    assert_eq!(dead[0]["id"], poison["id"], "{dead:#}");
+    post(
+        &admin,
+        &format!("/v1/messages/{}/requeue", poison["id"]),
+        Value::Null,
+    );
+}
+
 #[test]
 fn every_operation_can_succeed_and_answers_as_documented() {
     let queen = with(silent(), &json!({ "role": "manager" }));
@@ -101,6 +162,7 @@ fn every_operation_can_succeed_and_answers_as_documented() {
     ] {
         assert_eq!(world.get(path).status, 200, "{path}");
     }
+    mail(&world);
     declared["agents"].as_object_mut().unwrap().remove("bob");
     world.spec(&declared);
     world.until_gate("archive");

@@ -7,17 +7,17 @@ use shared::admin_api::{
     Explanation, HistoryEntry, ModelRequest, OperatorMessage, OverrideRequest, RestoreRequest,
     RollbackRequest,
 };
-use shared::agent_api::SendResponse;
+use shared::agent_api::{SendResponse, SentMessage};
 use shared::gate::Gate;
 use shared::plan::PlanView;
 use shared::status::{AgentStatus, HiveStatus};
 use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
 
-use super::{OfAgent, OfGates, OfHistory, Verb};
+use super::{OfAgent, OfGates, OfHistory, Verb, messages};
 use crate::api::endpoint::{Endpoint, get, group, post};
 use crate::api::events::EventQuery;
 use crate::api::peer::Peer;
-use crate::api::{Context, archive, drafts, events, metrics};
+use crate::api::{Context, archive, drafts, events, mail, metrics};
 
 /// The groups of endpoints.
 pub(crate) const TAGS: &[(&str, &str)] = &[
@@ -25,7 +25,9 @@ pub(crate) const TAGS: &[(&str, &str)] = &[
     ("gates", "See what waits for a decision, and decide"),
     ("agents", "Say what is to become of an agent"),
     ("archive", "Remove agents for good, and bring them back"),
-    ("messages", "Write to agents"),
+    ("messages", "Write to agents, and see what became of messages"),
+    mail::QUESTIONS_TAG,
+    mail::LOOSE_ENDS_TAG,
     drafts::TAG,
     ("daemon", "About the daemon itself"),
 ];
@@ -161,16 +163,35 @@ pub(crate) fn endpoints() -> Vec<Endpoint<Context>> {
         .answers::<Acknowledged>()
         .refuses([Forbidden, Conflict]),
     ];
-    let messages = [post(
-        "/v1/agents/{name}/messages",
-        super::message,
-        "message",
-        "Send an agent a message",
-    )
-    .about("Once this is answered the message survives a crash.")
-    .takes::<OperatorMessage>()
-    .answers::<SendResponse>()
-    .refuses([Exhausted])];
+    let mail_of = [
+        post(
+            "/v1/agents/{name}/messages",
+            super::message,
+            "message",
+            "Send an agent a message",
+        )
+        .about("Once this is answered the message survives a crash.")
+        .takes::<OperatorMessage>()
+        .answers::<SendResponse>()
+        .refuses([Exhausted]),
+        get(
+            "/v1/messages",
+            messages::search,
+            "messages",
+            "Messages of the whole hive, newest first, and where they are",
+        )
+        .about("A list ends early when its texts are long: ask for those before the last one.")
+        .query::<messages::Wanted>()
+        .answers::<Vec<SentMessage>>(),
+        post(
+            "/v1/messages/{message}/requeue",
+            messages::requeue,
+            "requeue",
+            "Queue a message again that is not delivered any more",
+        )
+        .answers::<SentMessage>()
+        .refuses([Forbidden, Conflict, Exhausted]),
+    ];
     let daemon = [
         get(
             "/v1/export",
@@ -194,7 +215,9 @@ pub(crate) fn endpoints() -> Vec<Endpoint<Context>> {
         .chain(group("gates", gates))
         .chain(group("agents", agents))
         .chain(group("archive", archive))
-        .chain(group("messages", messages))
+        .chain(group("messages", mail_of))
+        .chain(mail::questions())
+        .chain(mail::loose_ends())
         .chain(drafts::endpoints())
         .chain(group("daemon", daemon))
         .collect()

@@ -29,14 +29,30 @@ impl Allowance {
     ///
     /// # Errors
     /// When that is more than is left: how many seconds it takes until it is there.
-    pub(super) fn take(&mut self, bytes: usize, to_operator: bool, now: Timestamp) -> Result<(), u64> {
+    #[cfg(test)]
+    fn take(&mut self, bytes: usize, to_operator: bool, now: Timestamp) -> Result<(), u64> {
+        self.take_all(bytes, 1, to_operator, now)
+    }
+
+    /// Takes the cost of so many messages of this many bytes, or of one that is kept so many times.
+    ///
+    /// # Errors
+    /// When that is more than is left: how many seconds it takes until it is there.
+    pub(super) fn take_all(
+        &mut self,
+        bytes: usize,
+        copies: usize,
+        to_operator: bool,
+        now: Timestamp,
+    ) -> Result<(), u64> {
         // A clock that was set back gives nothing back.
         let passed = u64::try_from(now.duration_since(self.at).as_secs()).unwrap_or(0);
         if passed > 0 {
             self.used = self.used.saturating_sub(passed.saturating_mul(PER_SECOND));
             self.at = now;
         }
-        let cost = bytes as u64 + if to_operator { OPERATOR_ROW } else { ROW };
+        let row = bytes as u64 + if to_operator { OPERATOR_ROW } else { ROW };
+        let cost = row.saturating_mul(copies as u64);
         let surplus = (self.used + cost).saturating_sub(BURST);
         if surplus > 0 {
             return Err(surplus.div_ceil(PER_SECOND));

@@ -1,18 +1,23 @@
 //! The endpoints of an agent's door. To add one, add a line here: router and document follow.
 
 use shared::agent_api::{
-    AckRequest, PollRequest, PollResponse, ProposalInfo, RecvRequest, RecvResponse, SendRequest, SendResponse,
+    AckRequest, BroadcastRequest, BroadcastResponse, PollRequest, PollResponse, ProposalInfo, RecvRequest,
+    RecvResponse, SendRequest, SendResponse, SentMessage, WhoAmI,
 };
+use shared::reminder::{ReminderInfo, ReminderRequest};
 use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
 
-use super::{AgentContext, transfers};
-use crate::api::drafts;
-use crate::api::endpoint::{Endpoint, get, group, post};
+use super::{AgentContext, messages, transfers};
+use crate::api::endpoint::{Endpoint, delete, get, group, post};
+use crate::api::{drafts, mail};
 
 /// The groups of endpoints.
 pub(crate) const TAGS: &[(&str, &str)] = &[
     ("turns", "Report, wait for work, take it up, end it"),
     ("messages", "Write to agents and to the operator"),
+    mail::QUESTIONS_TAG,
+    ("reminders", "Be told something later"),
+    mail::LOOSE_ENDS_TAG,
     ("config", "The config repo, and commits offered for it"),
     drafts::TAG,
     ("daemon", "About the daemon itself"),
@@ -41,11 +46,66 @@ pub(crate) fn endpoints() -> Vec<Endpoint<AgentContext>> {
         )
         .takes::<AckRequest>(),
     ];
-    let messages = [post("/v1/send", super::send, "send", "Send a message")
-        .about("Once this is answered the message survives a crash. The sender is the agent of this socket.")
-        .takes::<SendRequest>()
-        .answers::<SendResponse>()
-        .refuses([Forbidden, NotFound, Exhausted])];
+    let messages_of = [
+        post("/v1/send", messages::send, "send", "Send a message")
+            .about(
+                "Once this is answered the message survives a crash. The sender is the agent of this socket. A message \
+                 of kind `question` opens a question, one of kind `answer` that replies to it ends it.",
+            )
+            .takes::<SendRequest>()
+            .answers::<SendResponse>()
+            .refuses([Forbidden, NotFound, Conflict, Exhausted]),
+        post(
+            "/v1/broadcast",
+            messages::broadcast,
+            "broadcast",
+            "Send a message to every other active agent",
+        )
+        .about("For managers alone. It is sent to all of them or, when this fails, to none.")
+        .takes::<BroadcastRequest>()
+        .answers::<BroadcastResponse>()
+        .refuses([Forbidden, Exhausted]),
+        get(
+            "/v1/messages/sent",
+            messages::sent,
+            "sent",
+            "What this agent sent, newest first, and where it is",
+        )
+        .about("A list ends early when its texts are long: ask for those before the last one.")
+        .query::<messages::Sent>()
+        .answers::<Vec<SentMessage>>(),
+        get(
+            "/v1/whoami",
+            messages::whoami,
+            "whoami",
+            "Who this agent is, and whom it may write to",
+        )
+        .answers::<WhoAmI>(),
+    ];
+    let reminders = [
+        get(
+            "/v1/reminders",
+            messages::reminders,
+            "reminders",
+            "This agent's reminders, the next first",
+        )
+        .answers::<Vec<ReminderInfo>>(),
+        post("/v1/reminders", messages::remind, "remind", "Set a reminder")
+            .about(
+                "When it is due it becomes a message of kind `system` that names it. While that waits to be taken up, \
+                 further times of the same reminder add no message.",
+            )
+            .takes::<ReminderRequest>()
+            .answers::<ReminderInfo>()
+            .refuses([Exhausted]),
+        delete(
+            "/v1/reminders/{reminder}",
+            messages::forget_reminder,
+            "forgetReminder",
+            "Take a reminder back",
+        )
+        .refuses([Forbidden]),
+    ];
     let config = [
         get(
             "/v1/repo/bundle",
@@ -74,7 +134,10 @@ pub(crate) fn endpoints() -> Vec<Endpoint<AgentContext>> {
             .answers::<serde_json::Map<String, serde_json::Value>>(),
     ];
     group("turns", turns)
-        .chain(group("messages", messages))
+        .chain(group("messages", messages_of))
+        .chain(mail::questions())
+        .chain(group("reminders", reminders))
+        .chain(mail::loose_ends())
         .chain(group("config", config))
         .chain(drafts::endpoints())
         .chain(group("daemon", daemon))

@@ -1,6 +1,7 @@
-use shared::HiveId;
+use shared::{Address, HiveId};
 use tokio::sync::watch;
 
+use super::messages::may_write;
 use super::*;
 use crate::broker::Broker;
 use crate::control::Reconciler;

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 use shared::agent_api::{MAX_BATCH, MAX_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_WAIT_SECS};
+use shared::question::MAX_TTL_SECS;
+use shared::reminder::MAX_REMINDER_BYTES;
 
 /// Takes links to Rust items out of all descriptions.
 pub(super) fn clean(value: &mut Value) {
@@ -49,6 +51,8 @@ fn named(item: &str) -> String {
         "MAX_BATCH" => MAX_BATCH.to_string(),
         "MAX_BODY_BYTES" => format!("{MAX_BODY_BYTES} bytes"),
         "MAX_BUNDLE_BYTES" => format!("{MAX_BUNDLE_BYTES} bytes"),
+        "MAX_REMINDER_BYTES" => format!("{MAX_REMINDER_BYTES} bytes"),
+        "MAX_TTL_SECS" => MAX_TTL_SECS.to_string(),
         "MAX_WAIT_SECS" => MAX_WAIT_SECS.to_string(),
         // A variant is written as it is sent.
         _ if item.contains("::") && item.starts_with(char::is_uppercase) => {

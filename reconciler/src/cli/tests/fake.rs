@@ -129,6 +129,13 @@ fn fixture(path: &str, body: &Value) -> Response {
         "/v1/gates/3/decision" => fixtures::decided_gate_json(body["approve"] == true),
         "/v1/history" => fixtures::history_json(),
         "/v1/agents/alice/messages" => json!({ "id": 12 }),
+        "/v1/messages" => json!([fixtures::message_json()]),
+        "/v1/messages/7/requeue" => fixtures::message_json(),
+        "/v1/questions" if body.is_null() => json!([fixtures::question_json("open")]),
+        "/v1/questions" => fixtures::question_json("open"),
+        "/v1/questions/41/answer" => fixtures::question_json("answered"),
+        "/v1/loose-ends" => json!([fixtures::loose_end_json()]),
+        "/v1/loose-ends/question/41" => return StatusCode::NO_CONTENT.into_response(),
         "/v1/events" => {
             json!({ "epoch": "e1", "last": 2, "events": [fixtures::event_json(1), fixtures::event_json(2)] })
         }

@@ -1,2 +1,57 @@
 -- Which answer to a `recv` of its turn leased a message; 0 when that is not known.
 ALTER TABLE messages ADD COLUMN batch INTEGER NOT NULL DEFAULT 0;
+-- A message that is given up and that nobody has to look at any more: its sender took note, or what it asked is settled.
+ALTER TABLE messages ADD COLUMN dismissed_at INTEGER;
+CREATE INDEX messages_dead ON messages (id) WHERE state = 'dead' AND dismissed_at IS NULL;
+
+-- Questions, each under the number of its message. The text is here too: messages are kept for a while, open questions
+-- for as long as they are open.
+CREATE TABLE questions (
+    id         INTEGER PRIMARY KEY,
+    from_addr  TEXT NOT NULL,
+    to_addr    TEXT NOT NULL,
+    body       TEXT NOT NULL,
+    asked_at   INTEGER NOT NULL,
+    expires_at INTEGER,
+    fallback   TEXT,
+    state      TEXT NOT NULL CHECK (state IN ('open', 'answered', 'cancelled', 'expired')),
+    ended_by   TEXT,
+    ended_at   INTEGER,
+    answer     TEXT,
+    CHECK ((state = 'open') = (ended_at IS NULL) AND (state = 'open') = (ended_by IS NULL))
+) STRICT;
+CREATE INDEX questions_by_asker ON questions (from_addr, state);
+CREATE INDEX questions_by_asked ON questions (to_addr, state);
+CREATE INDEX questions_by_term ON questions (expires_at) WHERE state = 'open' AND expires_at IS NOT NULL;
+CREATE TRIGGER a_question_ends_once BEFORE UPDATE ON questions WHEN OLD.state <> 'open'
+BEGIN
+    SELECT raise(ABORT, 'a question ends once');
+END;
+
+-- Reminders. `due` is the time that is delivered next, `try_at` when that is tried, which is later after a failure. One
+-- that is over has an end and is due no more.
+CREATE TABLE reminders (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    owner    TEXT NOT NULL,
+    body     TEXT NOT NULL,
+    schedule TEXT NOT NULL,
+    missed   TEXT NOT NULL,
+    dedupe   TEXT,
+    set_at   INTEGER NOT NULL,
+    due      INTEGER,
+    try_at   INTEGER,
+    message  INTEGER,
+    error    TEXT,
+    ended_at INTEGER,
+    UNIQUE (owner, dedupe),
+    CHECK ((due IS NULL) = (try_at IS NULL) AND (ended_at IS NULL OR due IS NULL))
+) STRICT;
+CREATE INDEX reminders_by_time ON reminders (try_at) WHERE try_at IS NOT NULL;
+CREATE INDEX reminders_by_owner ON reminders (owner, ended_at);
+
+-- Names whose agent was archived: messages up to this number are an earlier agent's, and no later one of the same name
+-- may read them.
+CREATE TABLE earlier_mail (
+    name    TEXT PRIMARY KEY,
+    message INTEGER NOT NULL
+) STRICT;

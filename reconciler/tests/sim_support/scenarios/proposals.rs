@@ -21,6 +21,13 @@ pub(super) fn all() -> Vec<Scenario> {
                 );
                 assert_eq!(tags(end, "alice"), ["approved/1", "deployed/1", "proposal/1"]);
                 assert_eq!(end.count("start"), 2);
+                for agent in ["alice", "queen"] {
+                    assert!(
+                        end.was_told(agent, "proposal 1 of alice is deployed"),
+                        "{:?}",
+                        end.told
+                    );
+                }
             },
         ),
         scenario(
