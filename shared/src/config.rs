@@ -11,6 +11,9 @@ use crate::spec::{DriverSpec, McpServerSpec, Network, OperatorSpec, Role, ToolsS
 /// The name of the overlay in a config repo of the plain builder.
 pub const OVERLAY_FILE: &str = "agent.json";
 
+/// The name under which an agent sees the harness's own MCP server; no other may have it.
+pub const OWN_MCP_SERVER: &str = "hive";
+
 /// `agent.json` in a config repo: what the agent wants different from its spec. Strict; written by the agent, hence
 /// untrusted. Maps merge by key (`null` removes an entry), everything else replaces.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -4,37 +4,17 @@ use std::time::Duration;
 
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
-use serde::{Deserialize, Serialize};
 use shared::AgentName;
-use shared::agent_api::{MAX_BUNDLE_BYTES, ProposalInfo, RecvRequest, RecvResponse, SentMessage, WhoAmI};
+use shared::agent_api::{
+    BroadcastRequest, BroadcastResponse, MAX_BUNDLE_BYTES, ProposalInfo, RecvRequest, RecvResponse,
+    SentMessage, WhoAmI,
+};
 use shared::draft::{DraftInfo, DraftRequest, OfferRequest, SpawnRequest, StatePath};
 use shared::loose_end::{LooseEnd, LooseEndId};
 use shared::question::{AnswerRequest, AskRequest, QuestionInfo};
 use shared::reminder::{ReminderInfo, ReminderRequest};
 
 use super::{BUNDLE_TIME, ClientError, HostClient, SLACK, json, read};
-
-/// A message to everybody.
-#[derive(Debug, Serialize)]
-struct Broadcast<'a> {
-    body: &'a str,
-    dedupe: &'a str,
-}
-
-/// What became of a message to everybody.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Broadcasted {
-    /// To how many agents it goes; 0 when the id was known already.
-    #[serde(alias = "sent")]
-    pub count: u64,
-    /// Agents whose inbox is full: they do not get it.
-    #[serde(default)]
-    pub full: Vec<AgentName>,
-    /// Whether the id was known already.
-    #[serde(default)]
-    pub duplicate: bool,
-}
 
 /// Every method fails as [`ClientError`] says.
 #[expect(clippy::missing_errors_doc, reason = "said once, above")]
@@ -61,8 +41,11 @@ impl HostClient {
     }
 
     /// Sends a message to everybody.
-    pub async fn broadcast(&self, body: &str, dedupe: &str) -> Result<Broadcasted, ClientError> {
-        let request = Broadcast { body, dedupe };
+    pub async fn broadcast(&self, body: &str, dedupe: &str) -> Result<BroadcastResponse, ClientError> {
+        let request = BroadcastRequest {
+            body: body.to_owned(),
+            dedupe: Some(dedupe.to_owned()),
+        };
         self.post("broadcast", "/v1/broadcast", &request, Duration::ZERO)
             .await
     }

@@ -216,7 +216,8 @@ async fn poll(
             paused,
             model,
         } = announcement.clone();
-        let can_work = report.turn == TurnState::Idle
+        // A message may end a nap; whether it does is for the agent to say.
+        let can_work = matches!(report.turn, TurnState::Idle | TurnState::Napping)
             && report.lease.is_none()
             && report.config_error.is_none()
             && !paused;

@@ -291,7 +291,11 @@ fn running_health(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger)
         return Finding(
             Health::Degraded,
             "needsLogin",
-            "its driver has no valid login".to_owned(),
+            harness
+                .report
+                .turn_error
+                .clone()
+                .unwrap_or_else(|| "its driver has no valid login".to_owned()),
         );
     }
     if desired_quarantine(plan, ledger).is_some() {
@@ -300,6 +304,9 @@ fn running_health(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger)
             "reverted",
             "it runs the last good system: a newer one failed".to_owned(),
         );
+    }
+    if let Some(error) = &harness.report.turn_error {
+        return Finding(Health::Degraded, "turnFailed", error.clone());
     }
     Finding(
         Health::Healthy,

@@ -23,7 +23,9 @@ fn agent_name() -> impl Strategy<Value = AgentName> {
 }
 
 fn server_name() -> impl Strategy<Value = ServerName> {
-    "[A-Za-z0-9][A-Za-z0-9_-]{0,8}".prop_map(|text| text.parse().expect("a server name"))
+    "[A-Za-z0-9][A-Za-z0-9_-]{0,8}"
+        .prop_filter("reserved", |text| text != "hive")
+        .prop_map(|text| text.parse().expect("a server name"))
 }
 
 fn path() -> impl Strategy<Value = String> {

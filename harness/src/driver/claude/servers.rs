@@ -7,7 +7,7 @@ use shared::config::AgentConfig;
 use shared::spec::McpServerSpec;
 
 /// The name of the hive's own server: `hive-harness mcp`.
-pub(super) const OWN: &str = "hive";
+pub(super) use shared::config::OWN_MCP_SERVER as OWN;
 
 /// How the hive's own server is started: this program with these words, the turn's id after them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -116,6 +116,10 @@ fn what_ails_a_running_agent_is_named() {
         degraded(|case| case.report().config_error = Some("no".to_owned())),
         "configError"
     );
+    assert_eq!(
+        degraded(|case| case.report().turn_error = Some("the last turn was cut short".to_owned())),
+        "turnFailed"
+    );
     let server_failed = |case: &mut Case| {
         let failed = McpServerState {
             health: McpHealth::Failed,

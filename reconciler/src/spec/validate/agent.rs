@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::Address;
+use shared::config::OWN_MCP_SERVER;
 use shared::spec::{
     AgentSpec, BudgetSpec, DriverKind, DriverSpec, LimitsSpec, McpServerSpec, Network, SecretSpec, ToolsSpec,
 };
@@ -53,6 +54,10 @@ pub(in crate::spec) fn agent(
         names: secrets,
     };
     for (name, server) in mcp_servers {
+        if name.as_str() == OWN_MCP_SERVER {
+            let what = "is the name of the harness's own MCP server: choose another";
+            out.judge(servers.key(name.as_str()).to_string(), what);
+        }
         mcp_server(&servers.key(name.as_str()), server, &named, out);
     }
     self::tools(&at.key("tools"), tools, out);

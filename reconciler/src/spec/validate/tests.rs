@@ -12,6 +12,11 @@ fn what_an_agent_may_not_have_is_named_where_it_is() {
         ("mcpServers", json!({ "x": {} }), "mcpServers.x"),
         (
             "mcpServers",
+            json!({ "hive": { "command": "/x" } }),
+            "mcpServers.hive",
+        ),
+        (
+            "mcpServers",
             json!({ "x": { "command": "/x", "url": "http://x" } }),
             "mcpServers.x",
         ),
