@@ -292,7 +292,8 @@ impl Reconciler {
         Ok(true)
     }
 
-    /// Opens a proposal for a commit that was taken in. The same commit twice is one proposal.
+    /// Opens a proposal for a commit that was taken in. The same commit twice is one proposal, also when it was
+    /// denied; one that failed may be tried again.
     ///
     /// # Errors
     /// When too many are open, or the ledger fails.
@@ -303,14 +304,18 @@ impl Reconciler {
         asked_by: Asker,
     ) -> Result<ProposalInfo, CommandError> {
         let ledger = self.command_on(name).await?;
-        let open: Vec<&Proposal> = ledger.proposals.iter().filter(|p| !p.phase.is_final()).collect();
-        if let Some(known) = open.iter().find(|p| p.commit == imported.commit) {
+        // A turn that is carried out once more offers what may have been denied meanwhile. What failed may be tried again;
+        // what is deployed is main, and was refused before this.
+        let settled = |phase: ProposalPhase| !phase.is_final() || phase == ProposalPhase::Denied;
+        let mut of_it = ledger.proposals.iter().filter(|p| p.commit == imported.commit);
+        if let Some(known) = of_it.rfind(|p| settled(p.phase)) {
             return Ok(info(&ledger, known));
         }
-        if open.len() >= MAX_OPEN_PROPOSALS {
+        let open = ledger.proposals.iter().filter(|p| !p.phase.is_final()).count();
+        if open >= MAX_OPEN_PROPOSALS {
             return Err(CommandError::TooManyProposals {
                 agent: name.clone(),
-                open: open.len(),
+                open,
             });
         }
         let now = self.host.clock.now();

@@ -79,11 +79,16 @@ pub(crate) fn committed(world: &World, socket: &Utf8Path, path: &str, overlay: &
 
 /// Commits this `agent.json` as the agent would, and offers it.
 pub(crate) fn propose(world: &World, agent: &str, overlay: &str) -> ProposalInfo {
+    let bundle = committed(world, &world.door(agent), "/v1/repo/bundle", overlay);
+    offer(world, agent, &bundle)
+}
+
+fn offer(world: &World, agent: &str, bundle: &[u8]) -> ProposalInfo {
     let request = Request {
         method: "POST",
         path: "/v1/proposals",
         headers: &[],
-        body: &committed(world, &world.door(agent), "/v1/repo/bundle", overlay),
+        body: bundle,
     };
     http::send(&world.door(agent), &request).unwrap().ok()
 }
@@ -173,6 +178,31 @@ fn what_is_approved_is_deployed_and_a_denial_tells_the_agent_why() {
         alice.generations.commit.as_ref() == Some(&wanted.commit)
     });
     assert_eq!(alice.config.unwrap().prompt, "You look after the garden.");
+}
+
+#[test]
+fn a_commit_that_was_denied_is_not_asked_about_again() {
+    let world = alice();
+    let overlay = r#"{ "prompt": "You look after the bank." }"#;
+    let bundle = committed(&world, &world.door("alice"), "/v1/repo/bundle", overlay);
+    let first = offer(&world, "alice", &bundle);
+    let gate = world.until_gate("deployWidens");
+    world.does(&[
+        "gate",
+        "deny",
+        &gate.id.to_string(),
+        "--reason",
+        "it has a keeper",
+    ]);
+    let denied = || {
+        let mut all = proposals(&world, "alice").into_iter();
+        all.find(|proposal| proposal.phase == ProposalPhase::Denied)
+    };
+    world.until("it is over", denied);
+    // As a turn does that is carried out once more.
+    let again = offer(&world, "alice", &bundle);
+    assert_eq!((again.number, again.phase), (first.number, ProposalPhase::Denied));
+    assert_eq!(proposals(&world, "alice").len(), 1);
 }
 
 #[test]
