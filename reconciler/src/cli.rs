@@ -47,6 +47,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod text;
+mod turns;
 mod ui;
 mod words;
 
@@ -224,6 +225,8 @@ enum Request {
     Answer(mail::AnswerArgs),
     /// Show what is still open, and whom it waits for
     LooseEnds(mail::LooseEndsArgs),
+    /// Show what turns used, and how they ended
+    Turns(turns::TurnsArgs),
     /// Print the daemon's metrics in Prometheus' text format
     Metrics,
 }
@@ -336,6 +339,7 @@ async fn ask(session: &mut Session<'_>, request: Request) -> Result<Exit, CliErr
         Request::Questions(args) => mail::questions(session, args).await,
         Request::Answer(args) => mail::answer(session, args).await,
         Request::LooseEnds(args) => mail::loose_ends(session, args).await,
+        Request::Turns(args) => turns::run(session, args).await,
         Request::Metrics => metrics::run(session).await,
     }
 }

@@ -38,6 +38,7 @@ mod sql;
 pub mod storage;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod wakes;
 mod wal;
 mod writer;

@@ -4,6 +4,7 @@
 //! the facts allow it; whether it is *permitted* is asked afterwards, in [`schedule`].
 
 pub mod agent;
+pub mod budget;
 pub mod deploy;
 pub mod draft;
 pub mod hive;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::id::TurnId;
+use crate::name::AgentName;
 
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -125,4 +126,19 @@ pub struct TurnStats {
     /// `reminder`; `compaction` for a turn of the harness's own.
     #[serde(default)]
     pub woken_by: Vec<String>,
+}
+
+/// A turn as the daemon keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct TurnInfo {
+    /// Its number, per hive.
+    pub id: u64,
+    /// Whose turn it was.
+    pub agent: AgentName,
+    /// When the daemon was told.
+    pub at: Timestamp,
+    /// What its harness says of it. Untrusted.
+    pub stats: TurnStats,
 }

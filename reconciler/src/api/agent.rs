@@ -5,6 +5,7 @@ mod allowance;
 mod messages;
 mod report;
 pub(super) mod transfers;
+mod turns;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -217,12 +218,15 @@ async fn poll(
             model,
         } = announcement.clone();
         // A message may end a nap; whether it does is for the agent to say.
+        let over_budget = turns::over_budget(&context, &agent).await?;
         let can_work = matches!(report.turn, TurnState::Idle | TurnState::Napping)
             && report.lease.is_none()
             && report.config_error.is_none()
-            && !paused;
-        let differs =
-            config.is_some() && config != report.config || paused != (report.turn == TurnState::Paused);
+            && !paused
+            && !over_budget;
+        let differs = config.is_some() && config != report.config
+            || paused != (report.turn == TurnState::Paused)
+            || !paused && over_budget != (report.turn == TurnState::OverBudget);
         let now = Instant::now();
         let another_model = context.link.is_another_model(&agent, &report.run_id);
         if queued > 0 && can_work
@@ -237,8 +241,8 @@ async fn poll(
                 config,
                 paused,
                 model,
-                // Budgets and new conversations: nobody announces them yet.
-                over_budget: false,
+                over_budget,
+                // Nobody asks for a new one yet.
                 conversation: None,
             }));
         }

@@ -73,6 +73,23 @@ pub(super) fn question_json(state: &str) -> Value {
     question
 }
 
+pub(super) fn turns_json() -> Value {
+    let of = |id: u64, result: &str| {
+        json!({
+            "id": id, "agent": "alice", "at": "2026-01-02T11:57:00Z",
+            "stats": {
+                "turn": "00000000-0000-4000-8000-000000000001", "startedAt": "2026-01-02T11:56:00Z",
+                "durationMs": 61_250, "result": result, "model": "haiku",
+                "tokens": { "fresh": 1000, "cached": 20_000, "created": 300, "output": 45 },
+            },
+        })
+    };
+    let (mut good, mut bad) = (of(8, "ok"), of(7, "crashed"));
+    good["stats"]["costUsd"] = 0.0123.into();
+    bad["stats"]["error"] = "it ended\u{1b}[2J without a result".into();
+    json!([good, bad])
+}
+
 pub(super) fn loose_end_json() -> Value {
     json!({
         "id": "reminder/3", "kind": "reminder", "owner": "alice", "about": "water the plants",

@@ -91,6 +91,12 @@ async fn every_verb_asks_for_its_document_and_ends_with_its_status() {
             Exit::Done,
         ),
         (&["inbox"], "GET /v1/messages?limit=50&to=operator", Exit::Done),
+        (&["turns"], "GET /v1/turns?limit=20", Exit::Done),
+        (
+            &["turns", "alice", "--before", "9", "-n", "5"],
+            "GET /v1/turns?limit=5&agent=alice&before=9",
+            Exit::Done,
+        ),
         (
             &["inbox", "alice", "--search", "a b"],
             "GET /v1/messages?limit=50&to=alice&text=a%20b",

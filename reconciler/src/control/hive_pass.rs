@@ -118,7 +118,7 @@ impl Reconciler {
     }
 
     /// What is in force, for somebody who asks: also before the first pass of this run has looked.
-    pub(super) async fn spec_in_force(&self) -> Result<Arc<Accepted>, LedgerError> {
+    pub(crate) async fn spec_in_force(&self) -> Result<Arc<Accepted>, LedgerError> {
         match self.accepted() {
             Some(accepted) => Ok(accepted),
             None => Ok(self.judged_spec().await?.1),

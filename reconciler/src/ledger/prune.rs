@@ -9,6 +9,7 @@ use super::{Ledger, Tx};
 
 const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
 const MONTH: SignedDuration = SignedDuration::from_hours(30 * 24);
+const QUARTER: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// How many rows were removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Pruned {
     pub questions: usize,
     /// Reminders that are over.
     pub reminders: usize,
+    /// Turns.
+    pub turns: usize,
 }
 
 /// Gates that go with their own rows in `decisions`: nobody decided about them, and nothing that is deployed or on
@@ -94,5 +97,6 @@ fn prune(tx: &Tx<'_>, now: Timestamp) -> Result<Pruned, LedgerError> {
         )?,
         questions: execute(tx, "DELETE FROM questions WHERE ended_at < ?1", [before(MONTH)])?,
         reminders: execute(tx, "DELETE FROM reminders WHERE ended_at < ?1", [before(MONTH)])?,
+        turns: execute(tx, "DELETE FROM turns WHERE at < ?1", [before(QUARTER)])?,
     })
 }

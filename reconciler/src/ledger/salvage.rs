@@ -102,7 +102,7 @@ pub(crate) struct RawTable {
 }
 
 /// Tables whose rows speak for themselves.
-pub(crate) const RAW_TABLES: [RawTable; 6] = [
+pub(crate) const RAW_TABLES: [RawTable; 7] = [
     RawTable {
         name: "messages",
         since: 1,
@@ -182,6 +182,12 @@ pub(crate) const RAW_TABLES: [RawTable; 6] = [
             "error", "ended_at",
         ],
         check: |row| super::reminders::decode(row).map(drop),
+    },
+    RawTable {
+        name: "turns",
+        since: 2,
+        columns: &["id", "uid", "agent", "turn", "at", "tokens", "cost_usd", "doc"],
+        check: |row| super::turns::decode(row).map(drop),
     },
     RawTable {
         name: "earlier_mail",

@@ -8,6 +8,7 @@ mod groups;
 mod opening;
 mod recovery;
 mod retention;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
 //! What of a valid spec this version does not do yet. It is said wherever somebody would look, never passed over.
 
-use shared::spec::{AgentSpec, BudgetSpec, BuilderKind, LimitsSpec, Network, RuntimeKind, Spec};
+use shared::spec::{AgentSpec, BuilderKind, LimitsSpec, Network, RuntimeKind, Spec};
 
 /// Why this daemon cannot run any agent of this spec.
 pub fn unsupported(spec: &Spec) -> Option<String> {
@@ -43,9 +43,9 @@ pub fn of_agent(spec: &AgentSpec) -> Vec<String> {
             "the process runtime has no cgroups to enforce them",
         ),
         (
-            spec.budget != BudgetSpec::default(),
-            "budget",
-            "what turns cost is told, but not counted against it",
+            spec.budget.usd_per_turn.is_some() || spec.budget.tokens_per_turn.is_some(),
+            "budget by the turn",
+            "a turn is not cut short for what it uses; the budgets by the day hold",
         ),
         (
             !spec.secrets.is_empty(),
@@ -96,7 +96,7 @@ mod tests {
 
         let more = spec(
             r#"{ "version": 1, "hive": { "name": "h" }, "web": { "listen": "127.0.0.1:1" },
-                 "agents": { "a": { "limits": { "memory": "1G" }, "budget": { "usdPerDay": 1.0 } } } }"#,
+                 "agents": { "a": { "limits": { "memory": "1G" }, "budget": { "usdPerDay": 1.0, "usdPerTurn": 0.1 } } } }"#,
         );
         assert_eq!(of_hive(&more).len(), 1);
         assert_eq!(of_agent(&more.agents.values().next().unwrap().clone()).len(), 2);

@@ -99,6 +99,14 @@ fn mail(world: &World) {
         of("/v1/recv", json!({ "turn": turn, "max": 32 }));
         of("/v1/ack", json!({ "turn": turn, "done": false }));
     }
+    let turn = json!({ "turn": "00000000-0000-4000-8000-000000000001", "startedAt": "2026-11-21T11:04:29Z",
+        "durationMs": 1200, "result": "ok", "tokens": { "fresh": 10, "output": 5 }, "costUsd": 0.01 });
+    assert_eq!(world.ask("alice", "/v1/turns", &turn).status, 204);
+    let turns: Value = world.get("/v1/turns?agent=alice").ok();
+    assert_eq!(
+        (&turns[0]["agent"], &turns[0]["stats"]["result"]),
+        (&json!("alice"), &json!("ok"))
+    );
     let dead: Value = world.get("/v1/messages?state=dead&text=X&agent=alice").ok();
     assert_eq!(dead[0]["id"], poison["id"], "{dead:#}");
     post(

@@ -11,9 +11,10 @@ use shared::agent_api::{SendResponse, SentMessage};
 use shared::gate::Gate;
 use shared::plan::PlanView;
 use shared::status::{AgentStatus, HiveStatus};
+use shared::turn::TurnInfo;
 use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
 
-use super::{OfAgent, OfGates, OfHistory, Verb, messages};
+use super::{OfAgent, OfGates, OfHistory, Verb, messages, turns};
 use crate::api::endpoint::{Endpoint, get, group, post};
 use crate::api::events::EventQuery;
 use crate::api::peer::Peer;
@@ -51,6 +52,10 @@ pub(crate) fn endpoints() -> Vec<Endpoint<Context>> {
             .query::<OfHistory>()
             .answers::<Vec<HistoryEntry>>()
             .refuses([NotFound]),
+        get("/v1/turns", turns::list, "turns", "Turns that have ended, newest first")
+            .about("What their harnesses say of them.")
+            .query::<turns::Wanted>()
+            .answers::<Vec<TurnInfo>>(),
         get("/v1/events", events::events, "events", "What happened: a page, or a stream that goes on")
             .about(
                 "With `follow=true` the answer is a stream of server-sent events that does not end: each has the event's \

@@ -5,9 +5,10 @@ use shared::agent_api::{
     RecvResponse, SendRequest, SendResponse, SentMessage, WhoAmI,
 };
 use shared::reminder::{ReminderInfo, ReminderRequest};
+use shared::turn::TurnStats;
 use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
 
-use super::{AgentContext, messages, transfers};
+use super::{AgentContext, messages, transfers, turns};
 use crate::api::endpoint::{Endpoint, delete, get, group, post};
 use crate::api::{drafts, mail};
 
@@ -45,6 +46,15 @@ pub(crate) fn endpoints() -> Vec<Endpoint<AgentContext>> {
             "End a turn: acknowledge its messages, or give them back",
         )
         .takes::<AckRequest>(),
+        post(
+            "/v1/turns",
+            turns::ended,
+            "turnEnded",
+            "Tell of a turn that has ended",
+        )
+        .about("What it used and how it ended. The same turn told again is one.")
+        .takes::<TurnStats>()
+        .refuses([Exhausted]),
     ];
     let messages_of = [
         post("/v1/send", messages::send, "send", "Send a message")

@@ -55,3 +55,18 @@ CREATE TABLE earlier_mail (
     name    TEXT PRIMARY KEY,
     message INTEGER NOT NULL
 ) STRICT;
+
+-- Turns that have ended.
+CREATE TABLE turns (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    uid      TEXT NOT NULL,
+    agent    TEXT NOT NULL,
+    turn     TEXT NOT NULL,
+    at       INTEGER NOT NULL,
+    tokens   INTEGER NOT NULL,
+    cost_usd REAL,
+    doc      TEXT NOT NULL,
+    UNIQUE (uid, turn)
+) STRICT;
+CREATE INDEX turns_by_agent ON turns (agent, id);
+CREATE INDEX turns_by_time ON turns (uid, at);

@@ -1,0 +1,190 @@
+//! What a harness tells of a turn that has ended, bounded field by field: the agent may have replaced its harness.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use shared::agent_api::MessageKind;
+use shared::turn::{Tokens, TurnStats};
+use shared::{Address, AgentName};
+
+use super::AgentContext;
+use crate::api::Context;
+use crate::api::error::ApiResult;
+use crate::broker::Outgoing;
+use crate::plan::budget;
+use crate::untrusted::line;
+
+/// The longest name of a model, a conversation or a tool, in characters.
+const MAX_NAME: usize = 128;
+/// The longest error, in characters.
+const MAX_ERROR: usize = 4096;
+/// The most tools that are told apart.
+const MAX_TOOLS: usize = 256;
+/// The most kinds of sender.
+const MAX_SENDERS: usize = 16;
+/// The most of anything that one turn can have used; more is no number to add up.
+const MAX_COUNT: u64 = 1_000_000_000_000;
+/// What a turn takes of the agent's allowance, in bytes, whatever is in it.
+const KEPT_BYTES: usize = 4096;
+
+pub(super) async fn ended(
+    State(door): State<AgentContext>,
+    Json(stats): Json<TurnStats>,
+) -> ApiResult<StatusCode> {
+    door.spend(KEPT_BYTES, 1, false)?;
+    let AgentContext { context, agent, .. } = door;
+    let now = context.reconciler.host().clock.now();
+    let ledger = context.reconciler.ledger();
+    ledger.note_turn(&agent, bounded(stats), now).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether the agent has nothing left for today. The operator is told once a day.
+pub(super) async fn over_budget(context: &Context, agent: &AgentName) -> ApiResult<bool> {
+    let accepted = context.reconciler.spec_in_force().await?;
+    let Some(spec) = accepted.in_force() else {
+        return Ok(false);
+    };
+    // One that the spec does not name was spawned.
+    let budget = &spec.agents.get(agent).unwrap_or(&spec.spawn_defaults).budget;
+    if !budget::is_limited(budget) {
+        return Ok(false);
+    }
+    let now = context.reconciler.host().clock.now();
+    let day = budget::day_of(now);
+    let spent = context.reconciler.ledger().spent_since(agent, day).await?;
+    let Some(why) = budget::exhausted(budget, spent) else {
+        return Ok(false);
+    };
+    let notice = Outgoing {
+        from: Address::System,
+        to: Address::Operator,
+        kind: MessageKind::System,
+        body: format!(
+            "{agent} {why}: it takes no turns until midnight UTC, or until agents.{agent}.budget in the spec allows more"
+        ),
+        reply_to: None,
+        dedupe: Some(format!("budget/{agent}/{}", day.as_second() / 86_400)),
+    };
+    context.broker.send(notice, now).await?;
+    Ok(true)
+}
+
+/// The turn as it is kept.
+fn bounded(stats: TurnStats) -> TurnStats {
+    let TurnStats {
+        turn,
+        started_at,
+        duration_ms,
+        result,
+        error,
+        model,
+        session,
+        tokens,
+        context,
+        cost_usd,
+        tool_calls,
+        woken_by,
+    } = stats;
+    let name = |text: &str| line(text, MAX_NAME);
+    let Tokens {
+        fresh,
+        cached,
+        created,
+        output,
+    } = tokens;
+    let count = |number: u64| number.min(MAX_COUNT);
+    TurnStats {
+        turn,
+        started_at,
+        duration_ms: count(duration_ms),
+        result,
+        error: error.map(|error| line(&error, MAX_ERROR)),
+        model: model.as_deref().map(name),
+        session: session.as_deref().map(name),
+        tokens: Tokens {
+            fresh: count(fresh),
+            cached: count(cached),
+            created: count(created),
+            output: count(output),
+        },
+        context: context.map(count),
+        // What is no price is not known.
+        cost_usd: cost_usd.filter(|cost| (0.0..1e9).contains(cost)),
+        tool_calls: tool_calls
+            .into_iter()
+            .take(MAX_TOOLS)
+            .map(|(tool, calls)| (name(&tool), count(calls)))
+            .collect(),
+        woken_by: woken_by
+            .iter()
+            .take(MAX_SENDERS)
+            .map(|sender| name(sender))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::turn::TurnResult;
+
+    use super::*;
+
+    fn stats() -> TurnStats {
+        TurnStats {
+            turn: shared::TurnId(uuid::Uuid::from_u128(1)),
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            duration_ms: 1200,
+            result: TurnResult::Ok,
+            error: None,
+            model: Some("haiku".into()),
+            session: Some("00000000-0000-4000-8000-000000000007".into()),
+            tokens: Tokens {
+                fresh: 1,
+                cached: 2,
+                created: 3,
+                output: 4,
+            },
+            context: Some(9),
+            cost_usd: Some(0.01),
+            tool_calls: [("mcp__hive__recv".into(), 1)].into(),
+            woken_by: vec!["agent".into()],
+        }
+    }
+
+    #[test]
+    fn an_honest_turn_is_kept_as_it_is() {
+        assert_eq!(bounded(stats()), stats());
+    }
+
+    #[test]
+    fn what_no_turn_can_have_used_is_cut_and_what_is_no_price_is_not_known() {
+        let hostile = "\x1b]0;owned\x07".repeat(100_000);
+        let kept = bounded(TurnStats {
+            error: Some(hostile.clone()),
+            model: Some(hostile.clone()),
+            tokens: Tokens {
+                fresh: u64::MAX,
+                ..Tokens::default()
+            },
+            cost_usd: Some(-5.0),
+            tool_calls: (0..10_000).map(|n| (format!("t{n}"), u64::MAX)).collect(),
+            woken_by: vec![hostile; 100],
+            ..stats()
+        });
+        assert_eq!(kept.tokens.fresh, MAX_COUNT);
+        assert_eq!(kept.cost_usd, None);
+        assert_eq!(
+            (kept.tool_calls.len(), kept.woken_by.len()),
+            (MAX_TOOLS, MAX_SENDERS)
+        );
+        let text = serde_json::to_string(&kept).expect("JSON");
+        assert!(text.len() < 32 * 1024, "{} bytes", text.len());
+        assert!(!text.contains("\\u001b"), "it would act on a terminal");
+        let dear = TurnStats {
+            cost_usd: Some(1e12),
+            ..stats()
+        };
+        assert_eq!(bounded(dear).cost_usd, None);
+    }
+}

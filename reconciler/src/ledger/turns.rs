@@ -1,0 +1,130 @@
+//! Turns that have ended, as their harness tells of them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rusqlite::types::Value;
+use rusqlite::{Row, params_from_iter};
+use shared::AgentName;
+use shared::turn::{Tokens, TurnInfo, TurnResult, TurnStats};
+
+use super::Ledger;
+use super::agents;
+use super::error::{Fault, LedgerError, Listing};
+use super::sql::{At, Columns as _, execute, int, json, list, text, undecodable};
+use crate::plan::budget::Spent;
+
+pub(super) const TURNS: (&str, &[&str]) = ("turns", &["id"]);
+
+impl Ledger {
+    /// Keeps what an agent's harness tells of a turn. The same turn told again is one row. Returns whether it is new;
+    /// of an agent that is gone nothing is kept.
+    pub async fn note_turn(
+        &self,
+        agent: &AgentName,
+        stats: TurnStats,
+        at: Timestamp,
+    ) -> Result<bool, LedgerError> {
+        let agent = agent.clone();
+        self.write(move |tx| {
+            let Some(uid) = agents::uid_of(tx, &agent)? else {
+                return Ok(false);
+            };
+            let rows = execute(
+                tx,
+                "INSERT INTO turns (uid, agent, turn, at, tokens, cost_usd, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT (uid, turn) DO NOTHING",
+                (
+                    text(&uid),
+                    agent.as_str(),
+                    text(&stats.turn),
+                    At(at),
+                    int(stats.tokens.total()),
+                    stats.cost_usd,
+                    json("turn", &stats)?,
+                ),
+            )?;
+            Ok(rows > 0)
+        })
+        .await
+    }
+
+    /// What the turns used that an agent's harness told of since then.
+    pub async fn spent_since(&self, agent: &AgentName, since: Timestamp) -> Result<Spent, LedgerError> {
+        let agent = agent.clone();
+        self.read(move |db| {
+            let Some(uid) = agents::uid_of(db, &agent)? else {
+                return Ok(Spent::default());
+            };
+            let (tokens, usd) = db
+                .prepare_cached(
+                    "SELECT coalesce(sum(tokens), 0), coalesce(sum(cost_usd), 0.0) FROM turns WHERE uid = ?1 AND at >= ?2",
+                )?
+                .query_row((text(&uid), At(since)), |row| {
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, f64>(1)?))
+                })?;
+            Ok(Spent {
+                tokens: tokens.unsigned_abs(),
+                usd,
+            })
+        })
+        .await
+    }
+
+    /// Turns of one agent or of all, newest first.
+    pub async fn turns(
+        &self,
+        agent: Option<&AgentName>,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Listing<TurnInfo>, LedgerError> {
+        let agent = agent.cloned();
+        self.read(move |db| {
+            let mut params = vec![Value::from(int(before.unwrap_or(u64::MAX))), Value::from(limit)];
+            let whose = match agent {
+                Some(agent) => {
+                    params.push(agent.to_string().into());
+                    "AND agent = ?3"
+                }
+                None => "",
+            };
+            let sql = format!("SELECT * FROM turns WHERE id < ?1 {whose} ORDER BY id DESC LIMIT ?2");
+            list(db, TURNS, &sql, params_from_iter(params), |row| {
+                decode(row).or_else(|source| unreadable(row, source))
+            })
+        })
+        .await
+    }
+}
+
+/// A turn of which no more can be read than that it was.
+fn unreadable(row: &Row<'_>, source: Fault) -> Result<TurnInfo, Fault> {
+    Ok(TurnInfo {
+        id: row.number("id")?,
+        agent: row.parsed("agent")?,
+        at: row.time("at")?,
+        stats: TurnStats {
+            turn: row.parsed("turn")?,
+            started_at: row.time("at")?,
+            duration_ms: 0,
+            result: TurnResult::Unknown,
+            error: Some(crate::error_chain(&undecodable(TURNS.0, TURNS.1, row, source))),
+            model: None,
+            session: None,
+            tokens: Tokens::default(),
+            context: None,
+            cost_usd: None,
+            tool_calls: BTreeMap::new(),
+            woken_by: Vec::new(),
+        },
+    })
+}
+
+pub(super) fn decode(row: &Row<'_>) -> Result<TurnInfo, Fault> {
+    Ok(TurnInfo {
+        id: row.number("id")?,
+        agent: row.parsed("agent")?,
+        at: row.time("at")?,
+        stats: row.json("doc")?,
+    })
+}
