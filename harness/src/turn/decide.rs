@@ -121,10 +121,10 @@ fn may_run(state: &State) -> bool {
     !state.resting && !state.announced.over_budget && !state.announced.paused && usable
 }
 
-/// Notes how full the model's window is at the end of a turn for messages. A turn that has just made the conversation
-/// shorter asks for no second one.
+/// Notes how full the model's window is at the end of a turn. After one that shortened the conversation it does not
+/// matter: that asks for no second one ([`completed`], [`not_compacted`]).
 fn context(state: &mut State, tokens: u64, window: u64) {
-    if state.purpose == Purpose::Messages && state.compaction != Compaction::NoRoom && window > 0 {
+    if state.compaction != Compaction::NoRoom && window > 0 {
         state.compaction = if tokens.saturating_mul(100) > window.saturating_mul(FULL_PERCENT) {
             Compaction::NearlyFull
         } else if state.compaction == Compaction::NearlyFull {
