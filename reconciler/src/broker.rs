@@ -191,9 +191,12 @@ impl Broker {
         turn: TurnId,
         received: Option<u64>,
     ) -> Result<usize, LedgerError> {
-        let agent = agent.clone();
+        let (agent, receivers) = (agent.clone(), self.ledger.receivers());
         self.ledger
-            .write(move |tx| leases::ack(tx, &agent, turn, received))
+            .write(move |tx| {
+                receivers.end(&agent, Leases::Of(turn, received));
+                leases::ack(tx, &agent, turn, received)
+            })
             .await
     }
 
@@ -255,9 +258,12 @@ impl Broker {
     }
 
     async fn give_back(&self, agent: &AgentName, which: Leases, at: Timestamp) -> Result<usize, LedgerError> {
-        let agent = agent.clone();
+        let (agent, receivers) = (agent.clone(), self.ledger.receivers());
         self.ledger
-            .write(move |tx| leases::release(tx, &agent, which, MAX_DELIVERIES, at))
+            .write(move |tx| {
+                receivers.end(&agent, which);
+                leases::release(tx, &agent, which, MAX_DELIVERIES, at)
+            })
             .await
     }
 }

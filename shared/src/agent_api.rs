@@ -142,8 +142,8 @@ pub struct RecvRequest {
     pub turn: TurnId,
     /// At most this many; at most [`MAX_BATCH`].
     pub max: u32,
-    /// How long to wait for the first; at most [`MAX_WAIT_SECS`]. A wait ends when the same agent asks again: one at a
-    /// time.
+    /// How long to wait for the first; at most [`MAX_WAIT_SECS`]. A wait ends when the same agent asks again, one at a
+    /// time, and when the turn is ended.
     #[serde(default)]
     pub wait_secs: u32,
     /// The [`RecvResponse::batch`] of this turn that came in last; 0 before the first. What was leased to this turn

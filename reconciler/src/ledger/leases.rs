@@ -51,7 +51,7 @@ struct Receiver {
 }
 
 /// Who waits for messages: of each agent the one who asked last. A wait that ends without a batch was overtaken by a
-/// later one, or the write that would have ended it was undone.
+/// later one, its turn was settled, or the write that would have ended it was undone.
 #[derive(Debug, Default)]
 pub(crate) struct Receivers(Mutex<BTreeMap<AgentName, Receiver>>);
 
@@ -59,6 +59,17 @@ impl Receivers {
     /// Notes who waits.
     pub(crate) fn note(&self, agent: &AgentName, ask: Ask, reply: oneshot::Sender<Batch>) {
         self.lock().insert(agent.clone(), Receiver { ask, reply });
+    }
+
+    /// Ends the wait of an agent for a turn whose leases are settled: nobody would settle what it took.
+    pub(crate) fn end(&self, agent: &AgentName, settled: Leases) {
+        let mut receivers = self.lock();
+        if receivers
+            .get(agent)
+            .is_some_and(|receiver| settled.are_of(receiver.ask.turn))
+        {
+            receivers.remove(agent);
+        }
     }
 
     /// Leases to those that wait, of these agents, what there is for them now.
@@ -244,13 +255,22 @@ fn return_unread(
     Ok(count)
 }
 
-/// Whose leases are given back.
+/// Whose leases are settled.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Leases {
     /// Those of this turn, of which these batches came in.
     Of(TurnId, Option<u64>),
     /// All but those of this turn.
     AllBut(Option<TurnId>),
+}
+
+impl Leases {
+    fn are_of(self, turn: TurnId) -> bool {
+        match self {
+            Self::Of(settled, _) => settled == turn,
+            Self::AllBut(live) => live != Some(turn),
+        }
+    }
 }
 
 /// Gives leases back, to their old places. What was delivered `most` times is dead instead. Returns how many.

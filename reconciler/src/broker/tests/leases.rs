@@ -146,3 +146,43 @@ async fn a_write_that_is_refused_ends_no_wait() {
     send(&broker, "1").await;
     assert_eq!(shown(wait.await.expect("a batch")), fresh(&["1"]));
 }
+
+#[tokio::test]
+async fn a_wait_ends_with_its_turn_and_takes_nothing_more() {
+    let alice = name("alice");
+    // A turn that was cut short may leave its request at the door: nobody would settle what it took.
+    for end in ["acknowledged", "given back", "of a run that ended"] {
+        let broker = broker().await;
+        send(&broker, "unseen").await;
+        assert_eq!(after(&broker, 1, Some(0), 9).await, fresh(&["unseen"]));
+        let wait = waits(&broker, 1, 1).await;
+        let ended = match end {
+            "acknowledged" => broker.ack(&alice, turn(1), Some(0)).await,
+            "given back" => broker.release(&alice, turn(1), Some(0), now()).await,
+            _ => broker.release_all_but(&alice, Some(turn(2)), now()).await,
+        };
+        ended.expect("a write");
+        wait.await.expect_err("it ended without a batch");
+        send(&broker, "later").await;
+        let bodies: Vec<String> = recv(&broker, 2, 9)
+            .await
+            .into_iter()
+            .map(|(body, _)| body)
+            .collect();
+        assert_eq!(bodies, ["unseen", "later"], "{end}");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_outlives_the_end_of_another_turn() {
+    let broker = broker().await;
+    let wait = waits(&broker, 2, 0).await;
+    broker
+        .ack(&name("alice"), turn(1), Some(0))
+        .await
+        .expect("a write");
+    let given_back = broker.release_all_but(&name("alice"), Some(turn(2)), now()).await;
+    given_back.expect("a write");
+    send(&broker, "1").await;
+    assert_eq!(shown(wait.await.expect("a batch")), fresh(&["1"]));
+}
