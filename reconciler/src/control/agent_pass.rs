@@ -133,7 +133,13 @@ impl Reconciler {
 
     /// Whether the agent was at rest and nothing has changed since. See [`super::rest`].
     async fn is_still_at_rest(&self, name: &AgentName, ground: &Ground) -> bool {
-        let Some(rest) = self.resting.take(name, ground) else {
+        let heard = self.host.harness.state(name);
+        // What a harness says changes most often and costs nothing to ask: no look is wasted on it.
+        let Some(rest) = self
+            .resting
+            .take(name, ground)
+            .filter(|rest| rest.heard(heard.as_ref()))
+        else {
             return false;
         };
         let inventory = observe::agent(&self.host, rest.subject()).await;

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use shared::AgentName;
 
 use super::reconciler::lock;
+use crate::host::HarnessState;
 use crate::model::inventory::AgentInventory;
 use crate::observe::Subject;
 use crate::spec::Accepted;
@@ -48,6 +49,11 @@ impl Rest {
         &self.subject
     }
 
+    /// Whether this is what its harness had reported then.
+    pub(super) fn heard(&self, harness: Option<&HarnessState>) -> bool {
+        harness == self.inventory.harness.as_ref()
+    }
+
     /// Whether this is what was seen then.
     pub(super) fn saw(&self, inventory: &AgentInventory) -> bool {
         let AgentInventory {
@@ -65,7 +71,7 @@ impl Rest {
             && *descends == then.descends
             && *folders == then.folders
             && *systems == then.systems
-            && *harness == then.harness
+            && self.heard(harness.as_ref())
     }
 }
 
@@ -84,7 +90,7 @@ impl Resting {
         lock(&self.0).insert(name.clone(), Arc::new(rest));
     }
 
-    /// What the last pass looked at, if that is to be trusted on this ground. It is forgotten: who trusts it notes it again.
+    /// What the last pass looked at, if that is to be trusted on this ground. It is forgotten: who trusts it puts it back.
     pub(super) fn take(&self, name: &AgentName, ground: &Ground) -> Option<Arc<Rest>> {
         lock(&self.0).remove(name).filter(|rest| rest.ground.is(ground))
     }
