@@ -189,6 +189,9 @@ async fn commit(git: &Git, scratch: &Scratch, change: &ScriptPropose) -> Result<
     git.run(&["update-index", "--add", "--cacheinfo", &entry], b"", 1024)
         .await?;
     let tree = git.word(&["write-tree"], b"").await?;
+    if tree == git.word(&["rev-parse", &format!("{main}^{{tree}}")], b"").await? {
+        return Err(ProposeError::NothingChanged);
+    }
     let message = message(&change.title, &change.reason);
     let commit = git
         .word(&["commit-tree", &tree, "-p", &main], message.as_bytes())

@@ -306,6 +306,9 @@ pub trait Repos: Send + Sync {
         descendant: &CommitOid,
     ) -> Result<bool, HostError>;
 
+    /// The commit that a bundle says it offers: an agent's claim, of which nothing is checked.
+    async fn offered(&self, agent: &AgentName, bundle: &Utf8Path) -> Result<CommitOid, HostError>;
+
     /// Takes in a bundle that an agent sent: verified, checked, fetched into quarantine. Exactly one commit is
     /// accepted: the bundle's only ref. It must descend from `main` and differ from it. It is kept from
     /// garbage collection, but no branch or tag moves.

@@ -17,7 +17,7 @@ use super::{Capabilities, Driver, RunningTurn, TurnEnd, TurnEvent, TurnSpec};
 use crate::config;
 use crate::host_client::retry::until_answered;
 use crate::host_client::{ClientError, HostClient};
-use crate::repo::ConfigRepo;
+use crate::repo::{ConfigRepo, ProposeError};
 
 /// Runs turns by rules.
 #[derive(Debug, Clone)]
@@ -140,6 +140,10 @@ impl Script {
         match repo.propose(client, &self.agent, change, cause.at).await {
             Ok(info) => {
                 self.notice(format!("proposal {} sent", info.number)).await;
+            }
+            // So it is when a turn is carried out once more whose proposal is deployed: nobody needs to be told.
+            Err(error @ ProposeError::NothingChanged) => {
+                self.notice(format!("nothing proposed: {error}")).await;
             }
             Err(error) => {
                 let error = crate::error_chain(&error);

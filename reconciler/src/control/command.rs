@@ -7,7 +7,7 @@ use shared::canonical::NotCanonical;
 use shared::event::Level;
 use shared::gate::{Asker, Gate};
 use shared::spec::RunState;
-use shared::{AgentName, AgentUid, Digest, GateId, ProposalNumber};
+use shared::{AgentName, AgentUid, CommitOid, Digest, GateId, ProposalNumber};
 
 use super::reconciler::{Key, Reconciler, declared};
 use crate::execute::{event, plain_mark};
@@ -292,8 +292,24 @@ impl Reconciler {
         Ok(true)
     }
 
-    /// Opens a proposal for a commit that was taken in. The same commit twice is one proposal, also when it was
-    /// denied; one that failed may be tried again.
+    /// The proposal that a commit became before, unless it failed: what failed may be tried again.
+    ///
+    /// A turn that is carried out once more, and a request whose answer was lost, offer what may have been denied or
+    /// deployed meanwhile.
+    ///
+    /// # Errors
+    /// When there is no such agent, or the ledger fails.
+    pub async fn proposed_before(
+        &self,
+        name: &AgentName,
+        commit: &CommitOid,
+    ) -> Result<Option<ProposalInfo>, CommandError> {
+        let ledger = self.command_on(name).await?;
+        Ok(of_commit(&ledger, commit).map(|known| info(&ledger, known)))
+    }
+
+    /// Opens a proposal for a commit that was taken in. The same commit twice is one proposal; see
+    /// [`Self::proposed_before`].
     ///
     /// # Errors
     /// When too many are open, or the ledger fails.
@@ -304,11 +320,7 @@ impl Reconciler {
         asked_by: Asker,
     ) -> Result<ProposalInfo, CommandError> {
         let ledger = self.command_on(name).await?;
-        // A turn that is carried out once more offers what may have been denied meanwhile. What failed may be tried again;
-        // what is deployed is main, and was refused before this.
-        let settled = |phase: ProposalPhase| !phase.is_final() || phase == ProposalPhase::Denied;
-        let mut of_it = ledger.proposals.iter().filter(|p| p.commit == imported.commit);
-        if let Some(known) = of_it.rfind(|p| settled(p.phase)) {
+        if let Some(known) = of_commit(&ledger, &imported.commit) {
             return Ok(info(&ledger, known));
         }
         let open = ledger.proposals.iter().filter(|p| !p.phase.is_final()).count();
@@ -440,6 +452,12 @@ fn until_when(because: &Because) -> String {
     because.until.map_or_else(String::new, |at| {
         format!(" until {}", at.strftime("%Y-%m-%d %H:%M:%SZ"))
     })
+}
+
+/// The latest proposal of a commit that did not fail.
+fn of_commit<'a>(ledger: &'a AgentLedger, commit: &CommitOid) -> Option<&'a Proposal> {
+    let mut proposals = ledger.proposals.iter();
+    proposals.rfind(|p| p.commit == *commit && p.phase != ProposalPhase::Failed)
 }
 
 fn info(ledger: &AgentLedger, proposal: &Proposal) -> ProposalInfo {

@@ -185,6 +185,11 @@ impl Repos for GitRepos {
             .await
     }
 
+    async fn offered(&self, agent: &AgentName, bundle: &Utf8Path) -> Result<CommitOid, HostError> {
+        let (agent, bundle) = (agent.clone(), bundle.to_owned());
+        blocking(move || import::offered(&agent, &bundle)).await
+    }
+
     async fn import(
         &self,
         agent: &AgentName,

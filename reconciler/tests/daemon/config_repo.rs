@@ -206,6 +206,28 @@ fn a_commit_that_was_denied_is_not_asked_about_again() {
 }
 
 #[test]
+fn a_commit_that_is_deployed_and_offered_again_is_the_proposal_it_was() {
+    let world = alice();
+    let overlay = r#"{ "prompt": "You look after the bank." }"#;
+    let bundle = committed(&world, &world.door("alice"), "/v1/repo/bundle", overlay);
+    let first = offer(&world, "alice", &bundle);
+    let gate = world.until_gate("deployWidens");
+    world.does(&["gate", "approve", &gate.id.to_string()]);
+    let deployed = || {
+        let mut all = proposals(&world, "alice").into_iter();
+        all.find(|proposal| proposal.phase == ProposalPhase::Deployed)
+    };
+    world.until("it is deployed", deployed);
+    // As a client does whose answer was lost.
+    let again = offer(&world, "alice", &bundle);
+    assert_eq!(
+        (again.number, again.phase),
+        (first.number, ProposalPhase::Deployed)
+    );
+    assert_eq!(proposals(&world, "alice").len(), 1);
+}
+
+#[test]
 fn refs_moved_by_hand_are_put_back_and_reported() {
     let world = alice();
     let wanted = propose(&world, "alice", r#"{ "prompt": "You look after the garden." }"#);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use shared::agent_api::ProposalPhase;
 use shared::draft::MAX_REASON_BYTES;
 
 use crate::mcp::context::{Again, Hive};
@@ -82,12 +83,27 @@ impl HiveTool for ProposeConfig {
         } else {
             " Your work tree has uncommitted work and was left as it is."
         };
-        Ok(format!(
-            "Proposal {} is received: {title}, commit {commit}. It is built now; then it is deployed if policy allows, or \
-             waits at a gate for the operator. You get a message when it is deployed, denied or has failed; until then \
-             config_status shows where it is. Do not propose it again.{work_tree}",
-            info.number
-        ))
+        let number = info.number;
+        let outcome = match info.phase {
+            ProposalPhase::Denied => {
+                let why = info.reason.map_or_else(String::new, |why| {
+                    format!(" Why: {}.", show::quoted(&why, MAX_REASON_BYTES))
+                });
+                format!(
+                    "This very commit was proposal {number}, which was denied: nothing new is proposed.{why} Change what \
+                     stood against it, and propose that."
+                )
+            }
+            ProposalPhase::Deployed => {
+                format!("This very commit was deployed as proposal {number}: nothing new is proposed.")
+            }
+            _ => format!(
+                "Proposal {number} is received: {title}, commit {commit}. It is built now; then it is deployed if policy \
+                 allows, or waits at a gate for the operator. You get a message when it is deployed, denied or has failed; \
+                 until then config_status shows where it is. Do not propose it again."
+            ),
+        };
+        Ok(outcome + work_tree)
     }
 }
 

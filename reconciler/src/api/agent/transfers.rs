@@ -78,10 +78,16 @@ pub(super) async fn propose(
         let message = format!("{agent} has no config repo yet");
         return Err(ApiError::new(ErrorCode::Unavailable, message).hint("try again in a moment"));
     };
-    let imported = imported(&context, &agent, &main, body).await?;
-    Ok(Json(
-        context.reconciler.propose(&agent, imported, Asker::Agent).await?,
-    ))
+    let file = received(&context, &agent, body).await?;
+    let reconciler = &context.reconciler;
+    let repos = &reconciler.host().repos;
+    let offered = repos.offered(&agent, &file.0).await?;
+    // Asked before it is taken in: one that is deployed is main by now, and would be refused.
+    if let Some(known) = reconciler.proposed_before(&agent, &offered).await? {
+        return Ok(Json(known));
+    }
+    let imported = repos.import(&agent, &file.0, &main).await?;
+    Ok(Json(reconciler.propose(&agent, imported, Asker::Agent).await?))
 }
 
 /// Takes in the one commit of a bundle, which must descend from `main`.
@@ -91,14 +97,20 @@ pub(in crate::api) async fn imported(
     main: &CommitOid,
     body: Body,
 ) -> ApiResult<Imported> {
+    let file = received(context, agent, body).await?;
+    let repos = &context.reconciler.host().repos;
+    Ok(repos.import(agent, &file.0, main).await?)
+}
+
+/// The file that a body was written to.
+async fn received(context: &Context, agent: &AgentName, body: Body) -> ApiResult<Transfer> {
     let file = incoming(context, agent, "in").await?;
     let received = tokio::time::timeout(UPLOAD_WITHIN, receive(&file.0, body)).await;
     received.map_err(|_| {
         let message = format!("the bundle did not arrive within {} s", UPLOAD_WITHIN.as_secs());
         ApiError::new(ErrorCode::BadRequest, message)
     })??;
-    let repos = &context.reconciler.host().repos;
-    Ok(repos.import(agent, &file.0, main).await?)
+    Ok(file)
 }
 
 /// The right to a transfer, or a refusal: an agent that sends many at once waits for its own.

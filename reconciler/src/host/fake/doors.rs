@@ -235,6 +235,10 @@ impl Repos for World {
         })
     }
 
+    async fn offered(&self, agent: &AgentName, _: &Utf8Path) -> Result<CommitOid, HostError> {
+        Err(HostError::failed(agent.as_str(), "the fake world has no bundles"))
+    }
+
     async fn import(&self, agent: &AgentName, _: &Utf8Path, _: &CommitOid) -> Result<Imported, HostError> {
         Err(HostError::failed(
             agent.as_str(),

@@ -13,8 +13,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 
 use camino::{Utf8DirEntry, Utf8Path, Utf8PathBuf};
 use gix::ObjectId;
-use shared::AgentName;
 use shared::agent_api::MAX_BUNDLE_BYTES;
+use shared::{AgentName, CommitOid};
 use tokio::sync::OwnedMutexGuard;
 
 use super::bundle::{self, Header};
@@ -94,17 +94,10 @@ impl Drop for Quarantine {
     }
 }
 
-/// Opens a bundle, reads its header, and makes the quarantine. The file returned stands at the pack.
-pub(super) fn open(
-    repo: &Repo,
-    agent: &AgentName,
-    incoming: &Utf8Path,
-    path: &Utf8Path,
-    main: ObjectId,
-    lock: OwnedMutexGuard<()>,
-) -> Result<(Opened, Quarantine, File), HostError> {
+/// Opens a bundle and reads its header.
+fn header(agent: &AgentName, path: &Utf8Path) -> Result<(Header, File), HostError> {
     let subject = format!("bundle from {agent}");
-    let mut file = fs::OpenOptions::new()
+    let file = fs::OpenOptions::new()
         .read(true)
         // Neither a link nor a FIFO: both could only be there because somebody else put them.
         .custom_flags(open_flags())
@@ -122,11 +115,29 @@ pub(super) fn open(
         );
         return Err(HostError::refused(subject, message));
     }
-    let header = match bundle::read_header(BufReader::new(&file)) {
-        Ok(header) => header,
-        Err(bundle::HeaderError::Read(error)) => return Err(HostError::io("read", path.as_str())(error)),
-        Err(error) => return Err(HostError::refused(subject, error.to_string())),
-    };
+    match bundle::read_header(BufReader::new(&file)) {
+        Ok(header) => Ok((header, file)),
+        Err(bundle::HeaderError::Read(error)) => Err(HostError::io("read", path.as_str())(error)),
+        Err(error) => Err(HostError::refused(subject, error.to_string())),
+    }
+}
+
+/// The commit that a bundle says it offers. Nothing else of it is looked at.
+pub(super) fn offered(agent: &AgentName, path: &Utf8Path) -> Result<CommitOid, HostError> {
+    commit_oid(header(agent, path)?.0.commit)
+}
+
+/// Opens a bundle, reads its header, and makes the quarantine. The file returned stands at the pack.
+pub(super) fn open(
+    repo: &Repo,
+    agent: &AgentName,
+    incoming: &Utf8Path,
+    path: &Utf8Path,
+    main: ObjectId,
+    lock: OwnedMutexGuard<()>,
+) -> Result<(Opened, Quarantine, File), HostError> {
+    let subject = format!("bundle from {agent}");
+    let (header, mut file) = header(agent, path)?;
     for id in &header.prerequisites {
         if !repo.has_commit(*id)? {
             return Err(HostError::refused(
