@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Request};
 use axum::http::header::CONTENT_LENGTH;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -94,8 +95,22 @@ impl AgentContext {
     }
 }
 
-/// The router.
-pub fn router(context: AgentContext) -> Router {
+impl<S: Sync> FromRequestParts<S> for AgentContext {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        // Put there by the door that the request came through, and by nothing else.
+        parts.extensions.get().cloned().ok_or_else(|| {
+            ApiError::new(
+                ErrorCode::Forbidden,
+                "this route is an agent's, and this is no agent's door",
+            )
+        })
+    }
+}
+
+/// The router behind every agent's door. Whose door it is, each request carries with it as an [`AgentContext`].
+pub fn router() -> Router {
     // A bundle or a staged file is read as a stream, and counted and timed there.
     let (streams, documents) = routes::endpoints()
         .into_iter()
@@ -107,7 +122,6 @@ pub fn router(context: AgentContext) -> Router {
         .merge(endpoint::router(streams))
         .layer(middleware::map_response(in_one_shape))
         .layer(middleware::from_fn(versions))
-        .with_state(context)
 }
 
 async fn openapi() -> Json<&'static serde_json::Value> {
@@ -185,10 +199,7 @@ fn wait_until(secs: u32) -> Instant {
     Instant::now() + Duration::from_secs(u64::from(secs.min(MAX_WAIT_SECS)))
 }
 
-async fn poll(
-    State(door): State<AgentContext>,
-    Json(request): Json<PollRequest>,
-) -> ApiResult<Json<PollResponse>> {
+async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult<Json<PollResponse>> {
     let AgentContext {
         mut context, agent, ..
     } = door;
@@ -260,10 +271,7 @@ async fn poll(
     }
 }
 
-async fn recv(
-    State(door): State<AgentContext>,
-    Json(request): Json<RecvRequest>,
-) -> ApiResult<Json<RecvResponse>> {
+async fn recv(door: AgentContext, Json(request): Json<RecvRequest>) -> ApiResult<Json<RecvResponse>> {
     let AgentContext {
         mut context, agent, ..
     } = door;
@@ -305,7 +313,7 @@ async fn recv(
     }))
 }
 
-async fn ack(State(door): State<AgentContext>, Json(request): Json<AckRequest>) -> ApiResult<StatusCode> {
+async fn ack(door: AgentContext, Json(request): Json<AckRequest>) -> ApiResult<StatusCode> {
     let AgentContext { context, agent, .. } = door;
     let AckRequest { turn, done, received } = request;
     if done {
@@ -317,7 +325,7 @@ async fn ack(State(door): State<AgentContext>, Json(request): Json<AckRequest>) 
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn proposals(State(door): State<AgentContext>) -> ApiResult<Json<Vec<ProposalInfo>>> {
+async fn proposals(door: AgentContext) -> ApiResult<Json<Vec<ProposalInfo>>> {
     Ok(Json(door.context.reconciler.proposals(&door.agent).await?))
 }
 

@@ -6,9 +6,12 @@
 use std::io;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::connect_info::ConnectInfo;
-use axum::{Extension, Router};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
@@ -52,8 +55,12 @@ impl Limits {
     };
 }
 
-/// Serves a door until it is dropped; then its connections end too.
-pub(super) async fn serve(listener: UnixListener, router: Router, limits: Limits) {
+/// Serves a door until it is dropped; then its connections end too. Each request carries whose door this is: the router
+/// is the same behind all of them.
+pub(super) async fn serve<D>(listener: UnixListener, router: Router, door: D, limits: Limits)
+where
+    D: Clone + Send + Sync + 'static,
+{
     let mut open = JoinSet::new();
     loop {
         tokio::select! {
@@ -64,7 +71,7 @@ pub(super) async fn serve(listener: UnixListener, router: Router, limits: Limits
             }
             accepted = listener.accept(), if open.len() < limits.connections => match accepted {
                 Ok((stream, _)) => {
-                    open.spawn(connection(stream, router.clone(), limits));
+                    open.spawn(connection(stream, router.clone(), door.clone(), limits));
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
@@ -84,9 +91,18 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(stream: UnixStream, router: Router, limits: Limits) {
-    let peer = Peer::of(&stream);
-    let service = TowerToHyperService::new(router.layer(Extension(ConnectInfo(peer))));
+async fn connection<D>(stream: UnixStream, router: Router, door: D, limits: Limits)
+where
+    D: Clone + Send + Sync + 'static,
+{
+    let peer = ConnectInfo(Peer::of(&stream));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let extensions = request.extensions_mut();
+        extensions.insert(peer);
+        extensions.insert(door.clone());
+        router.call(request)
+    });
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -143,7 +159,7 @@ mod tests {
                 .route("/never", get(std::future::pending::<String>));
             Self {
                 path,
-                task: tokio::spawn(serve(listener, router, limits)),
+                task: tokio::spawn(serve(listener, router, (), limits)),
                 _folder: folder,
             }
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use axum::Router;
 use camino::{Utf8Path, Utf8PathBuf};
 use shared::AgentName;
 use tokio::net::UnixListener;
@@ -77,6 +78,7 @@ pub fn open_admin(context: Context, path: &Utf8Path) -> Result<JoinHandle<()>, D
     Ok(tokio::spawn(connections::serve(
         listener,
         admin::router(context),
+        (),
         Limits::ADMIN,
     )))
 }
@@ -84,6 +86,8 @@ pub fn open_admin(context: Context, path: &Utf8Path) -> Result<JoinHandle<()>, D
 /// The agents' doors.
 pub struct AgentDoors {
     context: Context,
+    /// One for all: a thousand of them would be most of what a large hive needs.
+    router: Router,
     open: BTreeMap<AgentName, JoinHandle<()>>,
 }
 
@@ -92,6 +96,7 @@ impl AgentDoors {
     pub fn new(context: Context) -> Self {
         Self {
             context,
+            router: agent::router(),
             open: BTreeMap::new(),
         }
     }
@@ -107,7 +112,7 @@ impl AgentDoors {
         // In its folder the socket is the agent's alone; the mode lets any user of the container connect.
         let listener = bind(&self.context.layout.agent_socket(agent), 0o666)?;
         let context = AgentContext::new(self.context.clone(), agent.clone());
-        let door = connections::serve(listener, agent::router(context), Limits::AGENT);
+        let door = connections::serve(listener, self.router.clone(), context, Limits::AGENT);
         self.open.insert(agent.clone(), tokio::spawn(door));
         Ok(())
     }

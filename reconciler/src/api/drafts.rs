@@ -35,10 +35,11 @@ pub(super) struct Door {
     transfers: Option<Arc<Semaphore>>,
 }
 
-impl FromRequestParts<AgentContext> for Door {
+impl FromRequestParts<()> for Door {
     type Rejection = ApiError;
 
-    async fn from_request_parts(_: &mut Parts, door: &AgentContext) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &()) -> Result<Self, ApiError> {
+        let door = AgentContext::from_request_parts(parts, state).await?;
         Ok(Self {
             context: door.context.clone(),
             who: Asking::Agent(door.agent.clone()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -26,7 +26,7 @@ use crate::model::records::{AgentLife, AgentRecord};
 const LISTED: u32 = 100;
 
 pub(super) async fn send(
-    State(door): State<AgentContext>,
+    door: AgentContext,
     Json(request): Json<SendRequest>,
 ) -> ApiResult<Json<SendResponse>> {
     let SendRequest {
@@ -67,7 +67,7 @@ fn copies(kind: MessageKind) -> usize {
 }
 
 pub(super) async fn broadcast(
-    State(door): State<AgentContext>,
+    door: AgentContext,
     Json(request): Json<BroadcastRequest>,
 ) -> ApiResult<Json<BroadcastResponse>> {
     let recipients = door.context.reconciler.ledger().agents().await?.items.len();
@@ -136,7 +136,7 @@ fn role(record: &AgentRecord) -> Role {
     deployed.map_or_else(Role::default, |d| d.output.config.role)
 }
 
-pub(super) async fn whoami(State(door): State<AgentContext>) -> ApiResult<Json<WhoAmI>> {
+pub(super) async fn whoami(door: AgentContext) -> ApiResult<Json<WhoAmI>> {
     let AgentContext { context, agent, .. } = door;
     let reconciler = &context.reconciler;
     let records = reconciler.ledger().agents().await?.items;
@@ -207,22 +207,19 @@ pub(super) struct Sent {
     limit: Option<u32>,
 }
 
-pub(super) async fn sent(
-    State(door): State<AgentContext>,
-    Query(query): Query<Sent>,
-) -> ApiResult<Json<Vec<SentMessage>>> {
+pub(super) async fn sent(door: AgentContext, Query(query): Query<Sent>) -> ApiResult<Json<Vec<SentMessage>>> {
     let AgentContext { context, agent, .. } = door;
     let Sent { before, limit } = query;
     let limit = limit.unwrap_or(LISTED);
     Ok(Json(context.broker.sent(&agent, before, limit).await?))
 }
 
-pub(super) async fn reminders(State(door): State<AgentContext>) -> ApiResult<Json<Vec<ReminderInfo>>> {
+pub(super) async fn reminders(door: AgentContext) -> ApiResult<Json<Vec<ReminderInfo>>> {
     Ok(Json(door.context.broker.reminders(&door.agent).await?))
 }
 
 pub(super) async fn remind(
-    State(door): State<AgentContext>,
+    door: AgentContext,
     Json(request): Json<ReminderRequest>,
 ) -> ApiResult<Json<ReminderInfo>> {
     door.spend(request.body.len(), 1, false)?;
@@ -231,10 +228,7 @@ pub(super) async fn remind(
     Ok(Json(context.broker.remind(&agent, request, now).await?))
 }
 
-pub(super) async fn forget_reminder(
-    State(door): State<AgentContext>,
-    Path(id): Path<String>,
-) -> ApiResult<StatusCode> {
+pub(super) async fn forget_reminder(door: AgentContext, Path(id): Path<String>) -> ApiResult<StatusCode> {
     let AgentContext { context, agent, .. } = door;
     let id: u64 = parsed(&id, "a reminder's number")?;
     let now = context.reconciler.host().clock.now();

@@ -8,7 +8,7 @@ use shared::reminder::{ReminderInfo, ReminderRequest};
 use shared::turn::TurnStats;
 use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
 
-use super::{AgentContext, messages, transfers, turns};
+use super::{messages, transfers, turns};
 use crate::api::endpoint::{Endpoint, delete, get, group, post};
 use crate::api::{drafts, mail};
 
@@ -25,7 +25,7 @@ pub(crate) const TAGS: &[(&str, &str)] = &[
 ];
 
 /// All of them.
-pub(crate) fn endpoints() -> Vec<Endpoint<AgentContext>> {
+pub(crate) fn endpoints() -> Vec<Endpoint<()>> {
     let turns = [
         post("/v1/poll", super::poll, "poll", "Report, and wait for work")
             .about("Answered at once when there is work, else after `waitSecs`.")

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
@@ -31,7 +30,7 @@ const UPLOAD_WITHIN: Duration = Duration::from_secs(60);
 const CHUNK: usize = 64 * 1024;
 
 /// `GET /v1/repo/bundle`. Whoever reads slowly holds its right to a transfer, and no memory.
-pub(super) async fn bundle(State(door): State<AgentContext>) -> ApiResult<Response> {
+pub(super) async fn bundle(door: AgentContext) -> ApiResult<Response> {
     let permit = transfer(&door.transfers)?;
     exported(&door.context, &door.agent, permit).await
 }
@@ -63,7 +62,7 @@ pub(in crate::api) async fn exported(
 
 /// `POST /v1/proposals`.
 pub(super) async fn propose(
-    State(door): State<AgentContext>,
+    door: AgentContext,
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Json<ProposalInfo>> {

@@ -1,7 +1,6 @@
 //! What a harness tells of a turn that has ended, bounded field by field: the agent may have replaced its harness.
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use shared::agent_api::MessageKind;
 use shared::turn::{Tokens, TurnStats};
@@ -27,10 +26,7 @@ const MAX_COUNT: u64 = 1_000_000_000_000;
 /// What a turn takes of the agent's allowance, in bytes, whatever is in it.
 const KEPT_BYTES: usize = 4096;
 
-pub(super) async fn ended(
-    State(door): State<AgentContext>,
-    Json(stats): Json<TurnStats>,
-) -> ApiResult<StatusCode> {
+pub(super) async fn ended(door: AgentContext, Json(stats): Json<TurnStats>) -> ApiResult<StatusCode> {
     door.spend(KEPT_BYTES, 1, false)?;
     let AgentContext { context, agent, .. } = door;
     let now = context.reconciler.host().clock.now();
