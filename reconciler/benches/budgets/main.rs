@@ -21,6 +21,7 @@ mod messages;
 mod pass;
 mod planning;
 mod raw;
+mod rivals;
 mod row;
 
 use std::process::ExitCode;

@@ -10,6 +10,7 @@ use super::Effort;
 use super::hive::{Hive, agents, name};
 use super::http::Client;
 use super::raw::{BODY, Commits};
+use super::rivals::{self, Keeps, Rival};
 use super::row::{Budget, Row, median, ms, number, spread};
 
 const SENDERS: usize = 50;
@@ -20,15 +21,23 @@ pub(crate) fn measure(effort: Effort) -> Result<()> {
     let hive = Hive::serving(agents(SENDERS, 0))?;
     hive.until_converged(SENDERS)?;
     let commits = Commits::beside(&hive.layout.ledger())?;
-    one_in_flight(&hive, &commits, effort.choose(300, 60))?;
+    let folder = hive.layout.ledger().with_file_name("rivals");
+    let rivals = rivals::all(&folder);
+    one_in_flight(&hive, &commits, &rivals, effort.choose(300, 60))?;
     to_a_waiting_receiver(&hive, &commits, effort.choose(300, 60))?;
-    many_in_flight(&hive, &commits, effort.choose(8, 2), 10)?;
+    many_in_flight(&hive, &commits, &rivals, effort.choose(8, 2), 10)?;
     Ok(())
 }
 
-fn send(door: &mut Client, to: &str) -> Result<()> {
-    let _sent: Value = door.post("/v1/send", &json!({ "to": to, "kind": "message", "body": BODY }))?;
-    Ok(())
+/// A sender at its own door, and whom it writes to.
+struct Sender(Client, String);
+
+impl Keeps for Sender {
+    fn keep(&mut self, text: &str) -> Result<()> {
+        let message = json!({ "to": self.1, "kind": "message", "body": text });
+        let _sent: Value = self.0.post("/v1/send", &message)?;
+        Ok(())
+    }
 }
 
 /// A turn's id, a new one for each number.
@@ -36,14 +45,17 @@ fn turn(number: usize) -> String {
     format!("00000000-0000-4000-8000-{number:012x}")
 }
 
-fn one_in_flight(hive: &Hive, commits: &Commits, rounds: usize) -> Result<()> {
-    let mut door = hive.door(&name(0))?;
+fn one_in_flight(hive: &Hive, commits: &Commits, rivals: &[Rival], rounds: usize) -> Result<()> {
+    let mut door = Sender(hive.door(&name(0))?, name(1));
+    let mut others = rivals.iter().map(Rival::connect).collect::<Result<Vec<_>>>()?;
     let (mut sends, mut raw) = (Vec::new(), Vec::new());
+    let mut theirs = vec![Vec::new(); others.len()];
     for _ in 0..rounds {
         raw.push(commits.one()?);
-        let started = Instant::now();
-        send(&mut door, &name(1))?;
-        sends.push(started.elapsed());
+        sends.push(timed(&mut door)?);
+        for (other, times) in others.iter_mut().zip(&mut theirs) {
+            times.push(timed(&mut **other)?);
+        }
     }
     let rate = |times: &[Duration]| 1.0 / median(times).as_secs_f64();
     let (p50, p90) = spread(&sends);
@@ -56,12 +68,52 @@ fn one_in_flight(hive: &Hive, commits: &Commits, rounds: usize) -> Result<()> {
             ms(p50),
             ms(p90)
         ))
-        .print()
+        .print()?;
+    for (rival, times) in rivals.iter().zip(&theirs) {
+        Row::new("durable send, one in flight", rate(&sends), "/s")
+            .beside(rival.name, rate(times))
+            .within(Budget::RatioAtLeast(1.0))
+            .note(format!("the same text, turn and turn about; {}", rival.version))
+            .print()?;
+    }
+    Ok(())
 }
 
-fn many_in_flight(hive: &Hive, commits: &Commits, rounds: usize, each: usize) -> Result<()> {
+fn timed(keeper: &mut dyn Keeps) -> Result<Duration> {
+    let started = Instant::now();
+    keeper.keep(BODY)?;
+    Ok(started.elapsed())
+}
+
+/// How long it takes until each of them has kept so many, all at once.
+fn together(keepers: Vec<Box<dyn Keeps>>, each: usize) -> Result<Duration> {
+    let ready = Arc::new(Barrier::new(keepers.len() + 1));
+    let mut threads = Vec::new();
+    for mut keeper in keepers {
+        let ready = Arc::clone(&ready);
+        threads.push(std::thread::spawn(move || -> Result<()> {
+            ready.wait();
+            (0..each).try_for_each(|_| keeper.keep(BODY))
+        }));
+    }
+    ready.wait();
+    let started = Instant::now();
+    for thread in threads {
+        thread.join().map_err(|_| anyhow!("a sender panicked"))??;
+    }
+    Ok(started.elapsed())
+}
+
+fn many_in_flight(
+    hive: &Hive,
+    commits: &Commits,
+    rivals: &[Rival],
+    rounds: usize,
+    each: usize,
+) -> Result<()> {
     let (mut sending, mut sent) = (Duration::ZERO, 0);
     let (mut committing, mut committed) = (Duration::ZERO, 0);
+    let mut theirs = vec![Duration::ZERO; rivals.len()];
     for _ in 0..rounds {
         let started = Instant::now();
         for _ in 0..SENDERS {
@@ -69,25 +121,15 @@ fn many_in_flight(hive: &Hive, commits: &Commits, rounds: usize, each: usize) ->
             committed += 1;
         }
         committing += started.elapsed();
-        let ready = Arc::new(Barrier::new(SENDERS + 1));
-        let mut senders = Vec::new();
-        for sender in 0..SENDERS {
-            let mut door = hive.door(&name(sender))?;
-            let ready = Arc::clone(&ready);
-            senders.push(std::thread::spawn(move || -> Result<()> {
-                ready.wait();
-                for _ in 0..each {
-                    send(&mut door, &name((sender + 1) % SENDERS))?;
-                }
-                Ok(())
-            }));
+        let doors = (0..SENDERS).map(|sender| -> Result<Box<dyn Keeps>> {
+            let to = name((sender + 1) % SENDERS);
+            Ok(Box::new(Sender(hive.door(&name(sender))?, to)))
+        });
+        sending += together(doors.collect::<Result<_>>()?, each)?;
+        for (rival, time) in rivals.iter().zip(&mut theirs) {
+            let clients = (0..SENDERS).map(|_| rival.connect());
+            *time += together(clients.collect::<Result<_>>()?, each)?;
         }
-        ready.wait();
-        let started = Instant::now();
-        for sender in senders {
-            sender.join().map_err(|_| anyhow!("a sender panicked"))??;
-        }
-        sending += started.elapsed();
         sent += SENDERS * each;
     }
     let rate = |count: usize, time: Duration| number(count as u64) / time.as_secs_f64();
@@ -96,11 +138,22 @@ fn many_in_flight(hive: &Hive, commits: &Commits, rounds: usize, each: usize) ->
         .note(format!(
             "{sent} messages, each of 50 sockets with one in flight: writes that wait share a sync"
         ))
-        .print()
+        .print()?;
+    for (rival, time) in rivals.iter().zip(&theirs) {
+        Row::new("durable send, 50 senders", rate(sent, sending), "/s")
+            .beside(rival.name, rate(sent, *time))
+            .within(Budget::RatioAtLeast(1.0))
+            .note(format!(
+                "as many of the same texts, turn and turn about; {}",
+                rival.version
+            ))
+            .print()?;
+    }
+    Ok(())
 }
 
 fn to_a_waiting_receiver(hive: &Hive, commits: &Commits, rounds: usize) -> Result<()> {
-    let mut sender = hive.door(&name(0))?;
+    let mut sender = Sender(hive.door(&name(0))?, name(2));
     let (mut times, mut raw) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         // A processor and a disk that have rested are slower to begin: the anchor has the same rest before it.
@@ -123,7 +176,7 @@ fn to_a_waiting_receiver(hive: &Hive, commits: &Commits, rounds: usize) -> Resul
         // It waits once its request has been read.
         super::hive::pause(REST);
         let started = Instant::now();
-        send(&mut sender, &name(2))?;
+        sender.keep(BODY)?;
         let heard = receives.join().map_err(|_| anyhow!("the receiver panicked"))??;
         times.push(heard.saturating_duration_since(started));
         let _done: Value = receiver.post("/v1/ack", &json!({ "turn": turn(round), "done": true }))?;
