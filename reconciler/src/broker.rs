@@ -60,6 +60,14 @@ pub enum SendError {
     /// Nobody has that name.
     #[error("there is no {0} in this hive: ask for the agents' names, or write to operator")]
     UnknownRecipient(Address),
+    /// The sender's allow-list does not have the recipient.
+    #[error("{from} may not write to {to}")]
+    Forbidden {
+        /// The sender.
+        from: Address,
+        /// The recipient.
+        to: Address,
+    },
     /// The daemon only ever sends.
     #[error("nobody can write to system: write to operator")]
     ToSystem,
@@ -95,6 +103,7 @@ impl TxError for SendError {
             Self::TooLarge { .. }
             | Self::BadDedupe { .. }
             | Self::UnknownRecipient(_)
+            | Self::Forbidden { .. }
             | Self::ToSystem
             | Self::BadKind { .. }
             | Self::AskedItself(_)
@@ -234,22 +243,6 @@ impl Broker {
         Ok(counts.into_iter().collect())
     }
 
-    /// Whether there is an agent of this name that can get mail.
-    pub async fn gets_mail(&self, agent: &AgentName) -> Result<bool, LedgerError> {
-        let agent = agent.clone();
-        self.ledger
-            .read(move |db| messages::is_reachable(db, &agent))
-            .await
-    }
-
-    /// Who asked the question that this agent received under this number.
-    pub async fn asked_by(&self, agent: &AgentName, question: u64) -> Result<Option<Address>, LedgerError> {
-        let agent = agent.clone();
-        self.ledger
-            .read(move |db| messages::asker(db, &agent, question))
-            .await
-    }
-
     /// Changes whenever there may be something new for this agent. Subscribe first, then look, then wait: what
     /// comes in between is not missed.
     pub fn subscribe(&self, agent: &AgentName) -> watch::Receiver<u64> {
@@ -289,14 +282,28 @@ fn store(
     {
         return Ok(SendResponse { id, duplicate: true });
     }
+    let is_there = match to {
+        Address::Agent(name) => messages::is_reachable(tx, name)?,
+        Address::Operator | Address::System => true,
+    };
+    // In the same transaction: what is deployed this moment decides. Who is not there and who may not be written to are
+    // told apart.
+    if !rights::may_write(tx, from, to, *reply_to)? {
+        return Err(if is_there {
+            SendError::Forbidden {
+                from: from.clone(),
+                to: to.clone(),
+            }
+        } else {
+            SendError::UnknownRecipient(to.clone())
+        });
+    }
     if *kind == MessageKind::Answer
         && let Some(id) = questions::answer_by_message(tx, message, at)?
     {
         return Ok(SendResponse { id, duplicate: false });
     }
-    if let Address::Agent(name) = to
-        && !messages::is_reachable(tx, name)?
-    {
+    if !is_there {
         return Err(SendError::UnknownRecipient(to.clone()));
     }
     if messages::undelivered(tx, to)? >= MAX_INBOX {

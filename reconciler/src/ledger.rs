@@ -37,7 +37,7 @@ pub(crate) mod sent;
 mod sql;
 pub mod storage;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod turns;
 mod wakes;
 mod wal;
@@ -51,7 +51,7 @@ use rusqlite::Connection;
 use shared::{AgentName, HiveId};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use agents::{active, managers};
+pub(crate) use agents::{active, correspondence, managers};
 pub use counts::Counts;
 pub use drafts::Register;
 pub use error::{BeginError, DecideError, LedgerError, Listing, OpenError, Undecodable};

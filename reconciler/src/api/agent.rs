@@ -31,7 +31,6 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::allowance::Allowance;
-pub(super) use self::messages::may_be_written_to;
 pub use self::transfers::MAX_TRANSFERS;
 use super::error::{ApiError, ApiResult, in_one_shape};
 use super::{Context, endpoint};

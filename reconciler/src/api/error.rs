@@ -168,6 +168,9 @@ impl From<SendError> for ApiError {
         match error {
             SendError::TooLarge { .. } => Self::new(ErrorCode::TooLarge, message),
             SendError::UnknownRecipient(_) => Self::new(ErrorCode::NotFound, message),
+            SendError::Forbidden { .. } => {
+                Self::new(ErrorCode::Forbidden, message).hint("its `recipients` name whom it may write to")
+            }
             SendError::InboxFull { .. } => Self::new(ErrorCode::Exhausted, message),
             SendError::BadDedupe { .. }
             | SendError::ToSystem

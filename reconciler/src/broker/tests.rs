@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use shared::agent_api::Message;
-use shared::{AgentUid, HiveId};
+use shared::{AgentUid, GateId, HiveId};
 use uuid::Uuid;
 
 use super::*;
+use crate::ledger::tests::deployed;
 use crate::model::change::Change;
 use crate::model::records::{AgentLife, AgentOrigin};
 
@@ -47,7 +48,24 @@ async fn broker() -> Broker {
         .apply(vec![register("alice", 1), register("bob", 2)])
         .await
         .expect("two agents");
+    for number in [1, 2] {
+        let deployed = Change::Deployed {
+            uid: AgentUid(Uuid::from_u128(number)),
+            deployed: Some(deployed(GateId(1))),
+        };
+        ledger.apply(vec![deployed]).await.expect("a deployment");
+    }
     Broker::new(ledger)
+}
+
+/// Changes rows as nothing but a test does.
+async fn sql(broker: &Broker, sql: &str) {
+    let sql = sql.to_owned();
+    broker
+        .ledger
+        .write(move |tx| Ok::<_, LedgerError>(tx.execute_batch(&sql)?))
+        .await
+        .expect("it is carried out");
 }
 
 fn message(body: &str) -> Outgoing {

@@ -1,13 +1,13 @@
 //! Agents and what hangs on them: reading it all with a fixed number of statements, and writing single rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use rusqlite::{Connection, Row};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::agent_api::ProposalPhase;
-use shared::{AgentName, AgentUid, ProposalNumber};
+use shared::{Address, AgentName, AgentUid, ProposalNumber};
 
 use super::error::{Fault, LedgerError, Listing, Undecodable};
 use super::sql::{At, Columns as _, execute, int, json, list, one, text, undecodable};
@@ -128,6 +128,36 @@ pub(super) fn gets_mail(db: &Connection, name: &AgentName) -> Result<bool, Ledge
         )?
         .query_row([name.as_str()], |row| row.get(0))?;
     Ok(found)
+}
+
+/// What an agent's deployment says of whom it writes to.
+pub(crate) struct Correspondence {
+    /// The allow-list; `None`: everybody.
+    pub(crate) recipients: Option<BTreeSet<Address>>,
+    /// Whether it is a manager.
+    pub(crate) manager: bool,
+}
+
+/// What is deployed of an agent that is not archived; `None` when nothing is.
+pub(crate) fn correspondence(
+    db: &Connection,
+    name: &AgentName,
+) -> Result<Option<Correspondence>, LedgerError> {
+    one(
+        db,
+        AGENTS,
+        "SELECT uid, name, coalesce(doc -> '$.deployed.output.config.recipients', 'null') AS recipients,
+             coalesce(doc ->> '$.deployed.output.config.role', '') = 'manager' AS manager
+         FROM agents
+         WHERE name = ?1 AND life <> 'archived' AND doc ->> '$.deployed' IS NOT NULL",
+        [name.as_str()],
+        |row| {
+            Ok(Correspondence {
+                recipients: row.json("recipients")?,
+                manager: row.get("manager")?,
+            })
+        },
+    )
 }
 
 /// An agent's overrides; none when it has no row.

@@ -194,7 +194,8 @@ fn auto(effect: &str) -> NewGate {
     }
 }
 
-fn deployed(gate: GateId) -> Box<Deployed> {
+/// A deployment whose agent may write to everybody.
+pub(crate) fn deployed(gate: GateId) -> Box<Deployed> {
     let ids = json!({ "agent": "alice", "uid": uid(1) });
     let launch = json!({
         "harness": "/bin/hive-harness", "driver": "scripted", "network": "none", "binds": [], "limits": {},

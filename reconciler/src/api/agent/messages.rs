@@ -16,10 +16,9 @@ use shared::wire_error::ErrorCode;
 use shared::{Address, AgentName};
 
 use super::AgentContext;
-use crate::api::Context;
 use crate::api::admin::parsed;
 use crate::api::error::{ApiError, ApiResult};
-use crate::broker::{Broadcast, Outgoing, SendError};
+use crate::broker::{Broadcast, Outgoing};
 use crate::model::records::{AgentLife, AgentRecord};
 
 /// How many messages are listed unless asked otherwise.
@@ -43,7 +42,6 @@ pub(super) async fn send(
         let message = "send messages of kind message, question or answer";
         return Err(ApiError::new(ErrorCode::BadRequest, message));
     }
-    may_be_written_to(&door, &to, reply_to).await?;
     door.spend(body.len(), copies(kind), to == Address::Operator)?;
     let AgentContext { context, agent, .. } = door;
     let now = context.reconciler.host().clock.now();
@@ -78,57 +76,11 @@ pub(super) async fn broadcast(
     Ok(Json(context.broker.broadcast(broadcast, now).await?))
 }
 
-/// Refuses a recipient that is not there, and one that this agent may not write to; the two are told apart.
-pub(in crate::api) async fn may_be_written_to(
-    door: &AgentContext,
-    to: &Address,
-    reply_to: Option<u64>,
-) -> ApiResult<()> {
-    let AgentContext { context, agent, .. } = door;
-    if may_write(context, agent, to, reply_to).await? {
-        return Ok(());
-    }
-    if let Address::Agent(name) = to
-        && !context.broker.gets_mail(name).await?
-    {
-        return Err(SendError::UnknownRecipient(to.clone()).into());
-    }
-    let message = format!("{agent} may not write to {to}");
-    Err(ApiError::new(ErrorCode::Forbidden, message).hint("its `recipients` name whom it may write to"))
-}
-
-/// The allow-list, a manager, or whoever asked: those an agent may write to. What is deployed decides, as the ledger
-/// has it: what the last pass saw may be older, and a daemon that has just started has seen nothing.
-pub(super) async fn may_write(
-    context: &Context,
-    agent: &AgentName,
-    to: &Address,
-    reply_to: Option<u64>,
-) -> ApiResult<bool> {
-    let ledger = context.reconciler.ledger();
-    let listed = listed(ledger.record(agent).await?.as_ref());
-    let Some(listed) = listed else { return Ok(true) };
-    if listed.contains(to) || is_manager(context, to).await? {
-        return Ok(true);
-    }
-    match reply_to {
-        Some(id) => Ok(context.broker.asked_by(agent, id).await?.as_ref() == Some(to)),
-        None => Ok(false),
-    }
-}
-
-/// The allow-list that is deployed; `None`: everybody. Without a deployment nobody has allowed anything yet.
+/// The allow-list that is deployed; `None`: everybody. Without a deployment nobody has allowed anything yet. Only shown
+/// here: what holds is looked up when something is sent.
 fn listed(record: Option<&AgentRecord>) -> Option<BTreeSet<Address>> {
     let deployed = record.and_then(|record| record.deployed.as_ref());
     deployed.map_or_else(|| Some(BTreeSet::new()), |d| d.output.config.recipients.clone())
-}
-
-async fn is_manager(context: &Context, to: &Address) -> ApiResult<bool> {
-    let Address::Agent(name) = to else {
-        return Ok(false);
-    };
-    let record = context.reconciler.ledger().record(name).await?;
-    Ok(record.is_some_and(|record| role(&record) == Role::Manager))
 }
 
 fn role(record: &AgentRecord) -> Role {

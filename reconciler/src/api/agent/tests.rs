@@ -1,9 +1,9 @@
+use shared::agent_api::MessageKind;
 use shared::{Address, HiveId};
 use tokio::sync::watch;
 
-use super::messages::may_write;
 use super::*;
-use crate::broker::Broker;
+use crate::broker::{Broker, Outgoing, SendError};
 use crate::control::Reconciler;
 use crate::control::reconciler::Settings;
 use crate::host::fake::World;
@@ -39,8 +39,19 @@ async fn a_restarted_daemon_keeps_the_allow_list_before_its_first_pass() {
         .unwrap();
     let name = |text: &str| -> AgentName { text.parse().unwrap() };
     let may = async |context: &Context, from: &str, to: &str| {
-        let to: Address = to.parse().unwrap();
-        may_write(context, &name(from), &to, None).await.unwrap()
+        let message = Outgoing {
+            from: Address::Agent(name(from)),
+            to: to.parse().unwrap(),
+            kind: MessageKind::Message,
+            body: "hello".into(),
+            reply_to: None,
+            dedupe: None,
+        };
+        match context.broker.send(message, now).await {
+            Ok(_) => true,
+            Err(SendError::Forbidden { .. }) => false,
+            Err(error) => panic!("{from} to {to}: {error}"),
+        }
     };
 
     let before = context(&world, &ledger);

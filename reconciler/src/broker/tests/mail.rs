@@ -7,15 +7,6 @@ use super::questions::{ask_of, mail_of};
 use super::*;
 use crate::broker::loose_ends::LooseEndError;
 
-async fn sql(broker: &Broker, sql: &str) {
-    let sql = sql.to_owned();
-    broker
-        .ledger
-        .write(move |tx| Ok::<_, LedgerError>(tx.execute_batch(&sql)?))
-        .await
-        .expect("it is carried out");
-}
-
 /// Makes these agents active, the first of them a manager.
 async fn active(broker: &Broker) {
     sql(
@@ -325,4 +316,65 @@ async fn a_manager_sees_and_ends_what_is_open_in_the_whole_hive() {
         .await
         .expect("a manager may");
     assert_eq!(mail_of(&broker, "bob").await[0].body, "[cancelled by alice]");
+}
+
+#[tokio::test]
+async fn whom_an_agent_writes_to_is_decided_by_what_is_deployed_when_it_is_sent() {
+    let broker = broker().await;
+    let to = |to: &str, kind| Outgoing {
+        to: address(to),
+        kind,
+        ..message("hello")
+    };
+    let refused = async |message: Outgoing| broker.send(message, now()).await.err();
+    let asked = ask_of(&broker, "alice", "bob").await.id;
+    sql(
+        &broker,
+        "UPDATE agents SET doc = json_set(doc, '$.deployed.output.config.recipients', json('[\"operator\"]'))
+         WHERE name = 'bob'",
+    )
+    .await;
+    for kind in [MessageKind::Message, MessageKind::Question] {
+        assert!(matches!(
+            refused(to("alice", kind)).await,
+            Some(SendError::Forbidden { .. })
+        ));
+        assert!(refused(to("operator", kind)).await.is_none());
+    }
+    assert!(
+        matches!(
+            refused(to("nobody", MessageKind::Message)).await,
+            Some(SendError::UnknownRecipient(_))
+        ),
+        "who is not there and who may not be written to are told apart"
+    );
+    let answer = |reply_to| Outgoing {
+        reply_to: Some(reply_to),
+        ..to("alice", MessageKind::Answer)
+    };
+    assert!(matches!(
+        refused(answer(asked + 1)).await,
+        Some(SendError::Forbidden { .. })
+    ));
+    assert!(
+        refused(answer(asked)).await.is_none(),
+        "whoever asked is answered"
+    );
+    active(&broker).await;
+    assert!(
+        refused(to("alice", MessageKind::Message)).await.is_none(),
+        "alice is a manager now"
+    );
+    sql(
+        &broker,
+        "UPDATE agents SET doc = json_replace(doc, '$.deployed', null)",
+    )
+    .await;
+    assert!(
+        matches!(
+            refused(to("operator", MessageKind::Message)).await,
+            Some(SendError::Forbidden { .. })
+        ),
+        "without a deployment nobody has allowed anything"
+    );
 }

@@ -61,16 +61,12 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, SendError>) -> Refusal {
 }
 
 async fn manager(broker: &Broker, agent: &str) {
-    let sql = format!(
+    let update = format!(
         "UPDATE agents SET life = 'active',
              doc = json_set(doc, '$.deployed', json('{{\"output\":{{\"config\":{{\"role\":\"manager\"}}}}}}'))
          WHERE name = '{agent}'"
     );
-    broker
-        .ledger
-        .write(move |tx| Ok::<_, LedgerError>(tx.execute_batch(&sql)?))
-        .await
-        .expect("a manager");
+    sql(broker, &update).await;
 }
 
 #[tokio::test]
@@ -554,11 +550,7 @@ async fn a_question_that_cannot_be_read_is_reported_once_and_holds_up_no_other()
         .expect("asked")
         .id;
     let spoil = format!("UPDATE questions SET to_addr = 'Not A Name' WHERE id = {bad}");
-    broker
-        .ledger
-        .write(move |tx| Ok::<_, LedgerError>(tx.execute_batch(&spoil)?))
-        .await
-        .expect("a bad row");
+    sql(&broker, &spoil).await;
     assert_eq!(broker.settle(later(5)).await.expect("a write"), 2);
     assert_eq!(answers(&broker, "bob", good).await.len(), 1);
     assert_eq!(broker.next_deadline().await.expect("a read"), None);

@@ -274,11 +274,7 @@ async fn a_reminder_that_cannot_be_read_is_reported_and_holds_up_no_other() {
     let bad = set(&broker, once(1)).await.id;
     set(&broker, once(1)).await;
     let spoil = format!("UPDATE reminders SET schedule = '[]' WHERE id = {bad}");
-    broker
-        .ledger
-        .write(move |tx| Ok::<_, LedgerError>(tx.execute_batch(&spoil)?))
-        .await
-        .expect("a bad row");
+    sql(&broker, &spoil).await;
     assert_eq!(broker.settle(later(5)).await.expect("a write"), 2);
     assert_eq!(bodies(&broker).await.len(), 1);
     assert_eq!(broker.next_deadline().await.expect("a read"), None);
