@@ -11,6 +11,8 @@
 mod bee;
 #[path = "../integration/daemon.rs"]
 mod daemon;
+#[path = "../support/door.rs"]
+mod door;
 mod fake;
 mod real;
 #[path = "../integration/world.rs"]
