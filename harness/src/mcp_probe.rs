@@ -25,8 +25,6 @@ const TIME: Duration = Duration::from_secs(10);
 const END_TIME: Duration = Duration::from_millis(500);
 /// The most it may say.
 const MAX_OUTPUT: u64 = 8 * 1024 * 1024;
-/// How much of its standard error is kept.
-const ERROR_TAIL: usize = 2048;
 /// The most tools of one server that are reported.
 pub const MAX_TOOLS: usize = 512;
 /// The longest name of a tool that is reported, in characters, besides the mark that it was shortened.
@@ -223,7 +221,7 @@ async fn probe_stdio(
         let program = crate::tame(program, 200);
         crate::error_chain(&ProbeError::Start { program, source })
     })?;
-    let errors = tokio::spawn(tail(errors));
+    let errors = tokio::spawn(children::last_words(errors));
 
     let result = tokio::time::timeout(time, list_tools(input, output))
         .await
@@ -288,20 +286,6 @@ pub async fn list_tools(
     names.dedup();
     names.truncate(MAX_TOOLS);
     Ok(names)
-}
-
-/// Reads to the end, so that the writer never blocks, and keeps the last of it.
-async fn tail(mut stream: impl AsyncRead + Unpin) -> String {
-    let mut kept = Vec::new();
-    let mut chunk = [0; 1024];
-    while let Ok(count) = stream.read(&mut chunk).await
-        && count > 0
-    {
-        kept.extend_from_slice(chunk.get(..count).unwrap_or_default());
-        let surplus = kept.len().saturating_sub(ERROR_TAIL);
-        kept.drain(..surplus);
-    }
-    crate::tame(&String::from_utf8_lossy(&kept), ERROR_TAIL)
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ async fn a_flood_on_both_streams_neither_blocks_nor_fills_memory() {
     let state = probe(&Children::default(), Utf8Path::new("/"), &server, time).await;
     assert_eq!(state.health, McpHealth::Failed);
     let error = state.error.expect("an error");
-    assert!(error.len() < 4 * ERROR_TAIL, "{} bytes", error.len());
+    assert!(error.len() < 4 * children::LAST_WORDS, "{} bytes", error.len());
 }
 
 #[tokio::test]
