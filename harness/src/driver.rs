@@ -5,6 +5,7 @@
 
 pub mod claude;
 pub mod scripted;
+pub mod tools;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::turn::Purpose;
+use tools::Offered;
 
 /// What a driver can do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub struct TurnSpec {
     pub messages: Vec<Message>,
     /// The config in force.
     pub config: Arc<AgentConfig>,
+    /// What the declared MCP servers are known to offer, as far as they were probed.
+    pub offered: Offered,
     /// The number of the conversation, as the daemon announced it.
     pub conversation: Option<u64>,
     /// Whether the agent waits for messages in the middle of the turn: then its silence means nothing.

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::children::{self, Children};
+use crate::driver::tools::Offered;
 
 /// How long a server may take to answer the handshake and name its tools.
 const TIME: Duration = Duration::from_secs(10);
@@ -147,6 +148,15 @@ impl Probes {
         {
             known.state = Some(state);
         }
+    }
+
+    /// What the servers that answered offer.
+    pub fn offered(&self) -> Offered {
+        let answered = self.declared.iter().filter_map(|(name, known)| {
+            let state = known.state.as_ref()?;
+            (state.health == McpHealth::Healthy).then(|| (name.clone(), state.tools.clone()))
+        });
+        answered.collect()
     }
 
     /// What is known; servers whose probe still runs are absent.

@@ -412,6 +412,7 @@ impl Loop {
             id,
             purpose,
             conversation: self.state.announced.conversation,
+            offered: self.probes.offered(),
             client: Arc::clone(&self.client),
             driver: Arc::clone(self.drivers.of(config.driver.kind)),
             config,

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::Note;
 use super::tally::{self, Tally};
+use crate::driver::tools::Offered;
 use crate::driver::{Driver, Failure, RunningTurn, TurnEnd, TurnEvent, TurnProgress, TurnSpec};
 use crate::host_client::HostClient;
 use crate::host_client::retry::until_answered;
@@ -30,6 +31,8 @@ pub(super) struct TurnTask {
     pub(super) id: TurnId,
     pub(super) purpose: Purpose,
     pub(super) conversation: Option<u64>,
+    /// What the declared MCP servers are known to offer.
+    pub(super) offered: Offered,
     pub(super) client: Arc<HostClient>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) config: Arc<AgentConfig>,
@@ -94,6 +97,7 @@ impl TurnTask {
             purpose: self.purpose,
             messages,
             config: Arc::clone(&self.config),
+            offered: std::mem::take(&mut self.offered),
             conversation: self.conversation,
             waits: self.waits.clone(),
         };

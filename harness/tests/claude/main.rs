@@ -15,5 +15,6 @@ mod daemon;
 mod door;
 mod fake;
 mod real;
+mod servers;
 #[path = "../integration/world.rs"]
 mod world;

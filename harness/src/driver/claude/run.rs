@@ -138,7 +138,7 @@ async fn start(turn: &Turn, session: &Session) -> Result<Process, RunError> {
     let args = command::args(&spec.config, session, &setup.state);
     let environment = command::environment(&setup.settings.environment, &setup.state, spec.turn);
     let servers = servers::document(&setup.settings.own_server, &spec.config, spec.turn).to_string();
-    let settings = command::settings(&spec.config, &setup.state).to_string();
+    let settings = command::settings(&spec.config, &spec.offered, &setup.state).to_string();
     let (kept, id) = (session.clone(), spec.turn.to_string());
     let program = blocking(move || {
         let state = &setup.state;
