@@ -7,7 +7,7 @@ pub mod claude;
 pub mod scripted;
 pub mod tools;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +58,16 @@ pub struct TurnSpec {
     pub waits: watch::Receiver<bool>,
 }
 
+/// A declared MCP server as a turn's program found it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerInTurn {
+    /// Why it does not work, if so.
+    pub fault: Option<String>,
+    /// The names of its tools as programs give them (see [`tools::plain`]), those the agent may not use left out or not;
+    /// absent when that is not known.
+    pub tools: Option<BTreeSet<String>>,
+}
+
 /// Something a driver tells while a turn runs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TurnEvent {
@@ -67,6 +77,8 @@ pub enum TurnEvent {
     Alarm(String),
     /// The conversation that the driver runs.
     Session(String),
+    /// What became of the declared MCP servers, by name; one that is absent is as it was before.
+    Servers(BTreeMap<String, ServerInTurn>),
     /// The model that answers.
     Model(String),
     /// Text of the model, while it is being written.

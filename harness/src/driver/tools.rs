@@ -1,6 +1,6 @@
 //! How agents' programs name the tools of MCP servers, and which of these tools an agent may use (pure).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shared::ServerName;
 use shared::config::{AgentConfig, OWN_MCP_SERVER};
@@ -25,6 +25,12 @@ pub fn full(server: &str, tool: &str) -> String {
 pub fn allows(server: &McpServerSpec, tool: &str) -> bool {
     let allowed = &server.allowed_tools;
     allowed.contains("*") || allowed.iter().any(|allowed| plain(allowed) == plain(tool))
+}
+
+/// Whether a rule refuses this tool of a server whatever is allowed.
+pub fn denies(rules: &BTreeSet<String>, server: &str, tool: &str) -> bool {
+    let all = [format!("mcp__{server}"), format!("mcp__{server}__*")];
+    rules.contains(&full(server, tool)) || all.iter().any(|rule| rules.contains(rule))
 }
 
 /// The declared servers, in order. The hive's own is not among them: none can be declared in its place.

@@ -214,6 +214,7 @@ impl TurnTask {
                 tracing::info!(%turn, attempt, error, "the provider is asked again");
             }
             TurnEvent::Unknown(kind) => tracing::debug!(%turn, kind, "event not known"),
+            TurnEvent::Servers(servers) => self.send(Note::Servers(servers.clone())),
             TurnEvent::Session(_)
             | TurnEvent::Model(_)
             | TurnEvent::Text(_)
@@ -259,7 +260,11 @@ impl TurnTask {
     }
 
     fn tell(&self, event: Event) {
-        if self.notes.send(Note::Turn(event)).is_err() {
+        self.send(Note::Turn(event));
+    }
+
+    fn send(&self, note: Note) {
+        if self.notes.send(note).is_err() {
             tracing::debug!("the loop has ended before the turn");
         }
     }

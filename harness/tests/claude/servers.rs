@@ -1,5 +1,10 @@
 //! Declared MCP servers, with the real program.
 
+use axum::Router;
+use axum::extract::Json;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
 use model_server::Rule;
 use serde_json::{Value, json};
 use shared::status::McpHealth;
@@ -92,4 +97,96 @@ async fn a_tool_that_is_not_allowed_is_refused_before_the_probe_knows_of_it() {
         log[2].last
     );
     assert!(log[3].last.contains("looked"), "{}", log[3].last);
+}
+
+/// The health of the server `drawing` after one turn, and its error. A first run of it does `first`, further ones `then`.
+async fn after_a_turn(first: &str, then: &str) -> (McpHealth, Option<String>) {
+    let mut bee = Bee::real(Bee::replies()).await;
+    let mark = bee.nest.path("mark");
+    let script = format!("if mkdir {mark}; then {first}; else {then}; fi");
+    bee.config(&json!({ "mcpServers": { "drawing": { "command": "sh", "args": ["-c", script] } } }));
+    bee.start();
+    until_probed(&bee, 1).await;
+    bee.message("work");
+    let turns = bee.turns(1).await;
+    assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
+    bee.until("idle", |world| {
+        world.reported(|report| report.turn == shared::status::TurnState::Idle)
+    })
+    .await;
+    let state = bee.nest.daemon.world().report().mcp["drawing"].clone();
+    (state.health, state.error)
+}
+
+#[tokio::test]
+async fn a_server_that_answers_the_probe_and_fails_in_the_turn_does_not_work() {
+    let good = format!("exec sh {}/tests/mcp-server.sh", env!("CARGO_MANIFEST_DIR"));
+    let (health, error) = after_a_turn(&good, "exit 1").await;
+    assert_eq!(health, McpHealth::Failed);
+    let error = error.unwrap();
+    assert!(
+        error.starts_with("does not work in turns (failed), although"),
+        "{error}"
+    );
+
+    // And the other way round: the probe was only too early.
+    assert_eq!(after_a_turn("exit 1", &good).await, (McpHealth::Healthy, None));
+}
+
+#[tokio::test]
+async fn a_server_that_offers_the_turn_other_tools_than_the_probe_is_pointed_out() {
+    let path = format!("{}/tests/mcp-server.sh", env!("CARGO_MANIFEST_DIR"));
+    let other = format!("exec sh -c \"$(sed 's/draw/erase/' {path})\"");
+    let found = after_a_turn(&format!("exec sh {path}"), &other).await;
+    let error = "turns find other tools than the probe: without draw, besides erase";
+    assert_eq!(found, (McpHealth::Differs, Some(error.to_owned())));
+}
+
+/// Answers a message of MCP; a notification gets no answer.
+async fn answer(Json(message): Json<Value>) -> Response {
+    let result = match message["method"].as_str() {
+        Some("initialize") => json!({
+            "protocolVersion": "2025-06-18", "capabilities": { "tools": {} },
+            "serverInfo": { "name": "test", "version": "1" },
+        }),
+        Some("tools/list") => json!({ "tools": [{ "name": "look", "inputSchema": { "type": "object" } }] }),
+        Some("tools/call") => json!({ "content": [{ "type": "text", "text": "seen from afar" }] }),
+        _ if message["id"].is_null() => return StatusCode::ACCEPTED.into_response(),
+        _ => {
+            let error = json!({ "code": -32601, "message": "no such method" });
+            return Json(json!({ "jsonrpc": "2.0", "id": message["id"], "error": error })).into_response();
+        }
+    };
+    let answer = json!({ "jsonrpc": "2.0", "id": message["id"], "result": result });
+    ([(header::CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
+}
+
+#[tokio::test]
+async fn a_server_over_http_is_probed_and_used() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+    let app = Router::new().route("/mcp", post(answer));
+    let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+    let mut bee = Bee::real(calls("mcp__far__look", "mcp__hive__whoami")).await;
+    bee.config(
+        &json!({ "mcpServers": { "far": { "url": url }, "safe": { "url": "https://127.0.0.1:1/mcp" } } }),
+    );
+    bee.start();
+    until_probed(&bee, 2).await;
+    let health = |name: &str| bee.nest.daemon.world().report().mcp[name].health;
+    assert_eq!(
+        (health("far"), health("safe")),
+        (McpHealth::Healthy, McpHealth::Unprobed)
+    );
+    bee.message("look");
+    let turns = bee.turns(1).await;
+    assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
+    let log = bee.model.log();
+    assert!(log[2].last.contains("seen from afar"), "{}", log[2].last);
+    // Of what could not be probed the turn knows.
+    assert_eq!(
+        (health("far"), health("safe")),
+        (McpHealth::Healthy, McpHealth::Failed)
+    );
+    serving.abort();
 }
