@@ -14,7 +14,11 @@ use std::time::Duration;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group, waitid, waitpid,
 };
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+
+/// How much of a program's standard error is kept, in bytes.
+pub const LAST_WORDS: usize = 2048;
 
 /// The processes that are ours.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +44,21 @@ pub fn clean_command(program: &str) -> Command {
         command.env("PATH", path);
     }
     command
+}
+
+/// Reads a program's standard error to its end, so that the program never blocks, and keeps the last of it: a line
+/// without control characters.
+pub async fn last_words(mut stream: impl AsyncRead + Unpin) -> String {
+    let mut kept = Vec::new();
+    let mut chunk = vec![0; 4096];
+    while let Ok(count) = stream.read(&mut chunk).await
+        && count > 0
+    {
+        kept.extend_from_slice(chunk.get(..count).unwrap_or_default());
+        let surplus = kept.len().saturating_sub(LAST_WORDS);
+        kept.drain(..surplus);
+    }
+    crate::tame(&String::from_utf8_lossy(&kept), LAST_WORDS)
 }
 
 impl Children {
@@ -221,6 +240,14 @@ mod tests {
         assert!(!children.reap(pid));
         assert_eq!(child.wait().await.expect("status").code(), Some(7));
         assert!(children.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn of_a_flood_the_end_is_kept_on_one_line() {
+        let flood = format!("{}\nthe\u{1b}end\n", "x".repeat(10_000));
+        let words = last_words(flood.as_bytes()).await;
+        assert!(words.ends_with("x the end"), "{words}");
+        assert_eq!(words.len(), LAST_WORDS - 1, "all but the last line's end");
     }
 
     #[tokio::test]

@@ -5,8 +5,9 @@
 
 pub mod claude;
 pub mod scripted;
+pub mod tools;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::turn::Purpose;
+use tools::Offered;
 
 /// What a driver can do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,10 +50,22 @@ pub struct TurnSpec {
     pub messages: Vec<Message>,
     /// The config in force.
     pub config: Arc<AgentConfig>,
+    /// What the declared MCP servers are known to offer, as far as they were probed.
+    pub offered: Offered,
     /// The number of the conversation, as the daemon announced it.
     pub conversation: Option<u64>,
     /// Whether the agent waits for messages in the middle of the turn: then its silence means nothing.
     pub waits: watch::Receiver<bool>,
+}
+
+/// A declared MCP server as a turn's program found it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerInTurn {
+    /// Why it does not work, if so.
+    pub fault: Option<String>,
+    /// The names of its tools as programs give them (see [`tools::plain`]), those the agent may not use left out or not;
+    /// absent when that is not known.
+    pub tools: Option<BTreeSet<String>>,
 }
 
 /// Something a driver tells while a turn runs.
@@ -63,6 +77,8 @@ pub enum TurnEvent {
     Alarm(String),
     /// The conversation that the driver runs.
     Session(String),
+    /// What became of the declared MCP servers, by name; one that is absent is as it was before.
+    Servers(BTreeMap<String, ServerInTurn>),
     /// The model that answers.
     Model(String),
     /// Text of the model, while it is being written.

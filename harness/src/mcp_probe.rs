@@ -1,61 +1,35 @@
 //! Finds out whether declared MCP servers work: starts each, shakes hands, asks for its tools, ends it.
 //!
-//! A server is probed when it is declared or its declaration changes, never again, and never in the way of a turn.
+//! A server is probed when it is declared or its declaration changes, never again, and never in the way of a turn. What
+//! the latest turn found is held against that: a server that works here and not there does not work.
 
-use std::collections::BTreeMap;
-use std::process::Stdio;
+mod http;
+mod list;
+mod stdio;
+mod verdict;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use rmcp::ServiceExt as _;
-use rmcp::model::{ClientCapabilities, ClientConfig, Implementation, ProtocolVersion};
 use shared::ServerName;
+use shared::config::AgentConfig;
 use shared::spec::McpServerSpec;
 use shared::status::{McpHealth, McpServerState};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::children::{self, Children};
+use crate::children::Children;
+use crate::driver::ServerInTurn;
+use crate::driver::tools::{self, Offered};
+
+pub use list::{MAX_TOOL_NAME, MAX_TOOLS, Tools, list_tools};
 
 /// How long a server may take to answer the handshake and name its tools.
 const TIME: Duration = Duration::from_secs(10);
-/// How long it may take to end once its input is closed.
-const END_TIME: Duration = Duration::from_millis(500);
-/// The most it may say.
-const MAX_OUTPUT: u64 = 8 * 1024 * 1024;
-/// How much of its standard error is kept.
-const ERROR_TAIL: usize = 2048;
-/// The most tools of one server that are reported.
-pub const MAX_TOOLS: usize = 512;
-/// The longest name of a tool that is reported, in characters, besides the mark that it was shortened.
-pub const MAX_TOOL_NAME: usize = 128;
 /// Probes that run at once.
 const AT_ONCE: usize = 4;
-
-/// Why a server failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ProbeError {
-    /// Its program cannot be run.
-    #[error("cannot start {program}")]
-    Start {
-        /// The program.
-        program: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It took too long.
-    #[error("did not answer initialize and tools/list within {} s", .0.as_secs_f32())]
-    TimedOut(Duration),
-    /// It did not shake hands.
-    #[error("initialize failed")]
-    Initialize(#[source] Box<rmcp::service::ClientInitializeError>),
-    /// It did not name its tools.
-    #[error("tools/list failed")]
-    ListTools(#[source] Box<rmcp::ServiceError>),
-}
 
 /// The result of one probe.
 #[derive(Debug)]
@@ -71,6 +45,8 @@ struct Declared {
     round: u64,
     /// Absent while the probe runs.
     state: Option<McpServerState>,
+    /// What the latest turn found.
+    in_turn: Option<ServerInTurn>,
     probe: JoinHandle<()>,
 }
 
@@ -86,6 +62,8 @@ pub struct Probes {
     children: Children,
     folder: Utf8PathBuf,
     declared: BTreeMap<ServerName, Declared>,
+    /// Rules that refuse tools.
+    denied: BTreeSet<String>,
     results: mpsc::UnboundedSender<Probed>,
     turnstile: Arc<Semaphore>,
     rounds: u64,
@@ -99,6 +77,7 @@ impl Probes {
             children,
             folder,
             declared: BTreeMap::new(),
+            denied: BTreeSet::new(),
             results,
             turnstile: Arc::new(Semaphore::new(AT_ONCE)),
             rounds: 0,
@@ -107,7 +86,9 @@ impl Probes {
     }
 
     /// Takes over what is declared now: forgets what is gone and probes what is new or changed.
-    pub fn declare(&mut self, servers: &BTreeMap<ServerName, McpServerSpec>) {
+    pub fn declare(&mut self, config: &AgentConfig) {
+        let servers = &config.mcp_servers;
+        self.denied.clone_from(&config.tools.deny);
         self.declared
             .retain(|name, known| servers.get(name) == Some(&known.server));
         for (name, server) in servers {
@@ -117,6 +98,7 @@ impl Probes {
                     server: server.clone(),
                     round: self.rounds,
                     state: None,
+                    in_turn: None,
                     probe: self.start(name.clone(), server.clone()),
                 };
                 self.declared.insert(name.clone(), declared);
@@ -151,12 +133,38 @@ impl Probes {
         }
     }
 
+    /// What the servers that answered offer.
+    pub fn offered(&self) -> Offered {
+        let answered = self.declared.iter().filter_map(|(name, known)| {
+            let state = known.state.as_ref()?;
+            (state.health == McpHealth::Healthy).then(|| (name.clone(), state.tools.clone()))
+        });
+        answered.collect()
+    }
+
+    /// Takes over what a turn found, by the names of the servers.
+    pub fn note_turn(&mut self, found: BTreeMap<String, ServerInTurn>) {
+        for (name, found) in found {
+            if let Some(known) = self.declared.get_mut(name.as_str()) {
+                known.in_turn = Some(found);
+            }
+        }
+    }
+
     /// What is known; servers whose probe still runs are absent.
     pub fn states(&self) -> BTreeMap<ServerName, McpServerState> {
-        self.declared
-            .iter()
-            .filter_map(|(name, known)| Some((name.clone(), known.state.clone()?)))
-            .collect()
+        let known = self.declared.iter().filter_map(|(name, known)| {
+            let probed = known.state.as_ref()?;
+            let state = match &known.in_turn {
+                Some(in_turn) => verdict::of(probed, in_turn, |tool| {
+                    let denied = tools::denies(&self.denied, name.as_str(), tool);
+                    tools::allows(&known.server, tool) && !denied
+                }),
+                None => probed.clone(),
+            };
+            Some((name.clone(), state))
+        });
+        known.collect()
     }
 }
 
@@ -167,141 +175,39 @@ async fn probe(
     server: &McpServerSpec,
     time: Duration,
 ) -> McpServerState {
-    let bad = |health, error: String| McpServerState {
-        health,
-        tools: Vec::new(),
-        error: Some(error),
+    let unprobed = |why: &str| McpServerState {
+        error: Some(why.to_owned()),
+        ..McpServerState::of(McpHealth::Unprobed)
     };
-    match (&server.command, &server.url) {
-        (Some(command), _) => probe_stdio(children, folder, command, server, time)
-            .await
-            .map_or_else(
-                |error| bad(McpHealth::Failed, error),
-                |tools| McpServerState {
-                    health: McpHealth::Healthy,
-                    tools,
-                    error: None,
-                },
-            ),
-        (None, Some(_)) => bad(
-            McpHealth::Unprobed,
-            "this harness cannot probe HTTP servers yet".into(),
-        ),
-        (None, None) => bad(
-            McpHealth::Failed,
-            "its declaration names neither a command nor a url: set one of the two".into(),
-        ),
-    }
-}
-
-async fn probe_stdio(
-    children: &Children,
-    folder: &Utf8Path,
-    program: &str,
-    server: &McpServerSpec,
-    time: Duration,
-) -> Result<Vec<String>, String> {
-    let mut command = children::command(program);
-    command
-        .args(&server.args)
-        .envs(&server.env)
-        .current_dir(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let spawned = children.spawn(&mut command).and_then(|mut child| {
-        let (input, output, errors) = (child.stdin(), child.stdout(), child.stderr());
-        let lost = || std::io::Error::other("a pipe is missing");
-        Ok((
-            child,
-            input.ok_or_else(lost)?,
-            output.ok_or_else(lost)?,
-            errors.ok_or_else(lost)?,
-        ))
-    });
-    let (mut child, input, output, errors) = spawned.map_err(|source| {
-        let program = crate::tame(program, 200);
-        crate::error_chain(&ProbeError::Start { program, source })
-    })?;
-    let errors = tokio::spawn(tail(errors));
-
-    let result = tokio::time::timeout(time, list_tools(input, output))
-        .await
-        .unwrap_or(Err(ProbeError::TimedOut(time)));
-    // A working server ends when its input closes; whatever is left of it then does not get a choice.
-    if result.is_ok() {
-        child.linger(END_TIME).await;
-    }
-    if let Err(error) = child.end().await {
-        tracing::debug!(%error, "MCP server's exit status not collected");
-    }
-    match result {
-        Ok(tools) => {
-            errors.abort();
-            Ok(tools)
+    let answer = match (&server.command, &server.url) {
+        (Some(command), _) => stdio::probe(children, folder, command, server, time).await,
+        (None, Some(_)) if !server.secret_headers.is_empty() => {
+            return unprobed("its headers are secrets, and no agent is given any yet");
         }
-        Err(error) => {
-            let mut text = crate::tame(&crate::error_chain(&error), 1000);
-            // A process outside the group may still hold the pipe open.
-            if let Ok(Ok(tail)) = tokio::time::timeout(END_TIME, errors).await
-                && !tail.is_empty()
-            {
-                text.push_str("; it wrote: ");
-                text.push_str(&tail);
-            }
-            Err(text)
+        (None, Some(url)) if !url.starts_with("http://") => {
+            return unprobed("this harness does not speak https: what the next turn finds is reported");
         }
+        (None, Some(url)) => http::probe(url, time).await,
+        (None, None) => {
+            Err("its declaration names neither a command nor a url: set one of the two".to_owned())
+        }
+    };
+    match answer {
+        Ok(Tools {
+            names,
+            more,
+            schema_tokens,
+        }) => McpServerState {
+            tools: names,
+            more_tools: more,
+            schema_tokens: Some(schema_tokens),
+            ..McpServerState::of(McpHealth::Healthy)
+        },
+        Err(error) => McpServerState {
+            error: Some(error),
+            ..McpServerState::of(McpHealth::Failed)
+        },
     }
-}
-
-/// Shakes hands with the server whose standard input and output these are, and asks for its tools: their names without
-/// control characters, sorted, each once. Waits for as long as the server keeps it waiting.
-///
-/// # Errors
-/// When the server does not answer as MCP says, or says more than it may.
-pub async fn list_tools(
-    input: impl AsyncWrite + Send + Unpin + 'static,
-    output: impl AsyncRead + Send + Unpin + 'static,
-) -> Result<Vec<String>, ProbeError> {
-    let version = env!("CARGO_PKG_VERSION");
-    let client = ClientConfig::new(
-        ClientCapabilities::default(),
-        Implementation::new("hive-harness", version),
-    )
-    .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE);
-    let service = client
-        .serve((output.take(MAX_OUTPUT), input))
-        .await
-        .map_err(|error| ProbeError::Initialize(Box::new(error)))?;
-    let tools = service
-        .list_all_tools()
-        .await
-        .map_err(|error| ProbeError::ListTools(Box::new(error)));
-    if let Err(error) = service.cancel().await {
-        tracing::debug!(%error, "MCP client did not end well");
-    }
-    let mut names: Vec<String> = tools?
-        .into_iter()
-        .map(|tool| crate::tame(&tool.name, MAX_TOOL_NAME))
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names.truncate(MAX_TOOLS);
-    Ok(names)
-}
-
-/// Reads to the end, so that the writer never blocks, and keeps the last of it.
-async fn tail(mut stream: impl AsyncRead + Unpin) -> String {
-    let mut kept = Vec::new();
-    let mut chunk = [0; 1024];
-    while let Ok(count) = stream.read(&mut chunk).await
-        && count > 0
-    {
-        kept.extend_from_slice(chunk.get(..count).unwrap_or_default());
-        let surplus = kept.len().saturating_sub(ERROR_TAIL);
-        kept.drain(..surplus);
-    }
-    crate::tame(&String::from_utf8_lossy(&kept), ERROR_TAIL)
 }
 
 #[cfg(test)]

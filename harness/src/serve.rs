@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::children::Children;
 use crate::config::{self, LoadError};
 use crate::control::{self, Said};
-use crate::driver::{Driver, claude};
+use crate::driver::{Driver, ServerInTurn, claude};
 use crate::host_client::HostClient;
 use crate::lock::{self, LockError};
 use crate::mcp_probe::{Probed, Probes};
@@ -80,6 +80,8 @@ enum Note {
     Answer(PollResponse),
     /// A turn goes on.
     Turn(Event),
+    /// What a turn found of the declared MCP servers.
+    Servers(BTreeMap<String, ServerInTurn>),
 }
 
 /// Runs until told to end; returns the exit status. Programs are started through `children`.
@@ -236,6 +238,10 @@ impl Loop {
             Note::Answer(answer) => self.happened(Event::Polled(answer)),
             Note::Turn(event) => self.happened(event),
             Note::Login(login) => self.login_seen(login),
+            Note::Servers(found) => {
+                self.probes.note_turn(found);
+                self.report();
+            }
             Note::File(file) => {
                 let event = match *file {
                     Ok((file, unusable)) => self.put_in_force(file, unusable),
@@ -308,7 +314,7 @@ impl Loop {
             unusable: unusable.map(|why| crate::tame(&why, MAX_ERROR)),
             digest,
         };
-        self.probes.declare(&config.mcp_servers);
+        self.probes.declare(&config);
         self.config = Some(Arc::new(config));
         Event::Loaded(in_force)
     }
@@ -412,6 +418,7 @@ impl Loop {
             id,
             purpose,
             conversation: self.state.announced.conversation,
+            offered: self.probes.offered(),
             client: Arc::clone(&self.client),
             driver: Arc::clone(self.drivers.of(config.driver.kind)),
             config,

@@ -9,6 +9,9 @@ while IFS= read -r line; do
     *\"tools/list\"*)
       result='{"tools":[{"name":"look","inputSchema":{"type":"object"}},{"name":"draw","inputSchema":{"type":"object"}}]}'
       ;;
+    *\"tools/call\"*)
+      result='{"content":[{"type":"text","text":"looked or drew"}]}'
+      ;;
     *) continue ;;
   esac
   printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$result"

@@ -166,6 +166,8 @@ pub enum McpHealth {
     Failed,
     /// This harness cannot probe servers of its kind.
     Unprobed,
+    /// It works, but turns find other tools than the probe did.
+    Differs,
     /// A state this build does not know.
     #[serde(other)]
     Unknown,
@@ -178,12 +180,32 @@ pub enum McpHealth {
 pub struct McpServerState {
     /// Whether it works.
     pub health: McpHealth,
-    /// The tools it offers.
+    /// The tools it offers, the first of them if there are very many.
     #[serde(default)]
     pub tools: Vec<String>,
+    /// How many tools it offers besides these.
+    #[serde(default)]
+    pub more_tools: u64,
+    /// What the descriptions of its tools take of a model's window, in tokens: an estimate, by their length. Absent when
+    /// they were not seen.
+    #[serde(default)]
+    pub schema_tokens: Option<u64>,
     /// The last error.
     #[serde(default)]
     pub error: Option<String>,
+}
+
+impl McpServerState {
+    /// A server in this state, of which no more is known.
+    pub fn of(health: McpHealth) -> Self {
+        Self {
+            health,
+            tools: Vec::new(),
+            more_tools: 0,
+            schema_tokens: None,
+            error: None,
+        }
+    }
 }
 
 /// Desired, built and running identity of one agent, side by side.

@@ -58,8 +58,8 @@ fn server(bytes: &[u8]) {
         })
     });
     let Ok(tools) = listed else { return };
-    assert!(tools.len() <= MAX_TOOLS);
-    for tool in tools {
+    assert!(tools.names.len() <= MAX_TOOLS);
+    for tool in tools.names {
         assert!(tool.chars().count() <= MAX_TOOL_NAME + 1 && !tool.contains(char::is_control));
     }
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
-use jiff::Timestamp;
 use shared::TurnId;
 use shared::wire_error::ErrorCode;
 use tokio::sync::Mutex;
@@ -126,13 +125,4 @@ fn may_be_done(error: &ClientError) -> bool {
         ClientError::Malformed { .. } | ClientError::TooLarge { .. } => true,
         ClientError::Incompatible { .. } => false,
     }
-}
-
-/// The time, by this machine's clock.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a nap is for so long from now, and must work while the daemon is away"
-)]
-pub(super) fn now() -> Timestamp {
-    Timestamp::now()
 }

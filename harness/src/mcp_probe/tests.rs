@@ -1,3 +1,5 @@
+mod http;
+
 use std::time::Instant;
 
 use super::*;
@@ -12,6 +14,20 @@ fn shell(script: &str) -> McpServerSpec {
     }
 }
 
+fn config<const N: usize>(servers: [(ServerName, McpServerSpec); N]) -> AgentConfig {
+    let config = serde_json::json!({
+        "agent": "alice",
+        "uid": "6f0c2d5e-3b1a-4a55-9d3c-0a1b2c3d4e5f",
+        "hive": "home",
+        "driver": { "kind": "scripted" },
+        "maxTurnMinutes": 60,
+        "commit": "0123456789abcdef0123456789abcdef01234567",
+    });
+    let mut config: AgentConfig = serde_json::from_value(config).expect("a config");
+    config.mcp_servers = servers.into();
+    config
+}
+
 async fn probed(server: &McpServerSpec) -> McpServerState {
     probe(&Children::default(), Utf8Path::new("/"), server, TIME).await
 }
@@ -22,6 +38,8 @@ async fn a_working_server_is_healthy_with_its_tools() {
     assert_eq!(state.error, None);
     assert_eq!(state.health, McpHealth::Healthy);
     assert_eq!(state.tools, ["draw", "look"]);
+    // Two names of four letters, two schemas of seventeen.
+    assert_eq!((state.more_tools, state.schema_tokens), (0, Some(11)));
 }
 
 #[tokio::test]
@@ -72,29 +90,141 @@ async fn a_flood_on_both_streams_neither_blocks_nor_fills_memory() {
     let state = probe(&Children::default(), Utf8Path::new("/"), &server, time).await;
     assert_eq!(state.health, McpHealth::Failed);
     let error = state.error.expect("an error");
-    assert!(error.len() < 4 * ERROR_TAIL, "{} bytes", error.len());
+    assert!(
+        error.len() < 4 * crate::children::LAST_WORDS,
+        "{} bytes",
+        error.len()
+    );
 }
 
 #[tokio::test]
-async fn http_servers_are_unprobed_and_empty_declarations_fail() {
-    let http = McpServerSpec {
-        url: Some("http://127.0.0.1:1/mcp".into()),
+async fn what_cannot_be_probed_is_unprobed_and_empty_declarations_fail() {
+    let https = McpServerSpec {
+        url: Some("https://127.0.0.1:1/mcp".into()),
         ..McpServerSpec::default()
     };
-    let state = probed(&http).await;
-    assert_eq!(state.health, McpHealth::Unprobed);
-    assert_eq!(
-        state.error.as_deref(),
-        Some("this harness cannot probe HTTP servers yet")
-    );
+    let secret = McpServerSpec {
+        url: Some("http://127.0.0.1:1/mcp".into()),
+        secret_headers: [("Authorization".to_owned(), "key".to_owned())].into(),
+        ..McpServerSpec::default()
+    };
+    for server in [https, secret] {
+        let state = probed(&server).await;
+        assert_eq!(state.health, McpHealth::Unprobed, "{state:?}");
+        assert!(state.error.is_some());
+    }
     assert_eq!(probed(&McpServerSpec::default()).await.health, McpHealth::Failed);
+}
+
+/// A server that answers `tools/list` with what this script prints.
+fn lister(script: &str) -> McpServerSpec {
+    let handshake = SERVER.split("*\\\"tools/list").next().expect("a beginning");
+    shell(&format!(
+        "{handshake}*\\\"tools/list\\\"*) {script}; continue;; *) continue;; esac\n\
+         printf '{{\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":%s}}\\n' \"$id\" \"$result\"\ndone"
+    ))
+}
+
+#[tokio::test]
+async fn of_ten_thousand_tools_the_first_are_named_and_all_are_counted() {
+    let state = probed(&lister(
+        r#"printf '{"jsonrpc":"2.0","id":%s,"result":{"tools":[' "$id"
+           seq -f '{"name":"t%05.0f","description":"ten words ","inputSchema":{"type":"object"}},' 9999 | tr -d '\n'
+           printf '{"name":"last","inputSchema":{"type":"object"}}]}}\n'"#,
+    ))
+    .await;
+    assert_eq!((state.health, state.error), (McpHealth::Healthy, None));
+    assert_eq!(
+        (state.tools.len(), state.more_tools),
+        (MAX_TOOLS, 10_000 - MAX_TOOLS as u64)
+    );
+    // Six letters, ten, and seventeen of schema; four and seventeen.
+    assert_eq!(
+        state.schema_tokens,
+        Some((9999 * (6 + 10 + 17) + 4 + 17u64).div_ceil(4))
+    );
+}
+
+#[tokio::test]
+async fn a_list_without_end_is_a_failure() {
+    let state = probed(&lister(
+        r#"printf '{"jsonrpc":"2.0","id":%s,"result":{"tools":[],"nextCursor":"again"}}\n' "$id""#,
+    ))
+    .await;
+    assert_eq!(state.health, McpHealth::Failed);
+    let error = state.error.expect("an error");
+    assert!(
+        error.contains("more than 20000 tools, or has more than 1000 pages"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_long_is_a_failure() {
+    let begun = Instant::now();
+    let state = probed(&lister("head -c 9000000 /dev/zero | tr '\\0' x; sleep 1000")).await;
+    assert_eq!(state.health, McpHealth::Failed, "{state:?}");
+    assert!(begun.elapsed() < TIME, "it was not waited for any longer");
+}
+
+#[tokio::test]
+async fn garbage_is_no_tool() {
+    for answer in [
+        r#"printf '{"jsonrpc":"2.0","id":%s,"result":{"tools":7}}\n' "$id""#,
+        r#"printf '{"jsonrpc":"2.0","id":%s,"error":{"code":1,"message":"no\\u001b[31m"}}\n' "$id""#,
+        "exit 3",
+    ] {
+        let state = probed(&lister(answer)).await;
+        assert_eq!(state.health, McpHealth::Failed, "{answer}: {state:?}");
+        let error = state.error.expect("an error");
+        assert!(
+            error.starts_with("tools/list failed") && !error.contains('\u{1b}'),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_a_turn_finds_is_held_against_the_probe_until_the_declaration_changes() {
+    let (mut probes, mut results) = Probes::new(Children::default(), "/".into());
+    let name = || "wiki".parse::<ServerName>().expect("name");
+    let mut servers = config([(name(), shell(SERVER))]);
+    servers.tools.deny.insert("mcp__wiki__draw".to_owned());
+    probes.declare(&servers);
+    probes.note(results.recv().await.expect("a result"));
+    let found = |fault: Option<&str>, tools: &[&str]| {
+        let in_turn = ServerInTurn {
+            fault: fault.map(str::to_owned),
+            tools: Some(tools.iter().map(|&tool| tool.to_owned()).collect()),
+        };
+        BTreeMap::from([
+            ("wiki".to_owned(), in_turn.clone()),
+            ("unheard of".to_owned(), in_turn),
+        ])
+    };
+    probes.note_turn(found(None, &["look"]));
+    assert_eq!(
+        probes.states()[&name()].health,
+        McpHealth::Healthy,
+        "what is denied is not missed"
+    );
+    probes.note_turn(found(None, &[]));
+    assert_eq!(probes.states()[&name()].health, McpHealth::Differs);
+    probes.note_turn(found(Some("failed"), &[]));
+    assert_eq!(probes.states()[&name()].health, McpHealth::Failed);
+    assert_eq!(probes.offered()[&name()], ["draw", "look"]);
+
+    servers.mcp_servers.insert(name(), shell(&format!("\n{SERVER}")));
+    probes.declare(&servers);
+    probes.note(results.recv().await.expect("a result"));
+    assert_eq!(probes.states()[&name()].health, McpHealth::Healthy);
 }
 
 #[tokio::test]
 async fn only_new_and_changed_servers_are_probed_again() {
     let (mut probes, mut results) = Probes::new(Children::default(), "/".into());
     let name = |text: &str| text.parse::<ServerName>().expect("name");
-    let mut servers = BTreeMap::from([(name("a"), shell(SERVER)), (name("b"), shell("exit 1"))]);
+    let mut servers = config([(name("a"), shell(SERVER)), (name("b"), shell("exit 1"))]);
     probes.declare(&servers);
     assert!(
         probes.states().is_empty(),
@@ -107,7 +237,7 @@ async fn only_new_and_changed_servers_are_probed_again() {
     assert_eq!(states[&name("a")].health, McpHealth::Healthy);
     assert_eq!(states[&name("b")].health, McpHealth::Failed);
 
-    servers.insert(name("b"), shell(SERVER));
+    servers.mcp_servers.insert(name("b"), shell(SERVER));
     probes.declare(&servers);
     assert_eq!(probes.states().into_keys().collect::<Vec<_>>(), [name("a")]);
     let result = results.recv().await.expect("a result");
@@ -116,7 +246,7 @@ async fn only_new_and_changed_servers_are_probed_again() {
     assert_eq!(probes.states()[&name("b")].health, McpHealth::Healthy);
     assert!(results.try_recv().is_err(), "a was probed again");
 
-    probes.declare(&BTreeMap::new());
+    probes.declare(&config([]));
     assert!(probes.states().is_empty());
 }
 
@@ -124,9 +254,9 @@ async fn only_new_and_changed_servers_are_probed_again() {
 async fn a_result_that_is_older_than_the_declaration_is_dropped() {
     let (mut probes, mut results) = Probes::new(Children::default(), "/".into());
     let name: ServerName = "a".parse().expect("name");
-    probes.declare(&BTreeMap::from([(name.clone(), shell("exit 1"))]));
+    probes.declare(&config([(name.clone(), shell("exit 1"))]));
     let old = results.recv().await.expect("a result");
-    probes.declare(&BTreeMap::from([(name, shell(SERVER))]));
+    probes.declare(&config([(name, shell(SERVER))]));
     probes.note(old);
     assert!(probes.states().is_empty());
 }

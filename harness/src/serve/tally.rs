@@ -52,6 +52,7 @@ impl Tally {
             TurnEvent::Alarm(text) if self.alarms.len() < 3 => self.alarms.push(text.clone()),
             TurnEvent::Alarm(_)
             | TurnEvent::Notice(_)
+            | TurnEvent::Servers(_)
             | TurnEvent::Text(_)
             | TurnEvent::ToolFailed { .. }
             | TurnEvent::Retry { .. }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::Note;
 use super::tally::{self, Tally};
+use crate::driver::tools::Offered;
 use crate::driver::{Driver, Failure, RunningTurn, TurnEnd, TurnEvent, TurnProgress, TurnSpec};
 use crate::host_client::HostClient;
 use crate::host_client::retry::until_answered;
@@ -30,6 +31,8 @@ pub(super) struct TurnTask {
     pub(super) id: TurnId,
     pub(super) purpose: Purpose,
     pub(super) conversation: Option<u64>,
+    /// What the declared MCP servers are known to offer.
+    pub(super) offered: Offered,
     pub(super) client: Arc<HostClient>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) config: Arc<AgentConfig>,
@@ -94,6 +97,7 @@ impl TurnTask {
             purpose: self.purpose,
             messages,
             config: Arc::clone(&self.config),
+            offered: std::mem::take(&mut self.offered),
             conversation: self.conversation,
             waits: self.waits.clone(),
         };
@@ -210,6 +214,7 @@ impl TurnTask {
                 tracing::info!(%turn, attempt, error, "the provider is asked again");
             }
             TurnEvent::Unknown(kind) => tracing::debug!(%turn, kind, "event not known"),
+            TurnEvent::Servers(servers) => self.send(Note::Servers(servers.clone())),
             TurnEvent::Session(_)
             | TurnEvent::Model(_)
             | TurnEvent::Text(_)
@@ -255,7 +260,11 @@ impl TurnTask {
     }
 
     fn tell(&self, event: Event) {
-        if self.notes.send(Note::Turn(event)).is_err() {
+        self.send(Note::Turn(event));
+    }
+
+    fn send(&self, note: Note) {
+        if self.notes.send(note).is_err() {
             tracing::debug!("the loop has ended before the turn");
         }
     }

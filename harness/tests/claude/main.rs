@@ -11,7 +11,10 @@
 mod bee;
 #[path = "../integration/daemon.rs"]
 mod daemon;
+#[path = "../support/door.rs"]
+mod door;
 mod fake;
 mod real;
+mod servers;
 #[path = "../integration/world.rs"]
 mod world;

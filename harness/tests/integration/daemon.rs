@@ -9,7 +9,7 @@ use axum::extract::{Json, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use shared::agent_api::{
     AckRequest, Message, MessageKind, PollRequest, PollResponse, ProposalInfo, ProposalPhase, RecvRequest,
     RecvResponse, Report, SendRequest, SendResponse,
@@ -19,8 +19,9 @@ use shared::turn::TurnStats;
 use shared::version::AGENT_API_HEADER;
 use shared::wire_error::{ErrorCode, WireError};
 use shared::{Digest, ProposalNumber, TurnId};
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
+
+use crate::door::Door;
 
 /// All the daemon knows. Public: tests look at it, and change it.
 #[derive(Default)]
@@ -102,38 +103,12 @@ type Shared = Arc<(Mutex<World>, watch::Sender<()>)>;
 /// A daemon on a socket. It stays in memory while its socket is away.
 pub(crate) struct Daemon {
     shared: Shared,
-    socket: Utf8PathBuf,
-    /// A runtime of its own: shutting it down cuts every connection, as the end of a process does.
-    server: Option<Runtime>,
+    door: Door,
 }
 
 impl Daemon {
     pub(crate) fn start(socket: &Utf8Path) -> Self {
-        let shared = Arc::new((Mutex::new(World::default()), watch::Sender::new(())));
-        let mut daemon = Self {
-            shared,
-            socket: socket.to_owned(),
-            server: None,
-        };
-        daemon.come_back();
-        daemon
-    }
-
-    pub(crate) fn go_away(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.shutdown_background();
-        }
-        std::fs::remove_file(&self.socket).expect("socket");
-    }
-
-    pub(crate) fn come_back(&mut self) {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("runtime");
-        let inside = runtime.enter();
-        let listener = tokio::net::UnixListener::bind(&self.socket).expect("bind");
+        let shared = Shared::default();
         let app = Router::new()
             .route("/v1/poll", post(poll))
             .route("/v1/recv", post(recv))
@@ -142,11 +117,17 @@ impl Daemon {
             .route("/v1/turns", post(turns))
             .route("/v1/repo/bundle", get(bundle))
             .route("/v1/proposals", post(propose))
-            .layer(axum::extract::DefaultBodyLimit::max(64 * 1024 * 1024))
-            .with_state(Arc::clone(&self.shared));
-        runtime.spawn(async move { axum::serve(listener, app).await.expect("serve") });
-        drop(inside);
-        self.server = Some(runtime);
+            .with_state(Arc::clone(&shared));
+        let door = Door::open(socket, app);
+        Self { shared, door }
+    }
+
+    pub(crate) fn go_away(&mut self) {
+        self.door.go_away();
+    }
+
+    pub(crate) fn come_back(&mut self) {
+        self.door.come_back();
     }
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
@@ -204,14 +185,6 @@ impl Daemon {
             }
         };
         tokio::time::timeout(time, wait).await.is_err()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.shutdown_background();
-        }
     }
 }
 

@@ -8,6 +8,10 @@
 
 mod configs;
 mod daemon;
+#[path = "../support/door.rs"]
+mod door;
+#[path = "../support/git.rs"]
+mod git;
 mod mcp;
 mod process;
 mod proposals;

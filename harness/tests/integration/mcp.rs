@@ -13,7 +13,7 @@ async fn declared_servers_are_probed_reported_and_probed_again_only_when_changed
     nest.deploy_config(json!({ "mcpServers": {
         "wiki": wiki,
         "broken": { "command": "sh", "args": ["-c", "echo oops >&2; exit 3"] },
-        "far": { "url": "http://127.0.0.1:1/mcp" },
+        "far": { "url": "https://127.0.0.1:1/mcp" },
     } }));
     let _harness = nest.start();
     nest.daemon

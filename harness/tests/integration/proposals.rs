@@ -2,20 +2,8 @@ use camino::Utf8PathBuf;
 use serde_json::{Value, json};
 use shared::agent_api::MessageKind;
 
-use crate::world::{Nest, run};
-
-const GIT: [&str; 6] = [
-    "-c",
-    "user.name=daemon",
-    "-c",
-    "user.email=daemon@hive.invalid",
-    "-c",
-    "commit.gpgsign=false",
-];
-
-fn git(folder: &Utf8PathBuf, args: &[&str]) -> String {
-    run(folder, "git", &[&GIT[..], args].concat())
-}
+use crate::git::git;
+use crate::world::Nest;
 
 /// A config repo as the daemon has it, handed out as a bundle.
 fn repo(nest: &Nest, overlay: &str) -> Utf8PathBuf {

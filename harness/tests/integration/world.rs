@@ -3,7 +3,7 @@
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use serde_json::{Value, json};
 use shared::Digest;
 use shared::canonical::{Encoding, digest_value};
@@ -191,20 +191,4 @@ impl Harness {
         self.signal(rustix::process::Signal::KILL);
         self.ended().await;
     }
-}
-
-/// Runs a program of the test itself and returns what it writes.
-pub(crate) fn run(folder: &Utf8Path, program: &str, args: &[&str]) -> String {
-    let output = std::process::Command::new(program)
-        .args(args)
-        .current_dir(folder)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap())
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{program} {args:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
 }

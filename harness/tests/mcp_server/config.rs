@@ -3,7 +3,8 @@ use serde_json::{Value, json};
 use shared::wire_error::ErrorCode;
 
 use crate::daemon::TIME;
-use crate::nest::{Nest, git};
+use crate::git::git;
+use crate::nest::Nest;
 
 /// A config repo as the daemon has it, handed out as a bundle.
 pub(crate) fn repo(nest: &Nest) -> Utf8PathBuf {

@@ -11,13 +11,14 @@ use axum::extract::{Json, Path, Query, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, delete, get, post};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use serde_json::{Value, json};
 use shared::TurnId;
 use shared::agent_api::{Message, RecvRequest, RecvResponse};
 use shared::wire_error::{ErrorCode, WireError};
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
+
+use crate::door::Door;
 
 pub(crate) const TIME: &str = "2026-01-02T03:04:05Z";
 
@@ -73,37 +74,12 @@ type Shared = Arc<(Mutex<World>, watch::Sender<()>)>;
 /// A daemon on a socket. It stays in memory while its socket is away.
 pub(crate) struct Daemon {
     shared: Shared,
-    socket: Utf8PathBuf,
-    server: Option<Runtime>,
+    door: Door,
 }
 
 impl Daemon {
     pub(crate) fn start(socket: &Utf8Path) -> Self {
-        let mut daemon = Self {
-            shared: Arc::new((Mutex::new(World::default()), watch::Sender::new(()))),
-            socket: socket.to_owned(),
-            server: None,
-        };
-        daemon.come_back();
-        daemon
-    }
-
-    pub(crate) fn go_away(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.shutdown_background();
-        }
-        std::fs::remove_file(&self.socket).expect("socket");
-    }
-
-    pub(crate) fn come_back(&mut self) {
-        // A runtime of its own: shutting it down cuts every connection, as the end of a process does.
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("runtime");
-        let inside = runtime.enter();
-        let listener = tokio::net::UnixListener::bind(&self.socket).expect("bind");
+        let shared = Shared::default();
         let app = Router::new()
             .route("/v1/recv", post(recv))
             .route("/v1/send", post(send))
@@ -117,11 +93,17 @@ impl Daemon {
             .route("/v1/drafts/{name}/bundle", get(bundle).post(commit))
             .route("/v1/loose-ends/{kind}/{number}", delete(gone))
             .fallback(any(scripted))
-            .layer(axum::extract::DefaultBodyLimit::max(64 * 1024 * 1024))
-            .with_state(Arc::clone(&self.shared));
-        runtime.spawn(async move { axum::serve(listener, app).await.expect("serve") });
-        drop(inside);
-        self.server = Some(runtime);
+            .with_state(Arc::clone(&shared));
+        let door = Door::open(socket, app);
+        Self { shared, door }
+    }
+
+    pub(crate) fn go_away(&mut self) {
+        self.door.go_away();
+    }
+
+    pub(crate) fn come_back(&mut self) {
+        self.door.come_back();
     }
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
@@ -172,14 +154,6 @@ impl Daemon {
                 "not within 30 s: {what}; recvs {:?}, asked {:?}",
                 world.recvs, world.asked
             );
-        }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.shutdown_background();
         }
     }
 }

@@ -8,7 +8,11 @@
 
 mod config;
 mod daemon;
+#[path = "../support/door.rs"]
+mod door;
 mod faults;
+#[path = "../support/git.rs"]
+mod git;
 mod messages;
 mod nest;
 mod protocol;

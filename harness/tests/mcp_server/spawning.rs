@@ -3,7 +3,8 @@ use shared::wire_error::ErrorCode;
 
 use crate::config::{import, repo};
 use crate::daemon::TIME;
-use crate::nest::{Nest, git};
+use crate::git::git;
+use crate::nest::Nest;
 
 fn draft(more: Value) -> Value {
     let mut draft = json!({ "name": "carol", "uid": "6f0c2d5e-3b1a-4a55-9d3c-0a1b2c3d4e5f", "owner": "alice",

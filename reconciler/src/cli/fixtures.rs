@@ -113,7 +113,7 @@ pub(super) fn agent_json() -> Value {
         },
         "mcp": {
             "web": { "health": "failed", "error": "no answer within 10 s" },
-            "wiki": { "health": "healthy", "tools": ["read", "write"] },
+            "wiki": { "health": "healthy", "tools": ["read", "write"], "schemaTokens": 310 },
         },
         "inbox": 2,
         "notices": ["runs without a sandbox"],

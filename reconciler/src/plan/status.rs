@@ -110,9 +110,10 @@ fn notices(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger, now: T
     let reported = inventory.harness.iter().flat_map(|harness| &harness.report.mcp);
     for (name, state) in reported {
         match state.health {
-            McpHealth::Healthy | McpHealth::Failed => {}
+            McpHealth::Healthy | McpHealth::Failed | McpHealth::Differs => {}
             McpHealth::Unprobed => {
-                notices.push(format!("MCP server {name} cannot be probed by this harness yet"));
+                let why = state.error.as_deref().unwrap_or("this harness cannot do it yet");
+                notices.push(format!("MCP server {name} is not probed: {why}"));
             }
             McpHealth::Unknown => {
                 notices.push(format!(
@@ -276,16 +277,19 @@ fn running_health(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger)
     if let Some(error) = &harness.report.config_error {
         return Finding(Health::Degraded, "configError", error.clone());
     }
-    let failed = |(_, state): &(&shared::ServerName, &shared::status::McpServerState)| {
-        state.health == McpHealth::Failed
-    };
-    if let Some((name, state)) = harness.report.mcp.iter().find(failed) {
-        let error = state.error.as_deref().unwrap_or("no reason given");
-        return Finding(
-            Health::Degraded,
-            "mcpServerFailed",
-            format!("MCP server {name}: {error}"),
-        );
+    for (health, reason) in [
+        (McpHealth::Failed, "mcpServerFailed"),
+        (McpHealth::Differs, "mcpServerDiffers"),
+    ] {
+        if let Some((name, state)) = harness
+            .report
+            .mcp
+            .iter()
+            .find(|(_, state)| state.health == health)
+        {
+            let error = state.error.as_deref().unwrap_or("no reason given");
+            return Finding(Health::Degraded, reason, format!("MCP server {name}: {error}"));
+        }
     }
     if harness.report.turn == TurnState::NeedsLogin {
         return Finding(

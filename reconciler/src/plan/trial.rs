@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use shared::canonical::NotCanonical;
 use shared::plan::WaitingOn;
 use shared::spec::{AgentSpec, RunState};
-use shared::status::{McpHealth, TurnState};
+use shared::status::{McpHealth, McpServerState, TurnState};
 
 use super::after;
 use super::agent::Planner;
@@ -69,7 +69,11 @@ pub(super) fn unhealthy(planner: &Planner<'_>, deployed: &Deployed, trial: &Prob
     }
     for name in &trial.watched {
         match harness.report.mcp.get(name) {
-            Some(state) if matches!(state.health, McpHealth::Healthy | McpHealth::Unprobed) => {}
+            // A server whose tools change works: what went before is no better.
+            Some(McpServerState {
+                health: McpHealth::Healthy | McpHealth::Unprobed | McpHealth::Differs,
+                ..
+            }) => {}
             Some(state) => {
                 let error = state.error.as_deref().unwrap_or("no reason given");
                 return Some(format!("MCP server {name} is not healthy: {error}"));

@@ -103,6 +103,18 @@ mod tests {
                 "mcpServers.x",
             ),
             (server(json!({})), "mcpServers.x"),
+            (
+                json!({ "mcpServers": { "a__b": { "command": "/x" } } }),
+                "mcpServers.a__b",
+            ),
+            (
+                json!({ "mcpServers": { "a_": { "command": "/x" } } }),
+                "mcpServers.a_",
+            ),
+            (
+                json!({ "mcpServers": { "hive": { "command": "/x" } } }),
+                "mcpServers.hive",
+            ),
             (server(json!({ "url": "file:///etc/passwd" })), "mcpServers.x.url"),
             (
                 server(json!({ "command": "/x", "args": ["\u{0}"] })),

@@ -23,7 +23,7 @@ fn agent_name() -> impl Strategy<Value = AgentName> {
 }
 
 fn server_name() -> impl Strategy<Value = ServerName> {
-    "[A-Za-z0-9][A-Za-z0-9_-]{0,8}"
+    "[A-Za-z0-9](_?[A-Za-z0-9-]){0,4}"
         .prop_filter("reserved", |text| text != "hive")
         .prop_map(|text| text.parse().expect("a server name"))
 }

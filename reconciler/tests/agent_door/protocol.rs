@@ -39,9 +39,8 @@ async fn a_server_that_cannot_be_probed_is_pointed_out() {
     let mut daemon = hive.daemon();
     let door = daemon.door("alice");
     let unprobed = McpServerState {
-        health: McpHealth::Unprobed,
-        tools: Vec::new(),
-        error: None,
+        error: Some("this harness does not speak https".to_owned()),
+        ..McpServerState::of(McpHealth::Unprobed)
     };
     let report = Report {
         mcp: [("wiki".parse().unwrap(), unprobed)].into(),
@@ -56,7 +55,7 @@ async fn a_server_that_cannot_be_probed_is_pointed_out() {
         .notices
         .clone();
     assert!(
-        notices.contains(&"MCP server wiki cannot be probed by this harness yet".to_owned()),
+        notices.contains(&"MCP server wiki is not probed: this harness does not speak https".to_owned()),
         "{notices:?}"
     );
 }

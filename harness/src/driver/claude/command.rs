@@ -11,6 +11,7 @@ use shared::spec::Role;
 
 use super::servers;
 use super::session::Session;
+use crate::driver::tools::{self, Offered};
 use crate::turn::Purpose;
 
 /// What is passed on from the harness's environment: where the program finds others, where the provider is, and who pays.
@@ -153,9 +154,11 @@ fn system_prompt(config: &AgentConfig, state: &Utf8Path) -> String {
     text
 }
 
-/// What no tool may do, whatever is allowed. A guard rail: the container is the boundary.
-pub(super) fn settings(config: &AgentConfig, state: &Utf8Path) -> Value {
+/// What no tool may do, whatever is allowed. A guard rail: the container is the boundary. What is known to be offered
+/// and is not allowed is denied by name: the model is not even told of it, and its description takes no room.
+pub(super) fn settings(config: &AgentConfig, offered: &Offered, state: &Utf8Path) -> Value {
     let mut deny: Vec<String> = config.tools.deny.iter().cloned().collect();
+    deny.extend(tools::forbidden(config, offered));
     // Two slashes begin an absolute path.
     deny.push(format!("Read(/{}/.credentials.json)", home(state)));
     deny.push(format!("Edit(/{}/**)", home(state)));

@@ -4,7 +4,7 @@
 //! only ever looked at field by field: what is missing or of another type is as if it were not there, what is unknown
 //! is named and left alone, and every text that goes on is bounded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use shared::turn::Tokens;
@@ -15,6 +15,8 @@ const MAX_NAME: usize = 128;
 const MAX_TEXT: usize = 1000;
 /// The longest piece of the model's text that is passed on.
 const MAX_DELTA: usize = 16 * 1024;
+/// The most tools of MCP servers that are looked at.
+const MAX_TOOLS: usize = 20_000;
 /// The most content blocks of one message that are looked at.
 const MAX_BLOCKS: usize = 1000;
 
@@ -85,6 +87,8 @@ pub(crate) struct Init {
     pub(crate) model: Option<String>,
     /// MCP servers by name, each with its state; absent when it says nothing of any.
     pub(crate) servers: Option<BTreeMap<String, String>>,
+    /// The tools of all MCP servers, by their full names; absent when it names none.
+    pub(crate) tools: Option<BTreeSet<String>>,
 }
 
 /// A part of what the model said.
@@ -196,7 +200,16 @@ fn init(value: &Value) -> Init {
                 .map(|server| (name(text(server, "name")), name(text(server, "status"))))
                 .collect()
         }),
+        tools: of_servers(&value["tools"]),
     }
+}
+
+/// The hive's own tools are always among them: none at all says that they are told in another way.
+fn of_servers(tools: &Value) -> Option<BTreeSet<String>> {
+    let names = tools.as_array()?.iter().filter_map(Value::as_str);
+    let names = names.filter(|name| name.starts_with("mcp__"));
+    let names: BTreeSet<String> = names.take(MAX_TOOLS).map(name).collect();
+    (!names.is_empty()).then_some(names)
 }
 
 fn status(value: &Value) -> Line {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use camino::Utf8Path;
 use rustix::process::Signal;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -27,8 +27,6 @@ const AFTER_TERMINATE: Duration = Duration::from_millis(400);
 const AFTER_KILL: Duration = Duration::from_millis(200);
 /// How long output is waited for when the program is gone: what it left behind may hold the pipe open.
 const DRAIN: Duration = Duration::from_millis(200);
-/// How much of its standard error is kept.
-const ERROR_TAIL: usize = 2048;
 
 /// Why a run could not even be tried.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +138,7 @@ async fn start(turn: &Turn, session: &Session) -> Result<Process, RunError> {
     let args = command::args(&spec.config, session, &setup.state);
     let environment = command::environment(&setup.settings.environment, &setup.state, spec.turn);
     let servers = servers::document(&setup.settings.own_server, &spec.config, spec.turn).to_string();
-    let settings = command::settings(&spec.config, &setup.state).to_string();
+    let settings = command::settings(&spec.config, &spec.offered, &setup.state).to_string();
     let (kept, id) = (session.clone(), spec.turn.to_string());
     let program = blocking(move || {
         let state = &setup.state;
@@ -224,7 +222,7 @@ impl Process {
         Self {
             child,
             lines: Lines::new(output),
-            errors: tokio::spawn(tail(errors)),
+            errors: tokio::spawn(children::last_words(errors)),
             input: tokio::spawn(async move {
                 // It may end without reading; that is told by its end. Dropping the pipe is the end of the prompt.
                 if let Err(error) = input.write_all(prompt.as_bytes()).await {
@@ -411,20 +409,6 @@ async fn at(due: Option<Instant>) {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
-}
-
-/// Reads to the end, so that the writer never blocks, and keeps the last of it.
-async fn tail(mut stream: impl AsyncRead + Unpin) -> String {
-    let mut kept = Vec::new();
-    let mut chunk = vec![0; 4096];
-    while let Ok(count) = stream.read(&mut chunk).await
-        && count > 0
-    {
-        kept.extend_from_slice(chunk.get(..count).unwrap_or_default());
-        let surplus = kept.len().saturating_sub(ERROR_TAIL);
-        kept.drain(..surplus);
-    }
-    crate::tame(&String::from_utf8_lossy(&kept), ERROR_TAIL)
 }
 
 #[cfg(test)]

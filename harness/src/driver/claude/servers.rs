@@ -6,6 +6,8 @@ use shared::TurnId;
 use shared::config::AgentConfig;
 use shared::spec::McpServerSpec;
 
+use crate::driver::tools;
+
 /// The name of the hive's own server: `hive-harness mcp`.
 pub(super) use shared::config::OWN_MCP_SERVER as OWN;
 
@@ -21,14 +23,13 @@ pub struct OwnServer {
 /// The document for `--mcp-config`.
 pub(super) fn document(own: &OwnServer, config: &AgentConfig, turn: TurnId) -> Value {
     let mut servers = Map::new();
-    for (name, server) in &config.mcp_servers {
+    for (name, server) in tools::declared(config) {
         if let Some(server) = declared(server) {
             servers.insert(name.to_string(), server);
         }
     }
     let mut args = own.args.clone();
     args.extend(["--turn".to_owned(), turn.to_string()]);
-    // Last, so that no declared server takes its place.
     servers.insert(
         OWN.to_owned(),
         json!({ "command": own.program, "args": args, "env": {}, "alwaysLoad": true }),
@@ -38,12 +39,8 @@ pub(super) fn document(own: &OwnServer, config: &AgentConfig, turn: TurnId) -> V
 
 /// The names in the document.
 pub(super) fn names(config: &AgentConfig) -> Vec<String> {
-    let declared = config
-        .mcp_servers
-        .iter()
-        .filter(|(_, server)| declared(server).is_some());
+    let declared = tools::declared(config).filter(|(_, server)| declared(server).is_some());
     let mut names: Vec<String> = declared.map(|(name, _)| name.to_string()).collect();
-    names.retain(|name| name != OWN);
     names.push(OWN.to_owned());
     names
 }
@@ -78,15 +75,12 @@ fn literal(text: &str) -> String {
 /// The tools of all servers that need no further rule.
 pub(super) fn allowed(config: &AgentConfig) -> Vec<String> {
     let mut rules = vec![format!("mcp__{OWN}")];
-    for (name, server) in &config.mcp_servers {
-        if name.as_str() == OWN {
-            continue;
-        }
+    for (name, server) in tools::declared(config) {
         if server.allowed_tools.contains("*") {
             rules.push(format!("mcp__{name}"));
         } else {
-            let tools = server.allowed_tools.iter();
-            rules.extend(tools.map(|tool| format!("mcp__{name}__{tool}")));
+            let allowed = server.allowed_tools.iter();
+            rules.extend(allowed.map(|tool| tools::full(name.as_str(), tool)));
         }
     }
     rules

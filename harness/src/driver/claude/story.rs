@@ -3,14 +3,14 @@
 //! A result decides how the turn went, never an exit status: the program exits with 0 when it was interrupted, and with
 //! 1 after errors that it told of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use shared::turn::{Tokens, TurnResult};
 
 use super::parse::{Assistant, Init, Line, TurnLine, Usage};
-use crate::driver::{Failure, TurnEnd, TurnEvent, Used};
+use crate::driver::{Failure, ServerInTurn, TurnEnd, TurnEvent, Used, tools};
 use crate::turn::Purpose;
 
 /// How a run of the program ended.
@@ -158,6 +158,7 @@ impl Story {
             session,
             model,
             servers,
+            tools,
         } = init;
         let mut events = Vec::new();
         match session {
@@ -178,25 +179,51 @@ impl Story {
             events.push(TurnEvent::Model(model));
         }
         if let Some(servers) = servers {
-            self.compare(&servers, &mut events);
+            self.compare(&servers, tools.as_ref(), &mut events);
         }
         events
     }
 
     /// Which servers do not work. One whose declaration the program does not like is not even listed.
-    fn compare(&mut self, found: &BTreeMap<String, String>, events: &mut Vec<TurnEvent>) {
+    fn compare(
+        &mut self,
+        found: &BTreeMap<String, String>,
+        tools: Option<&BTreeSet<String>>,
+        events: &mut Vec<TurnEvent>,
+    ) {
+        let mut seen = BTreeMap::new();
         for server in &self.servers {
             let state = found.get(server).map_or("not listed", String::as_str);
-            if !matches!(state, "failed" | "not listed") {
+            let in_turn = match state {
+                "connected" => ServerInTurn {
+                    fault: None,
+                    tools: tools.map(|tools| of_server(server, tools)),
+                },
+                "failed" | "not listed" | "needs-auth" | "disabled" => ServerInTurn {
+                    fault: Some(state.to_owned()),
+                    tools: None,
+                },
+                // It may come to work yet, or a newer program says it in another word.
+                _ => continue,
+            };
+            let own = server == super::servers::OWN;
+            let works = in_turn.fault.is_none();
+            if !own {
+                seen.insert(server.clone(), in_turn);
+            }
+            if works {
                 continue;
             }
             let text = format!("MCP server {server} does not work in this turn: {state}");
-            if server == super::servers::OWN && self.purpose == Purpose::Messages {
+            if own && self.purpose == Purpose::Messages {
                 self.fault.get_or_insert(Exit::NoServer);
                 events.push(TurnEvent::Alarm(text));
             } else {
                 events.push(TurnEvent::Notice(text));
             }
+        }
+        if !seen.is_empty() {
+            events.push(TurnEvent::Servers(seen));
         }
     }
 
@@ -421,6 +448,13 @@ impl Story {
             _ => TurnResult::Crashed,
         }
     }
+}
+
+/// The tools of one server, of all that a program names.
+fn of_server(server: &str, tools: &BTreeSet<String>) -> BTreeSet<String> {
+    let prefix = tools::full(server, "");
+    let own = tools.iter().filter_map(|tool| tool.strip_prefix(&prefix));
+    own.map(str::to_owned).collect()
 }
 
 fn sum(a: Tokens, b: Tokens) -> Tokens {

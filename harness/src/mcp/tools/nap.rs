@@ -4,8 +4,9 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::clock;
 use crate::control::Said;
-use crate::mcp::context::{self, Hive};
+use crate::mcp::context::Hive;
 use crate::mcp::error::ToolError;
 use crate::mcp::show;
 use crate::mcp::tool::{Call, Effect, HiveTool};
@@ -43,7 +44,7 @@ impl HiveTool for Nap {
             return Err(ToolError::Refused(format!("secs is 1 to {LONGEST}")));
         }
         let wake_on_message = wake_on_message.unwrap_or(true);
-        let until: Timestamp = context::now()
+        let until: Timestamp = clock::now()
             .checked_add(SignedDuration::from_secs(secs.into()))
             .map_err(|error| ToolError::Refused(format!("that time cannot be: {error}")))?;
         hive.control

@@ -45,6 +45,8 @@ pub(super) fn bounded(report: Report) -> ApiResult<Report> {
     }
     let server = |state: McpServerState| McpServerState {
         health: state.health,
+        more_tools: state.more_tools,
+        schema_tokens: state.schema_tokens,
         tools: state
             .tools
             .iter()
@@ -91,9 +93,10 @@ mod tests {
 
     fn server(tools: Vec<String>, error: Option<String>) -> McpServerState {
         McpServerState {
-            health: McpHealth::Failed,
             tools,
             error,
+            schema_tokens: Some(7),
+            ..McpServerState::of(McpHealth::Failed)
         }
     }
 

@@ -189,24 +189,40 @@ fn servers(page: &mut Page, agent: &AgentStatus) {
     }
     page.heading("MCP servers");
     let mut table = Table::default();
-    for (name, McpServerState { health, tools, error }) in &agent.mcp {
-        let health = match health {
+    for (name, state) in &agent.mcp {
+        let health = match state.health {
             McpHealth::Healthy => Tone::Good.of("✓ healthy"),
             McpHealth::Failed => Tone::Bad.of("✗ failed"),
             McpHealth::Unprobed => Tone::Faint.of("- not probed"),
+            McpHealth::Differs => Tone::Warn.of("≠ differs"),
             McpHealth::Unknown => Tone::Warn.of("? unknown"),
         };
-        let detail = match error {
+        let detail = match &state.error {
             Some(error) => Tone::Plain.of(error),
-            None if tools.is_empty() => Tone::Faint.of("no tools"),
-            None => {
-                let names = shorten(&tools.join(", "), VALUE_CHARS);
-                Tone::Faint.of(format!("{}: {names}", count(tools.len(), "tool")))
-            }
+            None => Tone::Faint.of(offer(state)),
         };
         table.row([Tone::Strong.of(name), health, detail]);
     }
     page.table(&table);
+}
+
+/// What a server offers: how many tools, what being told of them costs in each turn, and their names.
+fn offer(state: &McpServerState) -> String {
+    let known = u64::try_from(state.tools.len()).unwrap_or(u64::MAX);
+    let all = known.saturating_add(state.more_tools);
+    if all == 0 {
+        return "no tools".to_owned();
+    }
+    let number = count(usize::try_from(all).unwrap_or(usize::MAX), "tool");
+    let size = match state.schema_tokens {
+        Some(tokens) => format!(
+            ", about {}",
+            count(usize::try_from(tokens).unwrap_or(usize::MAX), "token")
+        ),
+        None => String::new(),
+    };
+    let names = shorten(&state.tools.join(", "), VALUE_CHARS);
+    format!("{number}{size}: {names}")
 }
 
 /// What to run next: the ways out of what blocks the agent, then where to look closer.
@@ -262,7 +278,7 @@ mod tests {
 
         MCP servers
           web   ✗ failed   no answer within 10 s
-          wiki  ✓ healthy  2 tools: read, write
+          wiki  ✓ healthy  2 tools, about 310 tokens: read, write
 
         Waiting
           deploy proposal 2 - waits on gate 3 (deployWidens)
@@ -273,6 +289,23 @@ mod tests {
           hive explain alice
           hive history alice
         "#);
+    }
+
+    #[test]
+    fn a_server_of_ten_thousand_tools_shows_what_it_costs() {
+        let tools: Vec<String> = (0..512).map(|n| format!("tool-{n}")).collect();
+        let state = McpServerState {
+            tools,
+            more_tools: 9488,
+            schema_tokens: Some(250_000),
+            ..McpServerState::of(McpHealth::Healthy)
+        };
+        let shown = offer(&state);
+        assert!(
+            shown.starts_with("10000 tools, about 250000 tokens: tool-0, tool-1, "),
+            "{shown}"
+        );
+        assert!(shown.chars().count() < 110, "{shown}");
     }
 
     #[test]

@@ -460,14 +460,14 @@ impl Folders for World {
 fn probed(config: &ConfigFile) -> BTreeMap<ServerName, McpServerState> {
     let probe = |name: &ServerName| {
         let broken = name.as_str().contains("broken");
+        let health = if broken {
+            McpHealth::Failed
+        } else {
+            McpHealth::Healthy
+        };
         let state = McpServerState {
-            health: if broken {
-                McpHealth::Failed
-            } else {
-                McpHealth::Healthy
-            },
-            tools: Vec::new(),
             error: broken.then(|| "it does not answer".to_owned()),
+            ..McpServerState::of(health)
         };
         (name.clone(), state)
     };

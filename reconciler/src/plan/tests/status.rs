@@ -121,14 +121,25 @@ fn what_ails_a_running_agent_is_named() {
         "turnFailed"
     );
     let server_failed = |case: &mut Case| {
-        let failed = McpServerState {
-            health: McpHealth::Failed,
-            tools: Vec::new(),
-            error: None,
-        };
+        let failed = McpServerState::of(McpHealth::Failed);
         case.report().mcp.insert("wiki".parse().unwrap(), failed);
     };
     assert_eq!(degraded(server_failed), "mcpServerFailed");
+    let server_differs = |case: &mut Case| {
+        let differs = McpServerState::of(McpHealth::Differs);
+        case.report().mcp.insert("wiki".parse().unwrap(), differs);
+    };
+    assert_eq!(degraded(server_differs), "mcpServerDiffers");
+    // One that does not work at all is the worse news.
+    assert_eq!(
+        degraded(|case| {
+            for (name, health) in [("wiki", McpHealth::Differs), ("zoo", McpHealth::Failed)] {
+                let state = McpServerState::of(health);
+                case.report().mcp.insert(name.parse().unwrap(), state);
+            }
+        }),
+        "mcpServerFailed"
+    );
     assert_eq!(
         degraded(|case| case.inventory.unit = Ok(UnitState::Foreign { what: "x".to_owned() })),
         "foreign"
@@ -149,9 +160,8 @@ fn what_ails_a_running_agent_is_named() {
 fn a_broken_server_blocks_nothing() {
     let mut case = Case::at_rest();
     let failed = McpServerState {
-        health: McpHealth::Failed,
-        tools: Vec::new(),
         error: Some("no such file".to_owned()),
+        ..McpServerState::of(McpHealth::Failed)
     };
     case.report().mcp.insert("wiki".parse().unwrap(), failed);
     assert_eq!(axes(&case), (Sync::InSync, Health::Degraded, Activity::Idle));

@@ -25,9 +25,8 @@ fn sick() -> Case {
 
 fn health(health: McpHealth) -> McpServerState {
     McpServerState {
-        health,
-        tools: Vec::new(),
         error: Some("no such file".to_owned()),
+        ..McpServerState::of(health)
     }
 }
 
@@ -121,7 +120,7 @@ fn only_the_servers_that_it_changed_must_be_healthy() {
             .any(|w| w.what.contains("wiki") && w.what.contains("no such file"))
     );
 
-    for good in [McpHealth::Healthy, McpHealth::Unprobed] {
+    for good in [McpHealth::Healthy, McpHealth::Unprobed, McpHealth::Differs] {
         let report = case.report();
         report.mcp.insert("wiki".parse().unwrap(), health(good));
         report

@@ -58,6 +58,11 @@ pub(in crate::spec) fn agent(
             let what = "is the name of the harness's own MCP server: choose another";
             out.judge(servers.key(name.as_str()).to_string(), what);
         }
+        if name.as_str().contains("__") || name.as_str().ends_with('_') {
+            let what = "has two underscores in a row or one at its end: agents' programs put two between a server and \
+                        its tool, and would take it for another's";
+            out.judge(servers.key(name.as_str()).to_string(), what);
+        }
         mcp_server(&servers.key(name.as_str()), server, &named, out);
     }
     self::tools(&at.key("tools"), tools, out);

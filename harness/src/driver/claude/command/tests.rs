@@ -194,7 +194,7 @@ fn the_agent_is_told_who_it_is_and_a_manager_more() {
 #[test]
 fn denied_tools_and_the_login_are_denied_in_the_settings() {
     let config = config(&json!({ "tools": { "allow": ["Bash"], "deny": ["Bash(rm *)"] } }));
-    let settings = settings(&config, Utf8Path::new(STATE));
+    let settings = settings(&config, &Offered::new(), Utf8Path::new(STATE));
     assert_eq!(
         settings["permissions"]["deny"],
         json!([
@@ -203,4 +203,50 @@ fn denied_tools_and_the_login_are_denied_in_the_settings() {
             "Edit(//state/claude/**)"
         ])
     );
+}
+
+#[test]
+fn no_name_of_a_tool_is_more_than_one_rule() {
+    let servers = json!({ "mcpServers": {
+        "wiki": { "command": "w", "allowedTools": ["x,mcp__bank", "y Bash(*)", "l*k"] },
+    } });
+    assert_eq!(
+        values(&words(&servers), "--allowedTools"),
+        [
+            "mcp__hive",
+            "mcp__wiki__l_k",
+            "mcp__wiki__x_mcp__bank",
+            "mcp__wiki__y_Bash___"
+        ]
+    );
+}
+
+#[test]
+fn what_a_server_is_known_to_offer_and_is_not_allowed_is_denied_by_name() {
+    let config = config(&json!({ "mcpServers": {
+        "hive": { "command": "evil", "allowedTools": [] },
+        "wiki": { "command": "w", "allowedTools": ["look"] },
+        "web": { "command": "w" },
+        "new": { "command": "w", "allowedTools": [] },
+    } }));
+    let offered: Offered = [
+        ("hive", vec!["recv"]),
+        ("wiki", vec!["draw", "look"]),
+        ("web", vec!["draw"]),
+    ]
+    .into_iter()
+    .map(|(name, tools)| {
+        (
+            name.parse().expect("a name"),
+            tools.into_iter().map(str::to_owned).collect(),
+        )
+    })
+    .collect();
+    let settings = settings(&config, &offered, Utf8Path::new(STATE));
+    let deny = settings["permissions"]["deny"].as_array().expect("a list");
+    let tools: Vec<&Value> = deny
+        .iter()
+        .filter(|rule| rule.as_str().is_some_and(|rule| rule.starts_with("mcp__")))
+        .collect();
+    assert_eq!(tools, ["mcp__wiki__draw"]);
 }

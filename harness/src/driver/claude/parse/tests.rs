@@ -21,7 +21,7 @@ fn every_kind_of_line_is_read_for_what_matters() {
     };
     let table = [
         (
-            json!({ "type": "system", "subtype": "init", "session_id": "s", "model": "m", "tools": ["Bash"],
+            json!({ "type": "system", "subtype": "init", "session_id": "s", "model": "m", "tools": ["Bash", "mcp__wiki__look", 7],
                 "mcp_servers": [{ "name": "hive", "status": "connected" }, { "name": "wiki", "status": "failed" }] }),
             Line::Init(Init {
                 session: Some("s".to_owned()),
@@ -31,6 +31,7 @@ fn every_kind_of_line_is_read_for_what_matters() {
                         .map(|(name, state)| (name.to_owned(), state.to_owned()))
                         .into(),
                 ),
+                tools: Some(["mcp__wiki__look".to_owned()].into()),
             }),
         ),
         (

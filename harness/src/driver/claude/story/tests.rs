@@ -287,6 +287,47 @@ fn without_the_hives_own_server_a_turn_for_messages_is_not_worth_its_price() {
 }
 
 #[test]
+fn what_became_of_each_declared_server_is_told_with_its_tools() {
+    let servers = ["hive", "wiki", "web", "lost", "slow", "new"].map(str::to_owned);
+    let mut story = Story::new(Purpose::Messages, SESSION.to_owned(), servers.into());
+    let state = |name: &str, status: &str| json!({ "name": name, "status": status });
+    let mut line = init();
+    line["tools"] = json!(["Bash", "mcp__hive__recv", "mcp__wiki__look", "mcp__wiki__draw"]);
+    line["mcp_servers"] = json!([
+        state("hive", "connected"),
+        state("wiki", "connected"),
+        state("web", "needs-auth"),
+        state("slow", "pending"),
+        state("new", "in a word of a newer program"),
+    ]);
+    let events = story.tell(parse(line.to_string().as_bytes()));
+    let broken = |fault: &str| ServerInTurn {
+        fault: Some(fault.to_owned()),
+        tools: None,
+    };
+    let works = ServerInTurn {
+        fault: None,
+        tools: Some(["draw", "look"].map(str::to_owned).into()),
+    };
+    let expected = [
+        ("lost", broken("not listed")),
+        ("web", broken("needs-auth")),
+        ("wiki", works),
+    ];
+    let expected = expected.map(|(name, found)| (name.to_owned(), found)).into();
+    assert_eq!(events.last(), Some(&TurnEvent::Servers(expected)));
+    assert_eq!(story.fault, None);
+
+    // Without a name of any server's tool it is not known which there are.
+    line["tools"] = json!(["Bash"]);
+    let events = story.tell(parse(line.to_string().as_bytes()));
+    let Some(TurnEvent::Servers(found)) = events.last() else {
+        panic!("{events:?}");
+    };
+    assert_eq!(found["wiki"], ServerInTurn::default());
+}
+
+#[test]
 fn a_conversation_that_is_not_there_and_one_that_is_there_already_are_told_apart() {
     let unknown = bad(&json!({ "subtype": "error_during_execution", "result": null,
         "errors": ["No conversation found with session ID: x"] }));
