@@ -25,6 +25,7 @@ use crate::children::Children;
 use crate::config::{self, LoadError};
 use crate::control::{self, Said};
 use crate::driver::{Driver, claude};
+use crate::events::{Events, Feed};
 use crate::host_client::HostClient;
 use crate::lock::{self, LockError};
 use crate::mcp_probe::{Probed, Probes};
@@ -110,6 +111,7 @@ pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeEr
         probes,
         told_lease,
     );
+    let mut events = Events::start(harness.feed.clone(), &harness.settings.state);
     tokio::spawn(poller::poll(
         client,
         harness.reports.subscribe(),
@@ -121,6 +123,7 @@ pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeEr
     harness.run(Action::Load);
     loop {
         if let Some(status) = harness.exit {
+            events.end().await;
             tracing::info!(status, "harness ends");
             return Ok(status);
         }
@@ -129,6 +132,7 @@ pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeEr
             Some(note) = incoming.recv() => harness.noted(note),
             Some(said) = said.recv() => harness.said(said),
             Some(result) = probed.recv() => harness.probed(result),
+            fault = events.fault() => harness.not_kept(fault),
             _ = terminate.recv() => harness.happened(Event::StopAsked),
             _ = interrupt.recv() => harness.happened(Event::StopAsked),
             timer = next_timer(&harness.timers) => {
@@ -186,6 +190,10 @@ struct Loop {
     waits: watch::Sender<bool>,
     /// The login when it was found wanting.
     login: Option<u64>,
+    /// Where turns tell what happens in them.
+    feed: Feed,
+    /// Why that is not kept.
+    events_error: Option<String>,
 }
 
 impl Loop {
@@ -208,6 +216,7 @@ impl Loop {
             config: None,
             config_error: None,
             turn_error: None,
+            events_error: None,
             turn: state.turn_state(),
             mcp: BTreeMap::new(),
         };
@@ -228,6 +237,8 @@ impl Loop {
             received: watch::Sender::new(0),
             waits: watch::Sender::new(false),
             login: None,
+            feed: Feed::default(),
+            events_error: None,
         }
     }
 
@@ -315,6 +326,11 @@ impl Loop {
 
     fn probed(&mut self, result: Probed) {
         self.probes.note(result);
+        self.report();
+    }
+
+    fn not_kept(&mut self, why: Option<String>) {
+        self.events_error = why.map(|why| crate::tame(&why, MAX_ERROR));
         self.report();
     }
 
@@ -416,6 +432,7 @@ impl Loop {
             driver: Arc::clone(self.drivers.of(config.driver.kind)),
             config,
             notes: self.notes.clone(),
+            feed: self.feed.clone(),
             told_lease: self.told_lease.clone(),
             interrupted,
             received: self.received.subscribe(),
@@ -442,6 +459,7 @@ impl Loop {
                 config,
                 config_error,
                 turn_error,
+                events_error: self.events_error.clone(),
                 turn,
                 mcp,
             };

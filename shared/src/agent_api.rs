@@ -89,6 +89,9 @@ pub struct Report {
     /// config.
     #[serde(default)]
     pub turn_error: Option<String>,
+    /// Why what happens in turns is not kept in the state folder. Turns go on all the same.
+    #[serde(default)]
+    pub events_error: Option<String>,
     /// What the turn loop does.
     pub turn: TurnState,
     /// Declared MCP servers as probed.

@@ -8,6 +8,7 @@
 
 mod configs;
 mod daemon;
+mod events;
 mod mcp;
 mod process;
 mod proposals;

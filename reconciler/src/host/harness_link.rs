@@ -180,6 +180,7 @@ mod tests {
             config: None,
             config_error: None,
             turn_error: None,
+            events_error: None,
             turn: TurnState::Idle,
             mcp: BTreeMap::new(),
         }
