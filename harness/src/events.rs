@@ -14,36 +14,41 @@ pub mod command;
 pub mod keep;
 mod lane;
 pub mod log;
+mod stream;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use camino::Utf8Path;
 use shared::TurnId;
-use shared::agent_event::{AgentEvent, AgentEventKind, MAX_TEXT_BYTES, TurnUsage};
+use shared::agent_event::{AgentEvent, AgentEventKind, MAX_BATCH_EVENTS, MAX_TEXT_BYTES, TurnUsage};
 use shared::turn::TurnResult;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::driver::{TurnEnd, TurnEvent, Used};
+use crate::host_client::HostClient;
 use lane::Lane;
 
 /// The longest name of a tool, in characters.
 const MAX_NAME: usize = 128;
-/// How long the end waits for the last events to be kept.
+/// The largest batch that is streamed, in bytes.
+const BATCH_BYTES: usize = 128 * 1024;
+/// How long the end waits for the last events to be kept and streamed.
 const LAST: Duration = Duration::from_millis(500);
 
-/// What keeps the events of one agent.
+/// What keeps and streams the events of one agent.
 #[derive(Debug)]
 pub(crate) struct Events {
     feed: Feed,
     keeping: JoinHandle<()>,
+    streaming: JoinHandle<()>,
     fault: watch::Receiver<Option<String>>,
 }
 
 impl Events {
-    /// Begins to keep what is told. Nothing is opened yet.
-    pub(crate) fn start(feed: Feed, state: &Utf8Path) -> Self {
+    /// Begins to keep what is told, and to stream it as what this run of the harness tells. Nothing is opened yet.
+    pub(crate) fn start(feed: Feed, state: &Utf8Path, client: Arc<HostClient>, run_id: String) -> Self {
         let (sender, fault) = watch::channel(None);
         let keeping = keep::keep(
             feed.clone(),
@@ -51,9 +56,11 @@ impl Events {
             keep::Times::default(),
             sender,
         );
+        let streaming = stream::stream(feed.clone(), client, run_id, stream::Times::default());
         Self {
             feed,
             keeping: tokio::spawn(keeping),
+            streaming: tokio::spawn(streaming),
             fault,
         }
     }
@@ -67,11 +74,12 @@ impl Events {
         self.fault.borrow_and_update().clone()
     }
 
-    /// Ends, once the last events are kept or that takes too long.
+    /// Ends, once the last events are kept and streamed or that takes too long.
     pub(crate) async fn end(self) {
         self.feed.close();
-        if tokio::time::timeout(LAST, self.keeping).await.is_err() {
-            tracing::warn!("the last events were not kept");
+        let last = async { (self.keeping.await, self.streaming.await) };
+        if tokio::time::timeout(LAST, last).await.is_err() {
+            tracing::warn!("the last events were not kept, or not streamed");
         }
     }
 }
@@ -85,6 +93,8 @@ struct Shared {
     lanes: Mutex<Lanes>,
     /// Something waits for the log.
     to_keep: Notify,
+    /// Something waits for the daemon.
+    to_stream: Notify,
     /// Nothing more is told.
     closed: watch::Sender<bool>,
 }
@@ -94,6 +104,7 @@ struct Lanes {
     /// The number of the last event.
     seq: u64,
     keep: Lane,
+    stream: Lane,
 }
 
 /// An event before it is told.
@@ -219,9 +230,11 @@ impl Feed {
             ok,
             used,
         };
-        lanes.keep.push(event);
+        lanes.keep.push(event.clone());
+        lanes.stream.push(event);
         drop(lanes);
         self.0.to_keep.notify_one();
+        self.0.to_stream.notify_one();
     }
 
     /// Nothing more is told: what keeps and streams comes to its end.
@@ -238,6 +251,21 @@ impl Feed {
                 () = self.closed() => {}
             }
         }
+    }
+
+    /// The same for what is to be streamed.
+    async fn wait_to_stream(&self) {
+        while self.lanes().stream.is_empty() && !self.is_closed() {
+            tokio::select! {
+                () = self.0.to_stream.notified() => {}
+                () = self.closed() => {}
+            }
+        }
+    }
+
+    /// The next batch to be streamed.
+    fn take_to_stream(&self) -> Vec<AgentEvent> {
+        self.lanes().stream.take(MAX_BATCH_EVENTS, BATCH_BYTES)
     }
 
     /// All that waits to be kept.

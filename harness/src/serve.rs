@@ -111,7 +111,7 @@ pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeEr
         probes,
         told_lease,
     );
-    let mut events = Events::start(harness.feed.clone(), &harness.settings.state);
+    let mut events = harness.start_events();
     tokio::spawn(poller::poll(
         client,
         harness.reports.subscribe(),
@@ -327,6 +327,13 @@ impl Loop {
     fn probed(&mut self, result: Probed) {
         self.probes.note(result);
         self.report();
+    }
+
+    /// Begins to keep and stream what turns tell.
+    fn start_events(&self) -> Events {
+        let run_id = self.reports.borrow().run_id.clone();
+        let client = Arc::clone(&self.client);
+        Events::start(self.feed.clone(), &self.settings.state, client, run_id)
     }
 
     fn not_kept(&mut self, why: Option<String>) {

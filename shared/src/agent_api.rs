@@ -10,6 +10,7 @@
 //! | `POST /v1/ack` | [`AckRequest`] | 204 |
 //! | `POST /v1/send` | [`SendRequest`] | [`SendResponse`] |
 //! | `POST /v1/turns` | [`crate::turn::TurnStats`] of a turn that has ended | 204 |
+//! | `POST /v1/events` | [`crate::agent_event::EventBatch`]: what happens in turns | [`crate::agent_event::EventBatchAnswer`] |
 //! | `POST /v1/broadcast` | [`BroadcastRequest`]; managers alone | [`BroadcastResponse`] |
 //! | `GET /v1/whoami` | | [`WhoAmI`] |
 //! | `GET /v1/messages/sent[?before=ID&limit=]` | | a list of [`SentMessage`]: this agent's own, newest first |

@@ -109,3 +109,51 @@ pub struct AgentEvent {
     #[serde(default)]
     pub used: Option<TurnUsage>,
 }
+
+/// The most events in one batch.
+pub const MAX_BATCH_EVENTS: usize = 512;
+
+/// Events of one agent, told by its harness. A batch that is told again, because the answer was lost, is one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct EventBatch {
+    /// The run of the harness, as in its reports.
+    pub run_id: String,
+    /// In the order of their numbers; at most 512.
+    pub events: Vec<AgentEvent>,
+}
+
+/// What a harness is told about its events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct EventBatchAnswer {
+    /// Whether somebody watches: then events are worth telling sooner.
+    #[serde(default)]
+    pub watched: bool,
+}
+
+/// An event in the daemon's memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct StreamedEvent {
+    /// Its position in the agent's stream, from 1; rises by one within an epoch.
+    pub position: u64,
+    /// The event. Untrusted.
+    pub event: AgentEvent,
+}
+
+/// The recent past of an agent's turns.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct AgentEventPage {
+    /// The stream's epoch. Another one is another stream: the daemon was restarted, or the agent is another.
+    pub epoch: String,
+    /// The position of the newest event there was; 0 when there was none.
+    pub last: u64,
+    /// Oldest first.
+    pub events: Vec<StreamedEvent>,
+}

@@ -1,3 +1,6 @@
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
 use serde_json::json;
 use shared::agent_api::MessageKind;
 use shared::agent_event::{AgentEvent, AgentEventKind};
@@ -83,4 +86,54 @@ async fn a_log_that_cannot_be_kept_is_reported_and_holds_up_no_turn() {
         kinds(&kept(&nest)),
         [AgentEventKind::Started, AgentEventKind::Ended]
     );
+}
+
+#[tokio::test]
+async fn what_happens_is_streamed_once_and_an_idle_harness_streams_nothing() {
+    let nest = Nest::new(json!([{ "on": "", "do": [{ "reply": "hi" }] }]));
+    nest.daemon
+        .change(|world| world.refuse_events = Some(StatusCode::SERVICE_UNAVAILABLE));
+    let _harness = nest.start();
+    nest.daemon.message(MessageKind::Message, "operator", "hello");
+    nest.daemon
+        .until("a turn, and two attempts to tell", |world| {
+            world.dones() == [true] && world.batches >= 2
+        })
+        .await;
+    nest.daemon.change(|world| world.refuse_events = None);
+    nest.daemon
+        .until("its events", |world| world.events.len() == 2)
+        .await;
+    let batches = nest.daemon.world().batches;
+    let told = kinds(&nest.daemon.world().events);
+    assert_eq!(told, [AgentEventKind::Started, AgentEventKind::Ended]);
+    let quiet = nest
+        .daemon
+        .never(Duration::from_millis(1500), |world| world.batches > batches);
+    assert!(quiet.await, "nothing happens, and something is told");
+}
+
+#[tokio::test]
+async fn a_daemon_that_does_not_listen_holds_up_no_turn_and_no_end() {
+    for refuse in [None, Some(StatusCode::NOT_FOUND)] {
+        let nest = Nest::new(json!([{ "on": "", "do": [{ "reply": "hi" }] }]));
+        nest.daemon.change(|world| {
+            world.deaf_to_events = refuse.is_none();
+            world.refuse_events = refuse;
+        });
+        let harness = nest.start();
+        for turns in 1..=2 {
+            nest.daemon.message(MessageKind::Message, "operator", "hello");
+            nest.daemon
+                .until("a turn that went well", |world| {
+                    world.dones() == vec![true; turns]
+                })
+                .await;
+        }
+        let begun = Instant::now();
+        assert!(harness.terminated().await.0.success());
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        assert!(nest.daemon.world().events.is_empty());
+        assert_eq!(kept(&nest).len(), 4, "the log has them all");
+    }
 }
