@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::children::Children;
 use crate::driver::claude;
+use crate::events;
 use crate::fds;
 use crate::mcp;
 use crate::reap;
@@ -32,6 +33,8 @@ enum Command {
     Serve(ServeArgs),
     /// Offer the hive's tools to one turn: an MCP server on standard input and output
     Mcp(mcp::command::McpArgs),
+    /// Show what happened in this agent's turns of the last seven days, one JSON object a line
+    Events(events::command::EventsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +73,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => run_serve(args),
         Command::Mcp(args) => mcp::command::run(args),
+        Command::Events(args) => events::command::run(args),
     }
 }
 

@@ -87,11 +87,17 @@ pub enum TurnEvent {
     ToolCall {
         /// The tool.
         name: String,
+        /// With what, as far as it is known.
+        input: String,
     },
-    /// A call of a tool came back as an error, or was not allowed.
-    ToolFailed {
-        /// Why.
-        error: String,
+    /// A call of a tool came back, or was not allowed.
+    ToolResult {
+        /// The tool, when that is known.
+        name: Option<String>,
+        /// Whether it failed.
+        failed: bool,
+        /// What it said.
+        text: String,
     },
     /// The provider did not answer, and is asked again.
     Retry {

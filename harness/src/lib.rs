@@ -20,6 +20,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod driver;
+pub mod events;
 pub mod fds;
 pub mod host_client;
 pub mod ids;

@@ -25,6 +25,7 @@ use crate::children::Children;
 use crate::config::{self, LoadError};
 use crate::control::{self, Said};
 use crate::driver::{Driver, ServerInTurn, claude};
+use crate::events::{Events, Feed};
 use crate::host_client::HostClient;
 use crate::lock::{self, LockError};
 use crate::mcp_probe::{Probed, Probes};
@@ -112,6 +113,7 @@ pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeEr
         probes,
         told_lease,
     );
+    let mut events = harness.start_events();
     tokio::spawn(poller::poll(
         client,
         harness.reports.subscribe(),
@@ -123,6 +125,7 @@ pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeEr
     harness.run(Action::Load);
     loop {
         if let Some(status) = harness.exit {
+            events.end().await;
             tracing::info!(status, "harness ends");
             return Ok(status);
         }
@@ -131,6 +134,7 @@ pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeEr
             Some(note) = incoming.recv() => harness.noted(note),
             Some(said) = said.recv() => harness.said(said),
             Some(result) = probed.recv() => harness.probed(result),
+            fault = events.fault() => harness.not_kept(fault),
             _ = terminate.recv() => harness.happened(Event::StopAsked),
             _ = interrupt.recv() => harness.happened(Event::StopAsked),
             timer = next_timer(&harness.timers) => {
@@ -188,6 +192,10 @@ struct Loop {
     waits: watch::Sender<bool>,
     /// The login when it was found wanting.
     login: Option<u64>,
+    /// Where turns tell what happens in them.
+    feed: Feed,
+    /// Why that is not kept.
+    events_error: Option<String>,
 }
 
 impl Loop {
@@ -210,6 +218,7 @@ impl Loop {
             config: None,
             config_error: None,
             turn_error: None,
+            events_error: None,
             turn: state.turn_state(),
             mcp: BTreeMap::new(),
         };
@@ -230,6 +239,8 @@ impl Loop {
             received: watch::Sender::new(0),
             waits: watch::Sender::new(false),
             login: None,
+            feed: Feed::default(),
+            events_error: None,
         }
     }
 
@@ -321,6 +332,18 @@ impl Loop {
 
     fn probed(&mut self, result: Probed) {
         self.probes.note(result);
+        self.report();
+    }
+
+    /// Begins to keep and stream what turns tell.
+    fn start_events(&self) -> Events {
+        let run_id = self.reports.borrow().run_id.clone();
+        let client = Arc::clone(&self.client);
+        Events::start(self.feed.clone(), &self.settings.state, client, run_id)
+    }
+
+    fn not_kept(&mut self, why: Option<String>) {
+        self.events_error = why.map(|why| crate::tame(&why, MAX_ERROR));
         self.report();
     }
 
@@ -423,6 +446,7 @@ impl Loop {
             driver: Arc::clone(self.drivers.of(config.driver.kind)),
             config,
             notes: self.notes.clone(),
+            feed: self.feed.clone(),
             told_lease: self.told_lease.clone(),
             interrupted,
             received: self.received.subscribe(),
@@ -449,6 +473,7 @@ impl Loop {
                 config,
                 config_error,
                 turn_error,
+                events_error: self.events_error.clone(),
                 turn,
                 mcp,
             };

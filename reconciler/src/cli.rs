@@ -49,6 +49,7 @@ mod tests;
 mod text;
 mod turns;
 mod ui;
+mod watch;
 mod words;
 
 pub use daemon::{DemoArgs, LogArgs, LogFormat, ServeArgs};
@@ -185,7 +186,7 @@ enum Request {
     Gate(gate::GateCommand),
     /// Show what was carried out and decided
     History(history::HistoryArgs),
-    /// Show what happened, or follow it; with --json one event a line
+    /// Show what happened in the hive or in an agent's turns, or follow it; with --json one event a line
     Events(events::EventsArgs),
     /// Start an agent, and keep it running
     Start(agent::OverrideArgs),

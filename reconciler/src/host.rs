@@ -19,6 +19,7 @@ pub mod process;
 pub mod remains;
 pub mod spec_file;
 pub mod staging;
+pub mod turn_events;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -6,6 +6,8 @@
     reason = "a test stops at the first surprise"
 )]
 
+#[path = "daemon/agent_events.rs"]
+mod agent_events;
 #[path = "daemon/api.rs"]
 mod api;
 #[path = "daemon/attacks.rs"]

@@ -10,6 +10,7 @@
 //! | `POST /v1/ack` | [`AckRequest`] | 204 |
 //! | `POST /v1/send` | [`SendRequest`] | [`SendResponse`] |
 //! | `POST /v1/turns` | [`crate::turn::TurnStats`] of a turn that has ended | 204 |
+//! | `POST /v1/events` | [`crate::agent_event::EventBatch`]: what happens in turns | [`crate::agent_event::EventBatchAnswer`] |
 //! | `POST /v1/broadcast` | [`BroadcastRequest`]; managers alone | [`BroadcastResponse`] |
 //! | `GET /v1/whoami` | | [`WhoAmI`] |
 //! | `GET /v1/messages/sent[?before=ID&limit=]` | | a list of [`SentMessage`]: this agent's own, newest first |
@@ -89,6 +90,9 @@ pub struct Report {
     /// config.
     #[serde(default)]
     pub turn_error: Option<String>,
+    /// Why what happens in turns is not kept in the state folder. Turns go on all the same.
+    #[serde(default)]
+    pub events_error: Option<String>,
     /// What the turn loop does.
     pub turn: TurnState,
     /// Declared MCP servers as probed.

@@ -9,6 +9,7 @@ use shared::agent_api::{
     BroadcastRequest, BroadcastResponse, MAX_BUNDLE_BYTES, ProposalInfo, RecvRequest, RecvResponse,
     SentMessage, WhoAmI,
 };
+use shared::agent_event::{EventBatch, EventBatchAnswer};
 use shared::draft::{DraftInfo, DraftRequest, OfferRequest, SpawnRequest, StatePath};
 use shared::loose_end::{LooseEnd, LooseEndId};
 use shared::question::{AnswerRequest, AskRequest, QuestionInfo};
@@ -23,6 +24,11 @@ impl HostClient {
     pub async fn receive(&self, request: &RecvRequest) -> Result<RecvResponse, ClientError> {
         let wait = Duration::from_secs(request.wait_secs.into());
         self.post("recv", "/v1/recv", request, wait).await
+    }
+
+    /// Tells what happens in turns.
+    pub async fn tell_events(&self, batch: &EventBatch) -> Result<EventBatchAnswer, ClientError> {
+        self.post("events", "/v1/events", batch, Duration::ZERO).await
     }
 
     /// Who this agent is, and what it may do.

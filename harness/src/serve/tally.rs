@@ -47,14 +47,14 @@ impl Tally {
             TurnEvent::Session(session) => self.session = Some(session.clone()),
             TurnEvent::Model(model) => self.model = Some(model.clone()),
             TurnEvent::Used(used) => self.used = *used,
-            TurnEvent::ToolCall { name } => self.tools.count(name),
+            TurnEvent::ToolCall { name, .. } => self.tools.count(name),
             // A few say it; more would only be the same again.
             TurnEvent::Alarm(text) if self.alarms.len() < 3 => self.alarms.push(text.clone()),
             TurnEvent::Alarm(_)
             | TurnEvent::Notice(_)
             | TurnEvent::Servers(_)
             | TurnEvent::Text(_)
-            | TurnEvent::ToolFailed { .. }
+            | TurnEvent::ToolResult { .. }
             | TurnEvent::Retry { .. }
             | TurnEvent::Compacting(_)
             | TurnEvent::Unknown(_) => {}

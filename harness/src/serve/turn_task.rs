@@ -17,6 +17,7 @@ use super::Note;
 use super::tally::{self, Tally};
 use crate::driver::tools::Offered;
 use crate::driver::{Driver, Failure, RunningTurn, TurnEnd, TurnEvent, TurnProgress, TurnSpec};
+use crate::events::{Feed, Told};
 use crate::host_client::HostClient;
 use crate::host_client::retry::until_answered;
 use crate::turn::{Event, Interruption, Outcome, Purpose, Refusal};
@@ -37,6 +38,7 @@ pub(super) struct TurnTask {
     pub(super) driver: Arc<dyn Driver>,
     pub(super) config: Arc<AgentConfig>,
     pub(super) notes: mpsc::UnboundedSender<Note>,
+    pub(super) feed: Feed,
     /// The lease that the daemon was told of.
     pub(super) told_lease: watch::Receiver<Option<TurnId>>,
     /// Tells when, and why, the turn is to be cut short.
@@ -87,6 +89,7 @@ impl TurnTask {
         };
         tracing::info!(%turn, messages = messages.len(), purpose = ?self.purpose, "turn started");
         self.tell(Event::Leased);
+        self.feed.tell(turn, Told::started(&woken_by));
         if !messages.is_empty() {
             self.tell(Event::TakenUp(messages.len()));
         }
@@ -103,6 +106,7 @@ impl TurnTask {
         };
         let running = self.driver.start_turn(spec).await;
         let end = self.watch(turn, running, &mut tally).await;
+        self.feed.tell(turn, Told::ended(&end));
         if let TurnEnd::ExitHarness(status) = end {
             return Outcome::Exit(status);
         }
@@ -205,11 +209,13 @@ impl TurnTask {
 
     fn note(&self, turn: TurnId, event: &TurnEvent, tally: &mut Tally) {
         tally.note(event);
+        if let Some(told) = Told::of(event) {
+            self.feed.tell(turn, told);
+        }
         match event {
             TurnEvent::Notice(text) => tracing::info!(%turn, text, "notice"),
             TurnEvent::Alarm(text) => tracing::error!(%turn, text, "alarm"),
             TurnEvent::Compacting(compacting) => self.tell(Event::Compacting(*compacting)),
-            TurnEvent::ToolFailed { error } => tracing::debug!(%turn, error, "tool failed"),
             TurnEvent::Retry { attempt, error } => {
                 tracing::info!(%turn, attempt, error, "the provider is asked again");
             }
@@ -219,6 +225,7 @@ impl TurnTask {
             | TurnEvent::Model(_)
             | TurnEvent::Text(_)
             | TurnEvent::ToolCall { .. }
+            | TurnEvent::ToolResult { .. }
             | TurnEvent::Used(_) => {}
         }
     }

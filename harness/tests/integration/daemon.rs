@@ -14,6 +14,7 @@ use shared::agent_api::{
     AckRequest, Message, MessageKind, PollRequest, PollResponse, ProposalInfo, ProposalPhase, RecvRequest,
     RecvResponse, Report, SendRequest, SendResponse,
 };
+use shared::agent_event::{AgentEvent, EventBatch, EventBatchAnswer};
 use shared::name::Address;
 use shared::turn::TurnStats;
 use shared::version::AGENT_API_HEADER;
@@ -46,6 +47,14 @@ pub(crate) struct World {
     pub(crate) turns: Vec<TurnStats>,
     /// The daemon has no route for what turns were.
     pub(crate) no_turns: bool,
+    /// What happened in turns.
+    pub(crate) events: Vec<AgentEvent>,
+    pub(crate) batches: usize,
+    pub(crate) watched: bool,
+    /// What happens in turns is answered with this status.
+    pub(crate) refuse_events: Option<StatusCode>,
+    /// What happens in turns is never answered.
+    pub(crate) deaf_to_events: bool,
     /// The repo as a bundle.
     pub(crate) bundle: Vec<u8>,
     pub(crate) proposals: Vec<Vec<u8>>,
@@ -115,6 +124,7 @@ impl Daemon {
             .route("/v1/ack", post(ack))
             .route("/v1/send", post(send))
             .route("/v1/turns", post(turns))
+            .route("/v1/events", post(events))
             .route("/v1/repo/bundle", get(bundle))
             .route("/v1/proposals", post(propose))
             .with_state(Arc::clone(&shared));
@@ -295,6 +305,24 @@ async fn turns(State(shared): State<Shared>, Json(stats): Json<TurnStats>) -> Re
         }
         world.turns.push(stats);
         StatusCode::NO_CONTENT.into_response()
+    })
+}
+
+async fn events(State(shared): State<Shared>, Json(batch): Json<EventBatch>) -> Response {
+    let deaf = touch(&shared, |world| {
+        world.batches += 1;
+        world.deaf_to_events
+    });
+    if deaf {
+        return std::future::pending().await;
+    }
+    touch(&shared, |world| {
+        if let Some(status) = world.refuse_events {
+            return refused(status, ErrorCode::Unknown, "no");
+        }
+        world.events.extend(batch.events);
+        let watched = world.watched;
+        Json(EventBatchAnswer { watched }).into_response()
     })
 }
 

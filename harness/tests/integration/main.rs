@@ -10,6 +10,7 @@ mod configs;
 mod daemon;
 #[path = "../support/door.rs"]
 mod door;
+mod events;
 #[path = "../support/git.rs"]
 mod git;
 mod mcp;

@@ -30,6 +30,7 @@ use crate::plan::support;
 mod messages;
 pub(super) mod routes;
 mod turns;
+mod watch;
 
 /// The largest request; a message of the largest size fits however it is escaped.
 pub(super) const MAX_REQUEST: usize = MAX_BODY_BYTES * 6 + 4096;

@@ -2,6 +2,7 @@
 //! who it comes from is the name this door was opened for.
 
 mod allowance;
+mod events;
 mod messages;
 mod report;
 pub(super) mod transfers;

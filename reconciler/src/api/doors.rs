@@ -123,6 +123,7 @@ impl AgentDoors {
             return;
         };
         task.abort();
+        self.context.link.events().forget(agent);
         let socket = self.context.layout.agent_socket(agent);
         if let Err(error) = std::fs::remove_file(&socket) {
             tracing::debug!(agent = %agent, error = error.to_string(), "the socket was not removed");

@@ -79,8 +79,8 @@ impl Client {
         self.send(request, path).await.map(drop)
     }
 
-    /// Opens an event stream behind event `after`. It has no timeout: silence is normal.
-    pub(crate) async fn stream(&self, path: &str, after: u64) -> Result<Response, CliError> {
+    /// Opens an event stream behind the event `after`. It has no timeout: silence is normal.
+    pub(crate) async fn stream(&self, path: &str, after: &str) -> Result<Response, CliError> {
         let request = self
             .http
             .get(address(path))

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use reqwest::Response;
+use shared::AgentName;
 use shared::admin_api::{EPOCH_HEADER, EventPage};
 use shared::event::{Event, Level};
 
@@ -12,18 +13,21 @@ use super::exit::Exit;
 use super::look::stamp;
 use super::page::{Page, Span, Tone};
 use super::sse::Parser;
-use super::{Session, words};
+use super::{Session, watch, words};
 
 /// Events asked for at once.
 const PAGE: u64 = 500;
 /// How wide the column of names is; most are shorter.
 const NAME_WIDTH: usize = 8;
 /// The first and the longest wait before the stream is opened again.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Arguments of `hive events`.
 #[derive(Debug, clap::Args)]
 pub(super) struct EventsArgs {
+    /// Show what happens in this agent's turns instead: the little of it that the daemon remembers
+    #[arg(value_name = "AGENT", conflicts_with_all = ["after", "all"])]
+    agent: Option<AgentName>,
     /// Follow: show new events as they happen, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
@@ -69,6 +73,9 @@ impl Cursor {
 }
 
 pub(super) async fn run(session: &mut Session<'_>, args: EventsArgs) -> Result<Exit, CliError> {
+    if let Some(agent) = &args.agent {
+        return watch::run(session, agent, args.lines, args.follow).await;
+    }
     let mut cursor = Cursor {
         all: args.all || session.ui.is_json(),
         ..Cursor::default()
@@ -139,7 +146,7 @@ async fn follow(session: &mut Session<'_>, mut cursor: Cursor) -> Result<Exit, C
 
 async fn open(session: &Session<'_>, cursor: &Cursor) -> Result<Response, CliError> {
     let path = format!("/v1/events?after={}&follow=true", cursor.after);
-    session.client.stream(&path, cursor.after).await
+    session.client.stream(&path, &cursor.after.to_string()).await
 }
 
 async fn reopen(session: &Session<'_>, cursor: &Cursor) -> Result<Response, CliError> {

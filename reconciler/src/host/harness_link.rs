@@ -7,6 +7,7 @@ use shared::AgentName;
 use shared::agent_api::Report;
 use tokio::sync::watch;
 
+use super::turn_events::{Room, TurnEvents};
 use super::{Announcement, Clock, HarnessLink, HarnessState};
 
 /// What a report says.
@@ -36,15 +37,22 @@ struct Agent {
 pub struct Link {
     clock: Arc<dyn Clock>,
     agents: Mutex<BTreeMap<AgentName, Agent>>,
+    events: TurnEvents,
 }
 
 impl Link {
     /// A link over which nothing was said yet.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
+            events: TurnEvents::new(clock.now(), Room::default()),
             clock,
             agents: Mutex::default(),
         }
+    }
+
+    /// What happens in turns.
+    pub fn events(&self) -> &TurnEvents {
+        &self.events
     }
 
     fn agents(&self) -> MutexGuard<'_, BTreeMap<AgentName, Agent>> {
@@ -180,6 +188,7 @@ mod tests {
             config: None,
             config_error: None,
             turn_error: None,
+            events_error: None,
             turn: TurnState::Idle,
             mcp: BTreeMap::new(),
         }

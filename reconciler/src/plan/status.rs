@@ -312,6 +312,9 @@ fn running_health(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger)
     if let Some(error) = &harness.report.turn_error {
         return Finding(Health::Degraded, "turnFailed", error.clone());
     }
+    if let Some(error) = &harness.report.events_error {
+        return Finding(Health::Degraded, "eventsNotKept", error.clone());
+    }
     Finding(
         Health::Healthy,
         "reporting",

@@ -62,6 +62,7 @@ pub(crate) fn idle(run: &str, seq: u64) -> Report {
         config: Some(config()),
         config_error: None,
         turn_error: None,
+        events_error: None,
         turn: TurnState::Idle,
         mcp: [].into(),
     }

@@ -107,6 +107,11 @@ fn mail(world: &World) {
         (&turns[0]["agent"], &turns[0]["stats"]["result"]),
         (&json!("alice"), &json!("ok"))
     );
+    let told =
+        json!({ "runId": "r", "events": [{ "seq": 1, "at": "2026-11-21T11:04:29Z", "kind": "started" }] });
+    assert_eq!(world.ask("alice", "/v1/events", &told).status, 200);
+    let page: Value = world.get("/v1/agents/alice/events").ok();
+    assert_eq!(page["events"][0]["event"]["kind"], json!("started"));
     let dead: Value = world.get("/v1/messages?state=dead&text=X&agent=alice").ok();
     assert_eq!(dead[0]["id"], poison["id"], "{dead:#}");
     post(

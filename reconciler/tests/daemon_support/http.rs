@@ -191,11 +191,16 @@ pub(crate) struct Stream {
 impl Stream {
     /// Follows the events after the one that was seen last.
     pub(crate) fn follow(socket: &Utf8Path, last_seen: Option<u64>) -> std::io::Result<Self> {
-        let id = last_seen.unwrap_or_default().to_string();
-        let headers = [("last-event-id", id.as_str())];
+        let last_seen = last_seen.map(|seen| seen.to_string());
+        Self::open(socket, "/v1/events?follow=true", last_seen.as_deref())
+    }
+
+    /// Opens a stream behind the event of this id.
+    pub(crate) fn open(socket: &Utf8Path, path: &str, last_seen: Option<&str>) -> std::io::Result<Self> {
+        let headers = [("last-event-id", last_seen.unwrap_or_default())];
         let request = Request {
             method: "GET",
-            path: "/v1/events?follow=true",
+            path,
             headers: if last_seen.is_some() { &headers } else { &[] },
             body: b"",
         };
@@ -211,6 +216,12 @@ impl Stream {
 
     /// The next event with the id it was sent under; `None` when the stream ends.
     pub(crate) fn next(&mut self) -> Option<(u64, Value)> {
+        let (id, event) = self.next_named()?;
+        Some((id.parse().unwrap(), event))
+    }
+
+    /// The same where an id is no number.
+    pub(crate) fn next_named(&mut self) -> Option<(String, Value)> {
         let (mut id, mut data) = (None, None);
         let mut line = String::new();
         loop {
@@ -219,7 +230,7 @@ impl Stream {
                 return None;
             }
             match line.trim_end().split_once(": ") {
-                Some(("id", text)) => id = Some(text.parse().unwrap()),
+                Some(("id", text)) => id = Some(text.to_owned()),
                 Some(("data", text)) => data = Some(serde_json::from_str(text).unwrap()),
                 _ if line == "\n" => {
                     if let (Some(id), Some(data)) = (id.take(), data.take()) {

@@ -13,6 +13,8 @@ use shared::turn::Tokens;
 const MAX_NAME: usize = 128;
 /// The longest text for a person that is kept.
 const MAX_TEXT: usize = 1000;
+/// The longest input of a tool, and the longest answer of one, that is passed on.
+const MAX_TOOL_TEXT: usize = 4000;
 /// The longest piece of the model's text that is passed on.
 const MAX_DELTA: usize = 16 * 1024;
 /// The most tools of MCP servers that are looked at.
@@ -27,8 +29,8 @@ pub(crate) enum Line {
     Init(Init),
     /// A part of what the model said.
     Assistant(Assistant),
-    /// Results of tools that failed or were not allowed; successes are of no interest here.
-    ToolErrors(Vec<String>),
+    /// Tools have answered.
+    ToolResults(Vec<ToolResult>),
     /// A piece of text, while it is written.
     Text(String),
     /// One request to the model begins; what it reads.
@@ -97,11 +99,29 @@ pub(crate) struct Assistant {
     /// Absent for what the program made up itself.
     pub(crate) model: Option<String>,
     /// The tools it calls.
-    pub(crate) calls: Vec<String>,
+    pub(crate) calls: Vec<ToolCall>,
     /// The kind of error, when it tells of one.
     pub(crate) error: Option<String>,
     /// Whether a subagent said it.
     pub(crate) of_subagent: bool,
+}
+
+/// A call of a tool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ToolCall {
+    /// Its answer names it; may be empty.
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) input: String,
+}
+
+/// What a tool answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ToolResult {
+    /// The call.
+    pub(crate) id: String,
+    pub(crate) failed: bool,
+    pub(crate) text: String,
 }
 
 /// Tokens of one request.
@@ -239,22 +259,37 @@ fn assistant(value: &Value) -> Assistant {
     });
     Assistant {
         model: optional(message, "model").filter(|model| model != "<synthetic>"),
-        calls: calls.map(|call| name(text(call, "name"))).collect(),
+        calls: calls.map(tool_call).collect(),
         error: optional(value, "error"),
         of_subagent: of_subagent(value),
     }
 }
 
+fn tool_call(call: &Value) -> ToolCall {
+    ToolCall {
+        id: name(text(call, "id")),
+        name: name(text(call, "name")),
+        input: match &call["input"] {
+            Value::Null => String::new(),
+            input => shortened(&input.to_string()),
+        },
+    }
+}
+
 fn tool_results(value: &Value) -> Line {
     let blocks = value["message"]["content"].as_array().into_iter().flatten();
-    let failed = blocks
+    let results = blocks
         .take(MAX_BLOCKS)
-        .filter(|block| text(block, "type") == "tool_result" && block["is_error"] == true)
-        .map(|block| match &block["content"] {
-            Value::String(text) => crate::tame(text, MAX_TEXT),
-            other => crate::tame(text(&other[0], "text"), MAX_TEXT),
+        .filter(|block| text(block, "type") == "tool_result")
+        .map(|block| ToolResult {
+            id: name(text(block, "tool_use_id")),
+            failed: block["is_error"] == true,
+            text: match &block["content"] {
+                Value::String(text) => shortened(text),
+                other => shortened(text(&other[0], "text")),
+            },
         });
-    Line::ToolErrors(failed.collect())
+    Line::ToolResults(results.collect())
 }
 
 fn stream_event(value: &Value) -> Line {
@@ -358,6 +393,16 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
 
 fn optional(value: &Value, field: &str) -> Option<String> {
     value[field].as_str().map(name)
+}
+
+/// The beginning of a text, with an ellipsis where that is not all.
+fn shortened(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut short: String = chars.by_ref().take(MAX_TOOL_TEXT).collect();
+    if chars.next().is_some() {
+        short.push('…');
+    }
+    short
 }
 
 fn name(text: &str) -> String {

@@ -9,9 +9,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use shared::turn::{Tokens, TurnResult};
 
-use super::parse::{Assistant, Init, Line, TurnLine, Usage};
+use super::parse::{Assistant, Init, Line, ToolCall, ToolResult, TurnLine, Usage};
 use crate::driver::{Failure, ServerInTurn, TurnEnd, TurnEvent, Used, tools};
 use crate::turn::Purpose;
+
+/// The most tools that may be at work at once.
+const MOST_CALLS: usize = 100;
 
 /// How a run of the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +80,8 @@ pub(super) struct Story {
     /// The model that spoke last.
     model: Option<String>,
     windows: BTreeMap<String, u64>,
+    /// The tools that have not answered yet, by the ids of their calls.
+    calls: BTreeMap<String, String>,
 }
 
 impl Story {
@@ -99,10 +104,9 @@ impl Story {
         match line {
             Line::Init(init) => self.init(init),
             Line::Assistant(said) => self.assistant(said),
-            Line::ToolErrors(errors) => {
+            Line::ToolResults(results) => {
                 self.goes_on = true;
-                let failed = errors.into_iter().map(|error| TurnEvent::ToolFailed { error });
-                failed.collect()
+                results.into_iter().map(|result| self.answered(result)).collect()
             }
             Line::Text(text) => {
                 self.goes_on = true;
@@ -143,8 +147,10 @@ impl Story {
                 self.context = tokens;
                 vec![TurnEvent::Compacting(false), TurnEvent::Used(self.used())]
             }
-            Line::Denied { what } => vec![TurnEvent::ToolFailed {
-                error: format!("not allowed: {what}"),
+            Line::Denied { what } => vec![TurnEvent::ToolResult {
+                name: None,
+                failed: true,
+                text: format!("not allowed: {what}"),
             }],
             Line::Quiet => Vec::new(),
             Line::Unknown(kind) => vec![TurnEvent::Unknown(kind)],
@@ -237,13 +243,30 @@ impl Story {
         } = said;
         // What went well after an error was mended by it.
         self.error = error;
-        let calls = calls.into_iter().map(|name| TurnEvent::ToolCall { name });
+        let calls: Vec<TurnEvent> = calls.into_iter().map(|call| self.called(call)).collect();
         let model = model.filter(|model| !of_subagent && self.model.as_ref() != Some(model));
         let named = model.map(|model| {
             self.model = Some(model.clone());
             TurnEvent::Model(model)
         });
         named.into_iter().chain(calls).collect()
+    }
+
+    fn called(&mut self, call: ToolCall) -> TurnEvent {
+        let ToolCall { id, name, input } = call;
+        if self.calls.len() < MOST_CALLS {
+            self.calls.insert(id, name.clone());
+        }
+        TurnEvent::ToolCall { name, input }
+    }
+
+    fn answered(&mut self, result: ToolResult) -> TurnEvent {
+        let ToolResult { id, failed, text } = result;
+        TurnEvent::ToolResult {
+            name: self.calls.remove(&id),
+            failed,
+            text,
+        }
     }
 
     fn request_began(&mut self, usage: Usage) -> Vec<TurnEvent> {

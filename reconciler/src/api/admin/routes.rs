@@ -8,13 +8,14 @@ use shared::admin_api::{
     RollbackRequest,
 };
 use shared::agent_api::{SendResponse, SentMessage};
+use shared::agent_event::AgentEventPage;
 use shared::gate::Gate;
 use shared::plan::PlanView;
 use shared::status::{AgentStatus, HiveStatus};
 use shared::turn::TurnInfo;
 use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
 
-use super::{OfAgent, OfGates, OfHistory, Verb, messages, turns};
+use super::{OfAgent, OfGates, OfHistory, Verb, messages, turns, watch};
 use crate::api::endpoint::{Endpoint, get, group, post};
 use crate::api::events::EventQuery;
 use crate::api::peer::Peer;
@@ -56,6 +57,22 @@ pub(crate) fn endpoints() -> Vec<Endpoint<Context>> {
             .about("What their harnesses say of them.")
             .query::<turns::Wanted>()
             .answers::<Vec<TurnInfo>>(),
+        get(
+            "/v1/agents/{name}/events",
+            watch::events,
+            "agentEvents",
+            "What happens in an agent's turns: the newest of it, or a stream that goes on",
+        )
+        .about(
+            "With `follow=true` the answer is a stream of server-sent events: each has epoch and position as `id` and a \
+             `StreamedEvent` as `data`. It is in the daemon's memory alone, and not much of it: an event of kind `lost` \
+             stands for what a reader missed. Of another epoch all there is is told.",
+        )
+        .query::<watch::Wanted>()
+        .heeds("last-event-id", "Go on after this event; counts more than `after`")
+        .tells(EPOCH_HEADER, "The stream's epoch")
+        .answers::<AgentEventPage>()
+        .answers_with("text/event-stream", "Server-sent events, when `follow` is asked for"),
         get("/v1/events", events::events, "events", "What happened: a page, or a stream that goes on")
             .about(
                 "With `follow=true` the answer is a stream of server-sent events that does not end: each has the event's \

@@ -28,6 +28,7 @@ pub(super) fn bounded(report: Report) -> ApiResult<Report> {
         config,
         config_error,
         turn_error,
+        events_error,
         turn,
         mcp,
     } = report;
@@ -63,6 +64,7 @@ pub(super) fn bounded(report: Report) -> ApiResult<Report> {
         config,
         config_error: config_error.map(|error| line(&error, MAX_ERROR)),
         turn_error: turn_error.map(|error| line(&error, MAX_ERROR)),
+        events_error: events_error.map(|error| line(&error, MAX_ERROR)),
         turn,
         mcp: mcp
             .into_iter()
@@ -86,6 +88,7 @@ mod tests {
             config: None,
             config_error: None,
             turn_error: None,
+            events_error: None,
             turn: TurnState::Idle,
             mcp: [].into(),
         }

@@ -4,11 +4,12 @@ use shared::agent_api::{
     AckRequest, BroadcastRequest, BroadcastResponse, PollRequest, PollResponse, ProposalInfo, RecvRequest,
     RecvResponse, SendRequest, SendResponse, SentMessage, WhoAmI,
 };
+use shared::agent_event::{EventBatch, EventBatchAnswer};
 use shared::reminder::{ReminderInfo, ReminderRequest};
 use shared::turn::TurnStats;
 use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
 
-use super::{messages, transfers, turns};
+use super::{events, messages, transfers, turns};
 use crate::api::endpoint::{Endpoint, delete, get, group, post};
 use crate::api::{drafts, mail};
 
@@ -55,6 +56,15 @@ pub(crate) fn endpoints() -> Vec<Endpoint<()>> {
         .about("What it used and how it ended. The same turn told again is one.")
         .takes::<TurnStats>()
         .refuses([Exhausted]),
+        post(
+            "/v1/events",
+            events::tell,
+            "tellEvents",
+            "Tell what happens in turns, for whoever watches",
+        )
+        .about("It is kept in memory, for a while. The same events told again are one.")
+        .takes::<EventBatch>()
+        .answers::<EventBatchAnswer>(),
     ];
     let messages_of = [
         post("/v1/send", messages::send, "send", "Send a message")

@@ -83,13 +83,6 @@ fn bounded(stats: TurnStats) -> TurnStats {
         woken_by,
     } = stats;
     let name = |text: &str| line(text, MAX_NAME);
-    let Tokens {
-        fresh,
-        cached,
-        created,
-        output,
-    } = tokens;
-    let count = |number: u64| number.min(MAX_COUNT);
     TurnStats {
         turn,
         started_at,
@@ -98,15 +91,9 @@ fn bounded(stats: TurnStats) -> TurnStats {
         error: error.map(|error| line(&error, MAX_ERROR)),
         model: model.as_deref().map(name),
         session: session.as_deref().map(name),
-        tokens: Tokens {
-            fresh: count(fresh),
-            cached: count(cached),
-            created: count(created),
-            output: count(output),
-        },
+        tokens: counts(tokens),
         context: context.map(count),
-        // What is no price is not known.
-        cost_usd: cost_usd.filter(|cost| (0.0..1e9).contains(cost)),
+        cost_usd: cost_usd.filter(is_price),
         tool_calls: tool_calls
             .into_iter()
             .take(MAX_TOOLS)
@@ -118,6 +105,33 @@ fn bounded(stats: TurnStats) -> TurnStats {
             .map(|sender| name(sender))
             .collect(),
     }
+}
+
+/// No more than one turn can have used.
+pub(super) fn count(number: u64) -> u64 {
+    number.min(MAX_COUNT)
+}
+
+/// The same of each kind of token.
+pub(super) fn counts(tokens: Tokens) -> Tokens {
+    let Tokens {
+        fresh,
+        cached,
+        created,
+        output,
+    } = tokens;
+    Tokens {
+        fresh: count(fresh),
+        cached: count(cached),
+        created: count(created),
+        output: count(output),
+    }
+}
+
+/// Whether that can be what a turn cost; what is no price is not known.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "a filter of an option")]
+pub(super) fn is_price(usd: &f64) -> bool {
+    (0.0..1e9).contains(usd)
 }
 
 #[cfg(test)]

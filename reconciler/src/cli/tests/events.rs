@@ -150,3 +150,48 @@ async fn a_reader_that_goes_away_is_not_an_error() {
         assert_eq!((exit, err.text().as_str()), (Exit::Done, ""), "{args:?}");
     }
 }
+
+/// What the daemon remembers of an agent's turns, or a stream that ends after these events.
+fn streamed(epoch: &str, positions: impl IntoIterator<Item = u64>) -> Response {
+    let mut body = String::new();
+    for position in positions {
+        let event = json!({ "position": position, "event": { "seq": position, "at": "2026-01-02T11:57:00Z", "kind": "notice" } });
+        body.push_str(&format!("id: {epoch}.{position}\ndata: {event}\n\n"));
+    }
+    ([(EPOCH_HEADER, epoch.to_owned())], Body::from(body)).into_response()
+}
+
+#[tokio::test]
+async fn an_agent_is_watched_across_breaks_and_restarts() {
+    let daemon = Daemon::answering(|_, before| {
+        Some(match before {
+            0 => axum::Json(json!({ "epoch": "e1", "last": 4, "events": [
+                { "position": 4, "event": { "seq": 4, "at": "2026-01-02T11:57:00Z", "kind": "from the future" } }] }))
+            .into_response(),
+            1 => streamed("e1", [5, 6]),
+            2 => failed(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "starting", None),
+            _ => streamed("e2", [1]),
+        })
+    });
+    let args = ["events", "-f", "-n", "7", "alice", "--json"];
+    let ran = follow_until(&daemon, &args, |out| out.lines().count() >= 4).await;
+    let positions: Vec<_> = ran
+        .out
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("a JSON line")["position"].clone())
+        .collect();
+    assert_eq!(positions, [4, 5, 6, 1]);
+    let seen = daemon.seen();
+    assert_eq!(seen[0].line, "GET /v1/agents/alice/events?limit=7");
+    assert_eq!(seen[1].line, "GET /v1/agents/alice/events?follow=true");
+    let named = |n: usize| seen[n].last_event.as_deref();
+    assert_eq!(
+        (named(1), named(2), named(3)),
+        (Some("e1.4"), Some("e1.6"), Some("e1.6"))
+    );
+    assert!(
+        ran.err.contains("the connection to the daemon was lost"),
+        "{}",
+        ran.err
+    );
+}

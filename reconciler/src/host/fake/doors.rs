@@ -533,6 +533,7 @@ impl State {
             config: Some(config.digest.clone()),
             config_error: None,
             turn_error: None,
+            events_error: None,
             turn,
             mcp: probed(config),
         };

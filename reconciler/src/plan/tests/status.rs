@@ -120,6 +120,10 @@ fn what_ails_a_running_agent_is_named() {
         degraded(|case| case.report().turn_error = Some("the last turn was cut short".to_owned())),
         "turnFailed"
     );
+    assert_eq!(
+        degraded(|case| case.report().events_error = Some("the disk is full".to_owned())),
+        "eventsNotKept"
+    );
     let server_failed = |case: &mut Case| {
         let failed = McpServerState::of(McpHealth::Failed);
         case.report().mcp.insert("wiki".parse().unwrap(), failed);

@@ -223,6 +223,7 @@ impl Case {
                 config: Some(output.config_digest),
                 config_error: None,
                 turn_error: None,
+                events_error: None,
                 turn: TurnState::Idle,
                 mcp: BTreeMap::new(),
             },

@@ -6,6 +6,29 @@ fn read(value: &Value) -> Line {
     parse(value.to_string().as_bytes())
 }
 
+fn result(id: &str, failed: bool, text: &str) -> ToolResult {
+    ToolResult {
+        id: id.to_owned(),
+        failed,
+        text: text.to_owned(),
+    }
+}
+
+#[test]
+fn what_goes_into_a_tool_and_comes_out_of_it_is_shortened() {
+    let long = "é".repeat(MAX_TOOL_TEXT + 1);
+    let call = json!({ "type": "assistant", "message": { "content": [{ "type": "tool_use", "input": { "a": long } }] } });
+    let answer =
+        json!({ "type": "user", "message": { "content": [{ "type": "tool_result", "content": long }] } });
+    let (Line::Assistant(said), Line::ToolResults(results)) = (read(&call), read(&answer)) else {
+        panic!("{call} {answer}");
+    };
+    for text in [&said.calls[0].input, &results[0].text] {
+        assert_eq!(text.chars().count(), MAX_TOOL_TEXT + 1);
+        assert!(text.ends_with('…'));
+    }
+}
+
 #[test]
 fn every_kind_of_line_is_read_for_what_matters() {
     let usage = json!({ "input_tokens": 3, "cache_read_input_tokens": 20, "cache_creation_input_tokens": 100, "output_tokens": 7 });
@@ -36,10 +59,14 @@ fn every_kind_of_line_is_read_for_what_matters() {
         ),
         (
             json!({ "type": "assistant", "parent_tool_use_id": null, "message": { "model": "m", "content": [
-                { "type": "text", "text": "hi" }, { "type": "tool_use", "name": "mcp__hive__recv", "input": {} }] } }),
+                { "type": "text", "text": "hi" }, { "type": "tool_use", "id": "t1", "name": "Read", "input": { "a": 1 } }] } }),
             Line::Assistant(Assistant {
                 model: Some("m".to_owned()),
-                calls: vec!["mcp__hive__recv".to_owned()],
+                calls: vec![ToolCall {
+                    id: "t1".to_owned(),
+                    name: "Read".to_owned(),
+                    input: "{\"a\":1}".to_owned(),
+                }],
                 ..Assistant::default()
             }),
         ),
@@ -53,10 +80,14 @@ fn every_kind_of_line_is_read_for_what_matters() {
         ),
         (
             json!({ "type": "user", "message": { "content": [
-                { "type": "tool_result", "is_error": true, "content": "no such file" },
+                { "type": "tool_result", "tool_use_id": "t1", "is_error": true, "content": "no such file" },
                 { "type": "tool_result", "is_error": true, "content": [{ "type": "text", "text": "denied" }] },
                 { "type": "tool_result", "content": "fine" }] } }),
-            Line::ToolErrors(vec!["no such file".to_owned(), "denied".to_owned()]),
+            Line::ToolResults(vec![
+                result("t1", true, "no such file"),
+                result("", true, "denied"),
+                result("", false, "fine"),
+            ]),
         ),
         (
             json!({ "type": "stream_event", "event": { "type": "message_start", "message": { "usage": usage } } }),

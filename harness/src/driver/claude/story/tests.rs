@@ -412,3 +412,28 @@ fn no_line_makes_a_story_fail() {
     assert_eq!(story.used().tokens.total(), u64::MAX);
     story.judge(Exit::Code(0), "", now());
 }
+
+#[test]
+fn the_answer_of_a_tool_is_named_after_its_call() {
+    let call = |id: &str, name: &str| {
+        json!({ "type": "assistant", "message": { "content": [
+            { "type": "tool_use", "id": id, "name": name, "input": { "path": "a" } }] } })
+    };
+    let answer = json!({ "type": "user", "message": { "content": [
+        { "type": "tool_result", "tool_use_id": "t1", "content": "fine" },
+        { "type": "tool_result", "tool_use_id": "t9", "is_error": true, "content": "what?" }] } });
+    let mut story = story_of(
+        Purpose::Messages,
+        &[init(), call("t1", "Read"), call("t2", "Write")],
+    );
+    let told = story.tell(parse(answer.to_string().as_bytes()));
+    let result = |name: Option<&str>, failed, text: &str| TurnEvent::ToolResult {
+        name: name.map(str::to_owned),
+        failed,
+        text: text.to_owned(),
+    };
+    assert_eq!(
+        told,
+        [result(Some("Read"), false, "fine"), result(None, true, "what?")]
+    );
+}

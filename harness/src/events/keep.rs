@@ -1,0 +1,142 @@
+//! Writes what was told into the log. Whatever goes wrong with that is told, and tried again.
+
+use std::time::Duration;
+
+use camino::Utf8PathBuf;
+use shared::TurnId;
+use shared::agent_event::{AgentEvent, AgentEventKind};
+use tokio::sync::watch;
+
+use super::Feed;
+use super::log::{Log, LogError};
+
+/// How long things take; shorter in tests.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// How long events are gathered before they are written: a write for each word would be too many.
+    pub gather: Duration,
+    /// The first wait before a write that failed is tried again; each is twice as long as the one before.
+    pub again: Duration,
+    /// The longest.
+    pub longest: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            gather: Duration::from_millis(250),
+            again: Duration::from_secs(1),
+            longest: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Keeps what is told until the feed is closed; says in `fault` why it is not kept, if so. The file is open only while a
+/// turn runs.
+pub async fn keep(feed: Feed, path: Utf8PathBuf, times: Times, fault: watch::Sender<Option<String>>) {
+    let mut log = None;
+    loop {
+        feed.wait_to_keep().await;
+        feed.pause(times.gather).await;
+        let events = feed.take_to_keep();
+        if events.is_empty() {
+            if feed.is_closed() {
+                return;
+            }
+            continue;
+        }
+        let over = events
+            .last()
+            .is_some_and(|event| event.kind == AgentEventKind::Ended);
+        let mut writing = Writing {
+            log: log.take(),
+            events,
+            path: path.clone(),
+        };
+        let mut wait = times.again;
+        loop {
+            let written = tokio::task::spawn_blocking(move || writing.write()).await;
+            let Ok((left, outcome)) = written else {
+                fault.send_replace(Some(
+                    "what writes the log of events broke off: restart the agent".to_owned(),
+                ));
+                return;
+            };
+            writing = left;
+            let Err(error) = outcome else { break };
+            let error = crate::error_chain(&error);
+            fault.send_if_modified(|known| {
+                let new = known.as_ref() != Some(&error);
+                if new {
+                    tracing::error!(error, "events are not kept");
+                    *known = Some(error);
+                }
+                new
+            });
+            if feed.is_closed() {
+                return;
+            }
+            feed.pause(wait).await;
+            wait = (wait * 2).min(times.longest);
+        }
+        if fault.send_if_modified(|known| known.take().is_some()) {
+            tracing::info!("events are kept again");
+        }
+        log = writing.log.filter(|_| !over);
+    }
+}
+
+/// One write, with all it needs.
+struct Writing {
+    log: Option<Log>,
+    events: Vec<AgentEvent>,
+    path: Utf8PathBuf,
+}
+
+impl Writing {
+    /// Writes. What was written is no longer in `events`.
+    fn write(mut self) -> (Self, Result<(), LogError>) {
+        let outcome = self.try_write();
+        if outcome.is_err() {
+            // It is opened anew: a file that was removed or replaced meanwhile is not the one that is open.
+            self.log = None;
+        }
+        (self, outcome)
+    }
+
+    fn try_write(&mut self) -> Result<(), LogError> {
+        let now = crate::clock::now();
+        let log = match &mut self.log {
+            Some(log) => log,
+            none => {
+                let (log, damaged) = Log::open(&self.path)?;
+                if let Some(damaged) = damaged {
+                    tracing::error!(damaged, "events of the past are lost");
+                    let turn = self.events.first().and_then(|event| event.turn);
+                    self.events.insert(0, said(&damaged, turn));
+                }
+                none.insert(log)
+            }
+        };
+        log.append(&self.events, now)?;
+        self.events.clear();
+        Ok(())
+    }
+}
+
+/// What became of the log before, as the first event of the one that follows it.
+fn said(damaged: &str, turn: Option<TurnId>) -> AgentEvent {
+    AgentEvent {
+        seq: 0,
+        at: crate::clock::now(),
+        turn,
+        kind: AgentEventKind::Lost,
+        text: crate::tame(damaged, 1000),
+        tool: None,
+        ok: None,
+        used: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
