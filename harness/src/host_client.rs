@@ -89,6 +89,11 @@ impl ClientError {
             Self::Malformed { .. } | Self::TooLarge { .. } => false,
         }
     }
+
+    /// Whether the daemon takes no more just now.
+    pub fn is_too_much(&self) -> bool {
+        matches!(self, Self::Refused { error, .. } if error.code == ErrorCode::Exhausted)
+    }
 }
 
 /// A client of the agent API.

@@ -17,7 +17,7 @@ use super::Note;
 use super::tally::{self, Tally};
 use crate::driver::{Driver, Failure, RunningTurn, TurnEnd, TurnEvent, TurnProgress, TurnSpec};
 use crate::host_client::HostClient;
-use crate::host_client::retry::until_answered;
+use crate::host_client::retry::{until_answered, until_taken};
 use crate::turn::{Event, Interruption, Outcome, Purpose, Refusal};
 
 /// How long a driver may take to end once it was asked to.
@@ -245,7 +245,7 @@ impl TurnTask {
         );
         let client = Arc::clone(&self.client);
         let telling = tokio::spawn(async move {
-            if let Err(error) = until_answered(|| client.turn_ended(&stats)).await {
+            if let Err(error) = until_taken(|| client.turn_ended(&stats)).await {
                 tracing::warn!(turn = %stats.turn, error = crate::error_chain(&error), "what it was is not told");
             }
         });

@@ -45,6 +45,8 @@ pub(crate) struct World {
     pub(crate) turns: Vec<TurnStats>,
     /// The daemon has no route for what turns were.
     pub(crate) no_turns: bool,
+    /// So many reports of turns are answered 429, without effect.
+    pub(crate) full_turns: usize,
     /// The repo as a bundle.
     pub(crate) bundle: Vec<u8>,
     pub(crate) proposals: Vec<Vec<u8>>,
@@ -319,6 +321,10 @@ async fn turns(State(shared): State<Shared>, Json(stats): Json<TurnStats>) -> Re
     touch(&shared, |world| {
         if world.no_turns {
             return refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such route");
+        }
+        if world.full_turns > 0 {
+            world.full_turns -= 1;
+            return refused(StatusCode::TOO_MANY_REQUESTS, ErrorCode::Exhausted, "wait 1 s");
         }
         world.turns.push(stats);
         StatusCode::NO_CONTENT.into_response()

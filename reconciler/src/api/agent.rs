@@ -59,6 +59,8 @@ pub struct AgentContext {
     /// The right to one transfer of a bundle: each costs memory, disk and a git program.
     pub(super) transfers: Arc<Semaphore>,
     allowance: Arc<Mutex<Allowance>>,
+    /// Of its own: what an agent sends must not keep its turns from being counted.
+    turns: Arc<Mutex<Allowance>>,
 }
 
 impl AgentContext {
@@ -70,6 +72,7 @@ impl AgentContext {
             agent,
             transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)),
             allowance: Arc::new(Mutex::new(Allowance::new(now))),
+            turns: Arc::new(Mutex::new(Allowance::new(now))),
         }
     }
 
@@ -86,6 +89,20 @@ impl AgentContext {
                 let message = format!("{} has sent more than it may: wait {secs} s", self.agent);
                 ApiError::new(ErrorCode::Exhausted, message)
             })
+    }
+
+    /// Takes from the allowance for turns what so many bytes about one cost. A harness that is refused keeps what it
+    /// has to tell, and waits.
+    ///
+    /// # Errors
+    /// When that is more than is left.
+    pub(super) fn spend_on_turn(&self, bytes: usize) -> ApiResult<()> {
+        let now = self.context.reconciler.host().clock.now();
+        let mut allowance = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        allowance.take_all(bytes, 1, false, now).map_err(|secs| {
+            let message = format!("{} has more turns than it may: wait {secs} s", self.agent);
+            ApiError::new(ErrorCode::Exhausted, message)
+        })
     }
 
     /// The right to transfers.

@@ -24,18 +24,17 @@ const MAX_TOOLS: usize = 256;
 const MAX_SENDERS: usize = 16;
 /// The most of anything that one turn can have used; more is no number to add up.
 const MAX_COUNT: u64 = 1_000_000_000_000;
-/// What a turn takes of the agent's allowance, in bytes, whatever is in it.
-const KEPT_BYTES: usize = 4096;
 
 pub(super) async fn ended(
     State(door): State<AgentContext>,
     Json(stats): Json<TurnStats>,
 ) -> ApiResult<StatusCode> {
-    door.spend(KEPT_BYTES, 1, false)?;
+    let stats = bounded(stats);
+    door.spend_on_turn(serde_json::to_vec(&stats).map_or(0, |doc| doc.len()))?;
     let AgentContext { context, agent, .. } = door;
     let now = context.reconciler.host().clock.now();
     let ledger = context.reconciler.ledger();
-    ledger.note_turn(&agent, bounded(stats), now).await?;
+    ledger.note_turn(&agent, stats, now).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
