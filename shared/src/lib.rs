@@ -10,6 +10,7 @@
 
 pub mod admin_api;
 pub mod agent_api;
+pub mod budget;
 pub mod canonical;
 pub mod config;
 pub mod draft;

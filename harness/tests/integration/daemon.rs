@@ -14,6 +14,7 @@ use shared::agent_api::{
     AckRequest, Message, MessageKind, PollRequest, PollResponse, ProposalInfo, ProposalPhase, RecvRequest,
     RecvResponse, Report, SendRequest, SendResponse,
 };
+use shared::budget::{TurnLimits, TurnUsage};
 use shared::name::Address;
 use shared::turn::TurnStats;
 use shared::version::AGENT_API_HEADER;
@@ -47,6 +48,12 @@ pub(crate) struct World {
     pub(crate) no_turns: bool,
     /// So many reports of turns are answered 429, without effect.
     pub(crate) full_turns: usize,
+    /// What turns have used, as told while they ran.
+    pub(crate) used: Vec<TurnUsage>,
+    /// What turns may use.
+    pub(crate) limits: TurnLimits,
+    /// Tokens that a turn may use which has used something already.
+    pub(crate) later_limit: Option<u64>,
     /// The repo as a bundle.
     pub(crate) bundle: Vec<u8>,
     pub(crate) proposals: Vec<Vec<u8>>,
@@ -142,6 +149,7 @@ impl Daemon {
             .route("/v1/ack", post(ack))
             .route("/v1/send", post(send))
             .route("/v1/turns", post(turns))
+            .route("/v1/turns/usage", post(turn_uses))
             .route("/v1/repo/bundle", get(bundle))
             .route("/v1/proposals", post(propose))
             .layer(axum::extract::DefaultBodyLimit::max(64 * 1024 * 1024))
@@ -328,6 +336,20 @@ async fn turns(State(shared): State<Shared>, Json(stats): Json<TurnStats>) -> Re
         }
         world.turns.push(stats);
         StatusCode::NO_CONTENT.into_response()
+    })
+}
+
+async fn turn_uses(State(shared): State<Shared>, Json(usage): Json<TurnUsage>) -> Response {
+    touch(&shared, |world| {
+        if world.no_turns {
+            return refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such route");
+        }
+        world.used.push(usage);
+        let mut limits = world.limits;
+        if usage.tokens > 0 && world.later_limit.is_some() {
+            limits.tokens = world.later_limit;
+        }
+        Json(limits).into_response()
     })
 }
 

@@ -2,8 +2,12 @@
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use shared::Address;
+use shared::agent_api::{MessageKind, Report};
+use shared::budget::TurnLimits;
+use shared::status::TurnState;
 
-use super::world::{Door, Hive, idle, turn};
+use super::world::{Door, Hive, PROMPT, idle, turn};
 
 /// A turn that has ended and used so many tokens.
 fn used(number: u128, tokens: u64) -> Value {
@@ -62,4 +66,94 @@ async fn a_flood_of_turns_ends_in_a_refusal_and_takes_nothing_of_what_may_be_sen
     assert_eq!(door.post("/v1/send", &message).await.status(), StatusCode::OK);
     hive.world.advance(60);
     assert_eq!(tell(&door, 10_000, 1).await, StatusCode::NO_CONTENT);
+}
+
+async fn uses(door: &Door, number: u128, tokens: u64) -> TurnLimits {
+    let usage = json!({ "turn": turn(number), "tokens": tokens });
+    let answer = door.post("/v1/turns/usage", &usage).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    answer.json().await.unwrap()
+}
+
+fn parked(seq: u64) -> Report {
+    Report {
+        turn: TurnState::OverBudget,
+        ..idle("one", seq)
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_has_used_what_a_day_allows_gets_no_turn_and_the_operator_is_asked_once() {
+    let hive = Hive::new(json!({ "alice": { "budget": { "tokensPerDay": 10 } }, "bob": {} })).await;
+    let mut daemon = hive.daemon();
+    for (agent, tokens) in [("alice", 9), ("bob", 1000)] {
+        let door = daemon.door(agent);
+        assert_eq!(tell(&door, 1, tokens).await, StatusCode::NO_CONTENT);
+        assert!(!is_over(&door, agent, 0).await, "{agent}");
+    }
+    let alice = daemon.door("alice");
+    daemon.message("operator", MessageKind::Message).await;
+    tell(&alice, 2, 1).await;
+    tell(&alice, 2, 1).await;
+    let answer = alice.poll(idle("alice", 1), 0).await;
+    assert!(answer.over_budget);
+    assert_eq!(answer.inbox, 0, "nothing is handed out");
+    let request = json!({ "turn": turn(3), "max": 1 });
+    let refused = alice.post("/v1/recv", &request).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(uses(&alice, 3, 0).await.over_budget);
+    drop(daemon);
+
+    let mut daemon = hive.daemon();
+    let alice = daemon.door("alice");
+    assert!(is_over(&alice, "alice", 0).await, "after a restart too");
+    let asked = daemon.broker.questions(None, true).await.unwrap();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert!(
+        asked[0].body.contains("alice has used 10 tokens today"),
+        "{asked:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_turn_that_runs_goes_on_receiving_and_one_whose_end_is_never_told_has_counted() {
+    let hive = Hive::new(json!({ "alice": { "budget": { "tokensPerDay": 5000 } } })).await;
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    assert_eq!(uses(&door, 1, 0).await.tokens, Some(5000));
+    assert_eq!(uses(&door, 1, 5000).await.tokens, Some(5000));
+    let id = daemon.message("operator", MessageKind::Message).await;
+    assert_eq!(door.recv(turn(1)).await, [(id, false)], "it has begun");
+    let busy = Report {
+        turn: TurnState::Thinking,
+        lease: Some(turn(1)),
+        ..idle("one", 0)
+    };
+    assert!(!door.poll(busy, 0).await.over_budget, "that is for the next turn");
+    // Its harness is killed, and says nothing of it.
+    let answer = door.poll(idle("two", 0), 0).await;
+    assert!(answer.over_budget);
+}
+
+#[tokio::test]
+async fn an_answer_of_the_operator_reaches_a_parked_agent_at_once() {
+    let hive = Hive::new(json!({ "alice": { "budget": { "tokensPerDay": 10 } } })).await;
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    tell(&door, 1, 10).await;
+    let id = daemon.message("operator", MessageKind::Message).await;
+    assert!(door.poll(parked(0), 0).await.over_budget);
+    let asked = daemon.broker.questions(None, false).await.unwrap();
+    let waiting = tokio::spawn({
+        let door = door.clone();
+        async move { door.poll(parked(0), 180).await }
+    });
+    let broker = daemon.broker.clone();
+    let answered = broker
+        .answer(asked[0].id, Address::Operator, "more".into(), daemon.now)
+        .await;
+    answered.unwrap();
+    let answer = tokio::time::timeout(PROMPT, waiting).await.unwrap().unwrap();
+    assert!(!answer.over_budget);
+    assert_eq!(door.recv(turn(2)).await, [(id, false)]);
 }

@@ -4,6 +4,7 @@ use shared::agent_api::{
     AckRequest, BroadcastRequest, BroadcastResponse, PollRequest, PollResponse, ProposalInfo, RecvRequest,
     RecvResponse, SendRequest, SendResponse, SentMessage, WhoAmI,
 };
+use shared::budget::{TurnLimits, TurnUsage};
 use shared::reminder::{ReminderInfo, ReminderRequest};
 use shared::turn::TurnStats;
 use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
@@ -37,8 +38,10 @@ pub(crate) fn endpoints() -> Vec<Endpoint<AgentContext>> {
             "recv",
             "Lease undelivered messages to a turn",
         )
+        .about("A turn that has not begun gets none while the agent is over its budget.")
         .takes::<RecvRequest>()
-        .answers::<RecvResponse>(),
+        .answers::<RecvResponse>()
+        .refuses([Exhausted]),
         post(
             "/v1/ack",
             super::ack,
@@ -54,6 +57,19 @@ pub(crate) fn endpoints() -> Vec<Endpoint<AgentContext>> {
         )
         .about("What it used and how it ended. The same turn told again is one.")
         .takes::<TurnStats>()
+        .refuses([Exhausted]),
+        post(
+            "/v1/turns/usage",
+            turns::uses,
+            "turnUses",
+            "Tell what a turn has used so far, and learn what it may use",
+        )
+        .about(
+            "Told before a turn begins, and again as it goes on. What was told counts, whether its end is ever told or \
+             not, and never goes down. A turn that nothing is left for must not begin.",
+        )
+        .takes::<TurnUsage>()
+        .answers::<TurnLimits>()
         .refuses([Exhausted]),
     ];
     let messages_of = [
