@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use camino::Utf8Path;
 use shared::TurnId;
-use shared::agent_event::{AgentEvent, AgentEventKind, MAX_BATCH_EVENTS, MAX_TEXT_BYTES, TurnUsage};
+use shared::agent_event::{AgentEvent, AgentEventKind, MAX_BATCH_EVENTS, MAX_TEXT_BYTES, UsedSoFar};
 use shared::turn::TurnResult;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -114,7 +114,7 @@ pub(crate) struct Told {
     text: String,
     tool: Option<String>,
     ok: Option<bool>,
-    used: Option<TurnUsage>,
+    used: Option<UsedSoFar>,
 }
 
 impl Told {
@@ -189,14 +189,14 @@ impl Told {
     }
 }
 
-fn usage(used: Used) -> TurnUsage {
+fn usage(used: Used) -> UsedSoFar {
     let Used {
         tokens,
         cost_usd,
         context,
         window,
     } = used;
-    TurnUsage {
+    UsedSoFar {
         tokens,
         cost_usd,
         context,

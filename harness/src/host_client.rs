@@ -16,6 +16,7 @@ use shared::agent_api::{
     AckRequest, MAX_BATCH, MAX_BODY_BYTES, MAX_BUNDLE_BYTES, PollRequest, PollResponse, ProposalInfo,
     RecvRequest, RecvResponse, SendRequest, SendResponse,
 };
+use shared::budget::{TurnLimits, TurnUsage};
 use shared::turn::TurnStats;
 use shared::version::{AGENT_API, AGENT_API_HEADER, agent_api_accepts};
 use shared::wire_error::{ErrorCode, WireError};
@@ -88,6 +89,11 @@ impl ClientError {
             }
             Self::Malformed { .. } | Self::TooLarge { .. } => false,
         }
+    }
+
+    /// Whether the daemon takes no more just now.
+    pub fn is_too_much(&self) -> bool {
+        matches!(self, Self::Refused { error, .. } if error.code == ErrorCode::Exhausted)
     }
 }
 
@@ -165,6 +171,20 @@ impl HostClient {
         match self.answer("turns", request.json(stats)).await {
             Ok(_) | Err(ClientError::Refused { status: 404, .. }) => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Tells what a turn has used so far; gives what it may use. A daemon that does not want to know sets no limit.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn turn_uses(&self, usage: &TurnUsage) -> Result<TurnLimits, ClientError> {
+        match self
+            .post("turns/usage", "/v1/turns/usage", usage, Duration::ZERO)
+            .await
+        {
+            Err(ClientError::Refused { status: 404, .. }) => Ok(TurnLimits::default()),
+            answered => answered,
         }
     }
 

@@ -4,6 +4,7 @@
 //! notes. An idle harness is one pending poll: no timer is set, nothing is written.
 
 mod drivers;
+mod meter;
 mod poller;
 mod tally;
 mod turn_task;

@@ -7,6 +7,7 @@
 //! A question is a message with a row of its own, and ends once. A reminder becomes a message when it is due. Both are
 //! ended and delivered by [`Broker::settle`], whose time [`Broker::next_deadline`] tells.
 
+mod budgets;
 mod deadlines;
 pub mod loose_ends;
 mod mail;
@@ -318,7 +319,8 @@ fn store(
         dedupe: dedupe.as_deref(),
         at,
     };
-    if *kind == MessageKind::Question {
+    // The daemon asks about each agent once a day at most.
+    if *kind == MessageKind::Question && *from != Address::System {
         questions::may_ask(tx, from)?;
     }
     let id = messages::insert(tx, &new)?;

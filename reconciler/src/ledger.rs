@@ -20,7 +20,7 @@ mod changes;
 mod counts;
 mod drafts;
 mod error;
-mod events;
+pub(crate) mod events;
 mod gates;
 pub(crate) mod leases;
 mod memory;
@@ -34,6 +34,7 @@ pub(crate) mod reminders;
 mod salvage;
 mod schema;
 pub(crate) mod sent;
+pub(crate) mod spending;
 mod sql;
 pub mod storage;
 #[cfg(test)]

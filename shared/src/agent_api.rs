@@ -9,6 +9,7 @@
 //! | `POST /v1/recv` | [`RecvRequest`] | [`RecvResponse`] |
 //! | `POST /v1/ack` | [`AckRequest`] | 204 |
 //! | `POST /v1/send` | [`SendRequest`] | [`SendResponse`] |
+//! | `POST /v1/turns/usage` | [`crate::budget::TurnUsage`] of a turn that begins or goes on | [`crate::budget::TurnLimits`] |
 //! | `POST /v1/turns` | [`crate::turn::TurnStats`] of a turn that has ended | 204 |
 //! | `POST /v1/events` | [`crate::agent_event::EventBatch`]: what happens in turns | [`crate::agent_event::EventBatchAnswer`] |
 //! | `POST /v1/broadcast` | [`BroadcastRequest`]; managers alone | [`BroadcastResponse`] |

@@ -67,7 +67,7 @@ impl AgentEventKind {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-pub struct TurnUsage {
+pub struct UsedSoFar {
     /// Tokens of this turn alone.
     #[serde(default)]
     pub tokens: Tokens,
@@ -107,7 +107,7 @@ pub struct AgentEvent {
     pub ok: Option<bool>,
     /// What the turn used so far.
     #[serde(default)]
-    pub used: Option<TurnUsage>,
+    pub used: Option<UsedSoFar>,
 }
 
 /// The most events in one batch.

@@ -11,6 +11,7 @@
 pub mod admin_api;
 pub mod agent_api;
 pub mod agent_event;
+pub mod budget;
 pub mod canonical;
 pub mod config;
 pub mod draft;

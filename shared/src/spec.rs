@@ -63,13 +63,16 @@ fn default_max_agents() -> u32 {
 }
 
 /// The hive itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HiveSpec {
     /// A name for people, 1 to 64 characters.
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 64)))]
     pub name: String,
+    /// What all agents together may spend.
+    #[serde(default, skip_serializing_if = "DayBudgetSpec::is_unlimited")]
+    pub budget: DayBudgetSpec,
 }
 
 /// How agents speak of the human.
@@ -490,6 +493,8 @@ pub enum ScriptAction {
     Propose(ScriptPropose),
     /// Take this long over the turn, in milliseconds.
     Sleep(u64),
+    /// Use this many tokens more, as if a model had.
+    Use(u64),
     /// End the harness with this exit status.
     Crash(u8),
     /// Never end the turn.
@@ -622,12 +627,38 @@ pub struct BudgetSpec {
     /// Tokens a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_day: Option<u64>,
+    /// Turns that begin a day, however they end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns_per_day: Option<u64>,
     /// US dollars a turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usd_per_turn: Option<f64>,
     /// Tokens a turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_turn: Option<u64>,
+}
+
+/// What all agents together may spend.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DayBudgetSpec {
+    /// US dollars a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd_per_day: Option<f64>,
+    /// Tokens a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_day: Option<u64>,
+    /// Turns that begin a day, however they end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns_per_day: Option<u64>,
+}
+
+impl DayBudgetSpec {
+    /// Whether nothing is limited.
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A secret: a file on the host, handed to the guest by credential.

@@ -11,9 +11,10 @@ use shared::AgentName;
 use shared::agent_api::{Message, MessageKind, SendRequest};
 use shared::name::Address;
 use shared::spec::{ScriptAction, ScriptPropose, ScriptRule};
+use shared::turn::Tokens;
 use tokio::sync::mpsc;
 
-use super::{Capabilities, Driver, RunningTurn, TurnEnd, TurnEvent, TurnSpec};
+use super::{Capabilities, Driver, RunningTurn, TurnEnd, TurnEvent, TurnSpec, Used};
 use crate::config;
 use crate::host_client::retry::until_answered;
 use crate::host_client::{ClientError, HostClient};
@@ -47,11 +48,12 @@ impl Driver for Scripted {
     async fn start_turn(&self, turn: TurnSpec) -> RunningTurn {
         let driver = self.clone();
         RunningTurn::spawn(|events, mut interrupted| async move {
-            let script = Script {
+            let mut script = Script {
                 rules: config::script(&turn.config, driver.rules.as_deref()),
                 agent: turn.config.agent.clone(),
                 driver,
                 events,
+                used: Tokens::default(),
             };
             tokio::select! {
                 end = script.run(&turn.messages) => end,
@@ -67,12 +69,14 @@ struct Script {
     agent: AgentName,
     rules: Vec<ScriptRule>,
     events: mpsc::Sender<TurnEvent>,
+    used: Tokens,
 }
 
 impl Script {
-    async fn run(&self, messages: &[Message]) -> TurnEnd {
+    async fn run(&mut self, messages: &[Message]) -> TurnEnd {
         for message in messages {
-            let Some(rule) = self.rules.iter().find(|rule| message.body.contains(&rule.on)) else {
+            let fitting = self.rules.iter().find(|rule| message.body.contains(&rule.on));
+            let Some(rule) = fitting.cloned() else {
                 tracing::debug!(message = message.id, "no rule fits");
                 continue;
             };
@@ -86,7 +90,7 @@ impl Script {
     }
 
     /// Carries out one action; some end the turn.
-    async fn act(&self, message: &Message, index: usize, action: &ScriptAction) -> Option<TurnEnd> {
+    async fn act(&mut self, message: &Message, index: usize, action: &ScriptAction) -> Option<TurnEnd> {
         let id = format!("m{}-{index}", message.id);
         match action {
             ScriptAction::Reply(body) => self.send(message, reply(message, body, id)).await,
@@ -112,6 +116,7 @@ impl Script {
             }
             ScriptAction::Propose(change) => self.propose(message, &id, change).await,
             ScriptAction::Sleep(millis) => tokio::time::sleep(Duration::from_millis(*millis)).await,
+            ScriptAction::Use(tokens) => self.used(*tokens).await,
             ScriptAction::Crash(status) => return Some(TurnEnd::ExitHarness(*status)),
             ScriptAction::Hang(true) => std::future::pending().await,
             ScriptAction::Hang(false) => {}
@@ -172,6 +177,17 @@ impl Script {
             until_answered(|| self.driver.client.send(request)).await?;
         }
         Ok(())
+    }
+
+    async fn used(&mut self, tokens: u64) {
+        self.used.output = self.used.output.saturating_add(tokens);
+        let used = Used {
+            tokens: self.used,
+            ..Used::default()
+        };
+        if self.events.send(TurnEvent::Used(used)).await.is_err() {
+            tracing::debug!("nobody listens to the turn any more");
+        }
     }
 
     async fn notice(&self, text: String) {

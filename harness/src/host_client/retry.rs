@@ -42,10 +42,30 @@ where
     F: Fn() -> R,
     R: Future<Output = Result<T, ClientError>>,
 {
+    repeated(call, ClientError::is_transient).await
+}
+
+/// Repeats a call also while the daemon takes no more: what must not be lost waits until it does.
+///
+/// # Errors
+/// The error that is for good.
+pub async fn until_taken<T, F, R>(call: F) -> Result<T, ClientError>
+where
+    F: Fn() -> R,
+    R: Future<Output = Result<T, ClientError>>,
+{
+    repeated(call, |error| error.is_transient() || error.is_too_much()).await
+}
+
+async fn repeated<T, F, R>(call: F, again: fn(&ClientError) -> bool) -> Result<T, ClientError>
+where
+    F: Fn() -> R,
+    R: Future<Output = Result<T, ClientError>>,
+{
     let mut backoff = Backoff::default();
     loop {
         match call().await {
-            Err(error) if error.is_transient() => {
+            Err(error) if again(&error) => {
                 tracing::debug!(error = crate::error_chain(&error), "trying again");
                 tokio::time::sleep(backoff.step()).await;
             }

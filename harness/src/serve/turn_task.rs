@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use shared::TurnId;
 use shared::agent_api::{AckRequest, Message, RecvResponse};
+use shared::budget::TurnLimits;
 use shared::config::AgentConfig;
 use shared::turn::{TurnResult, TurnStats};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::Note;
+use super::meter::{self, Meter};
 use super::tally::{self, Tally};
 use crate::driver::tools::Offered;
 use crate::driver::{Driver, Failure, RunningTurn, TurnEnd, TurnEvent, TurnProgress, TurnSpec};
 use crate::events::{Feed, Told};
 use crate::host_client::HostClient;
-use crate::host_client::retry::until_answered;
+use crate::host_client::retry::{until_answered, until_taken};
 use crate::turn::{Event, Interruption, Outcome, Purpose, Refusal};
 
 /// How long a driver may take to end once it was asked to.
@@ -59,6 +61,24 @@ enum Leases {
     Fetched,
 }
 
+impl Leases {
+    /// The same, of which nobody has seen anything yet.
+    fn unseen(&self) -> Self {
+        match self {
+            Self::Leased(messages, _) => Self::Leased(messages.clone(), 0),
+            Self::None | Self::Fetched => Self::None,
+        }
+    }
+}
+
+/// Why a turn is cut short.
+enum Cut {
+    /// The loop wants it.
+    Asked(Interruption),
+    /// It has used what it may.
+    Budget(String),
+}
+
 impl TurnTask {
     /// Runs the turn and tells the loop how it goes.
     pub(super) async fn run(mut self) {
@@ -82,6 +102,13 @@ impl TurnTask {
             Ok(leases) => leases,
             Err(outcome) => return outcome,
         };
+        let limits = match self.begin(turn).await {
+            Ok(limits) => limits,
+            Err(outcome) => {
+                self.settle_turn(turn, &leases.unseen(), false).await;
+                return outcome;
+            }
+        };
         let (messages, woken_by) = match &leases {
             Leases::None => (Vec::new(), vec!["compaction".to_owned()]),
             Leases::Leased(messages, _) => (messages.clone(), tally::woken_by(messages)),
@@ -94,6 +121,7 @@ impl TurnTask {
             self.tell(Event::TakenUp(messages.len()));
         }
         let mut tally = Tally::new(turn, crate::clock::now(), woken_by);
+        let mut meter = Meter::start(Arc::clone(&self.client), turn, limits);
         let begun = Instant::now();
         let spec = TurnSpec {
             turn,
@@ -105,7 +133,8 @@ impl TurnTask {
             waits: self.waits.clone(),
         };
         let running = self.driver.start_turn(spec).await;
-        let end = self.watch(turn, running, &mut tally).await;
+        let end = self.watch(turn, running, &mut tally, &mut meter).await;
+        drop(meter);
         self.feed.tell(turn, Told::ended(&end));
         if let TurnEnd::ExitHarness(status) = end {
             return Outcome::Exit(status);
@@ -157,6 +186,19 @@ impl TurnTask {
         }
     }
 
+    /// Tells the daemon that the turn begins: it counts from now on, whatever becomes of it. Gives what it may use.
+    async fn begin(&self, turn: TurnId) -> Result<TurnLimits, Outcome> {
+        let nothing = meter::nothing_of(turn);
+        match until_taken(|| self.client.turn_uses(&nothing)).await {
+            Ok(limits) if limits.over_budget => {
+                tracing::info!(%turn, "over budget: no turn is begun");
+                Err(Outcome::Nothing)
+            }
+            Ok(limits) => Ok(limits),
+            Err(error) => Err(Outcome::Failed(crate::error_chain(&error))),
+        }
+    }
+
     /// Acknowledges what the turn had, or gives it back. Returns whether the daemon took that.
     async fn settle_turn(&self, turn: TurnId, leases: &Leases, completed: bool) -> bool {
         let received = match leases {
@@ -174,14 +216,26 @@ impl TurnTask {
     }
 
     /// Follows the driver to its end, and sees to it that there is one.
-    async fn watch(&mut self, turn: TurnId, mut running: RunningTurn, tally: &mut Tally) -> TurnEnd {
+    async fn watch(
+        &mut self,
+        turn: TurnId,
+        mut running: RunningTurn,
+        tally: &mut Tally,
+        meter: &mut Meter,
+    ) -> TurnEnd {
         let why = loop {
             tokio::select! {
                 progress = running.next() => match progress {
-                    TurnProgress::Event(event) => self.note(turn, &event, tally),
+                    TurnProgress::Event(event) => {
+                        if let TurnEvent::Used(used) = &event {
+                            meter.note(used);
+                        }
+                        self.note(turn, &event, tally);
+                    }
                     TurnProgress::End(end) => return end,
                 },
-                why = interruption(&mut self.interrupted) => break why,
+                why = interruption(&mut self.interrupted) => break Cut::Asked(why),
+                why = meter.exceeded() => break Cut::Budget(why),
             }
         };
         running.interrupt();
@@ -199,11 +253,12 @@ impl TurnTask {
         match (end, why) {
             // It came to its end while it was being interrupted.
             (TurnEnd::Completed, _) => TurnEnd::Completed,
-            (_, Interruption::Hung) => TurnEnd::Failed(Failure::new(
+            (_, Cut::Budget(why)) => TurnEnd::Failed(Failure::new(TurnResult::LimitReached, why)),
+            (_, Cut::Asked(Interruption::Hung)) => TurnEnd::Failed(Failure::new(
                 TurnResult::Hung,
                 format!("hung: longer than {} min", self.config.max_turn_minutes),
             )),
-            (end, Interruption::Stop) => end,
+            (end, Cut::Asked(Interruption::Stop)) => end,
         }
     }
 
@@ -257,7 +312,7 @@ impl TurnTask {
         );
         let client = Arc::clone(&self.client);
         let telling = tokio::spawn(async move {
-            if let Err(error) = until_answered(|| client.turn_ended(&stats)).await {
+            if let Err(error) = until_taken(|| client.turn_ended(&stats)).await {
                 tracing::warn!(turn = %stats.turn, error = crate::error_chain(&error), "what it was is not told");
             }
         });

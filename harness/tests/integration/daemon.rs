@@ -15,6 +15,7 @@ use shared::agent_api::{
     RecvResponse, Report, SendRequest, SendResponse,
 };
 use shared::agent_event::{AgentEvent, EventBatch, EventBatchAnswer};
+use shared::budget::{TurnLimits, TurnUsage};
 use shared::name::Address;
 use shared::turn::TurnStats;
 use shared::version::AGENT_API_HEADER;
@@ -55,6 +56,14 @@ pub(crate) struct World {
     pub(crate) refuse_events: Option<StatusCode>,
     /// What happens in turns is never answered.
     pub(crate) deaf_to_events: bool,
+    /// So many reports of turns are answered 429, without effect.
+    pub(crate) full_turns: usize,
+    /// What turns have used, as told while they ran.
+    pub(crate) used: Vec<TurnUsage>,
+    /// What turns may use.
+    pub(crate) limits: TurnLimits,
+    /// Tokens that a turn may use which has used something already.
+    pub(crate) later_limit: Option<u64>,
     /// The repo as a bundle.
     pub(crate) bundle: Vec<u8>,
     pub(crate) proposals: Vec<Vec<u8>>,
@@ -125,6 +134,7 @@ impl Daemon {
             .route("/v1/send", post(send))
             .route("/v1/turns", post(turns))
             .route("/v1/events", post(events))
+            .route("/v1/turns/usage", post(turn_uses))
             .route("/v1/repo/bundle", get(bundle))
             .route("/v1/proposals", post(propose))
             .with_state(Arc::clone(&shared));
@@ -303,6 +313,10 @@ async fn turns(State(shared): State<Shared>, Json(stats): Json<TurnStats>) -> Re
         if world.no_turns {
             return refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such route");
         }
+        if world.full_turns > 0 {
+            world.full_turns -= 1;
+            return refused(StatusCode::TOO_MANY_REQUESTS, ErrorCode::Exhausted, "wait 1 s");
+        }
         world.turns.push(stats);
         StatusCode::NO_CONTENT.into_response()
     })
@@ -323,6 +337,20 @@ async fn events(State(shared): State<Shared>, Json(batch): Json<EventBatch>) -> 
         world.events.extend(batch.events);
         let watched = world.watched;
         Json(EventBatchAnswer { watched }).into_response()
+    })
+}
+
+async fn turn_uses(State(shared): State<Shared>, Json(usage): Json<TurnUsage>) -> Response {
+    touch(&shared, |world| {
+        if world.no_turns {
+            return refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such route");
+        }
+        world.used.push(usage);
+        let mut limits = world.limits;
+        if usage.tokens > 0 && world.later_limit.is_some() {
+            limits.tokens = world.later_limit;
+        }
+        Json(limits).into_response()
     })
 }
 

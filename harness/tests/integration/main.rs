@@ -6,6 +6,7 @@
     reason = "helpers of tests start programs and write files, and a failure in them is a failure of the test"
 )]
 
+mod budget;
 mod configs;
 mod daemon;
 #[path = "../support/door.rs"]

@@ -134,6 +134,10 @@ async fn status(State(context): State<Context>) -> ApiResult<Json<HiveStatus>> {
     let seq = ledger.last_seq().await?;
     let gates = ledger.gates(false).await?.items;
     let inboxes = context.broker.inboxes().await?;
+    let allowance = context
+        .broker
+        .allowance(None, reconciler.host().clock.now())
+        .await?;
     let accepted = reconciler.accepted();
     let population = draft::population(&ledger.agents().await?.items);
     let trouble = ledger.trouble();
@@ -168,6 +172,7 @@ async fn status(State(context): State<Context>) -> ApiResult<Json<HiveStatus>> {
     let in_force = accepted.as_ref().and_then(|accepted| accepted.in_force());
     notices.extend(in_force.map(|spec| support::of_hive(spec)).unwrap_or_default());
     notices.extend(in_force.and_then(|spec| overfull(population, spec.max_agents)));
+    notices.extend(allowance);
     if let Some(why) = reconciler.host().runtime.unsandboxed() {
         notices.push(format!("agents run without a sandbox: {why}"));
     }
@@ -210,6 +215,10 @@ async fn agent(State(context): State<Context>, Path(name): Path<String>) -> ApiR
         .map(|view| view.status.clone());
     let mut status = status.ok_or_else(|| no_agent(&context, &name))?;
     status.inbox = context.broker.queued(&name).await?;
+    let now = context.reconciler.host().clock.now();
+    status
+        .notices
+        .extend(context.broker.allowance(Some(&name), now).await?);
     Ok(Json(status))
 }
 

@@ -47,6 +47,9 @@ pub(super) const MAX_REQUEST: usize = MAX_BODY_BYTES * 6 + 4096;
 /// A harness that does not take up what it was told is told again after this long.
 const TELL_AGAIN: Duration = Duration::from_secs(5);
 
+/// Another day or another spec may allow an agent what it had not: that is looked at so often.
+const LOOK_AT_BUDGET: Duration = Duration::from_secs(30);
+
 /// How long the body of a request may take, besides that of a bundle.
 const BODY_WITHIN: Duration = Duration::from_secs(20);
 
@@ -60,6 +63,8 @@ pub struct AgentContext {
     /// The right to one transfer of a bundle: each costs memory, disk and a git program.
     pub(super) transfers: Arc<Semaphore>,
     allowance: Arc<Mutex<Allowance>>,
+    /// Of its own: what an agent sends must not keep its turns from being counted.
+    turns: Arc<Mutex<Allowance>>,
 }
 
 impl AgentContext {
@@ -71,6 +76,7 @@ impl AgentContext {
             agent,
             transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)),
             allowance: Arc::new(Mutex::new(Allowance::new(now))),
+            turns: Arc::new(Mutex::new(Allowance::new(now))),
         }
     }
 
@@ -87,6 +93,20 @@ impl AgentContext {
                 let message = format!("{} has sent more than it may: wait {secs} s", self.agent);
                 ApiError::new(ErrorCode::Exhausted, message)
             })
+    }
+
+    /// Takes from the allowance for turns what so many bytes about one cost. A harness that is refused keeps what it
+    /// has to tell, and waits.
+    ///
+    /// # Errors
+    /// When that is more than is left.
+    pub(super) fn spend_on_turn(&self, bytes: usize) -> ApiResult<()> {
+        let now = self.context.reconciler.host().clock.now();
+        let mut allowance = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        allowance.take_all(bytes, 1, false, now).map_err(|secs| {
+            let message = format!("{} has more turns than it may: wait {secs} s", self.agent);
+            ApiError::new(ErrorCode::Exhausted, message)
+        })
     }
 
     /// The right to transfers.
@@ -228,8 +248,9 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
             paused,
             model,
         } = announcement.clone();
+        // What a turn that runs may use is said when it tells what it uses.
+        let over_budget = !report.turn.is_busy() && turns::over_budget(&context, &agent).await?;
         // A message may end a nap; whether it does is for the agent to say.
-        let over_budget = turns::over_budget(&context, &agent).await?;
         let can_work = matches!(report.turn, TurnState::Idle | TurnState::Napping)
             && report.lease.is_none()
             && report.config_error.is_none()
@@ -237,10 +258,13 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
             && !over_budget;
         let differs = config.is_some() && config != report.config
             || paused != (report.turn == TurnState::Paused)
-            || !paused && over_budget != (report.turn == TurnState::OverBudget);
+            || !paused && !report.turn.is_busy() && over_budget != (report.turn == TurnState::OverBudget);
         let now = Instant::now();
         let another_model = context.link.is_another_model(&agent, &report.run_id);
+        // Nobody waits longer than needed for what the operator has just allowed.
+        let allowed_again = !paused && !over_budget && report.turn == TurnState::OverBudget;
         if queued > 0 && can_work
+            || allowed_again
             || differs && grace
             || another_model
             || now >= until
@@ -248,7 +272,8 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
         {
             context.link.told(&agent, &report.run_id, announcement);
             return Ok(Json(PollResponse {
-                inbox: queued,
+                // Nothing is handed out that no turn may be taken for.
+                inbox: if over_budget { 0 } else { queued },
                 config,
                 paused,
                 model,
@@ -257,10 +282,10 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
                 conversation: None,
             }));
         }
-        let again = if differs {
-            until.min(now + TELL_AGAIN)
-        } else {
-            until
+        let again = match (differs, over_budget) {
+            (true, _) => until.min(now + TELL_AGAIN),
+            (false, true) => until.min(now + LOOK_AT_BUDGET),
+            (false, false) => until,
         };
         tokio::select! {
             changed = told.changed() => grace = changed.is_ok(),
@@ -287,6 +312,7 @@ async fn recv(door: AgentContext, Json(request): Json<RecvRequest>) -> ApiResult
         max,
         at: context.reconciler.host().clock.now(),
     };
+    turns::may_receive(&context, &agent, turn).await?;
     let until = wait_until(wait_secs);
     let batch = if wait_secs == 0 {
         context.broker.recv(&agent, ask).await?

@@ -2,7 +2,7 @@
 //! admin door. Who asks is the door's to say.
 
 use axum::Json;
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Query};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use jiff::Timestamp;
@@ -18,12 +18,15 @@ use super::admin::parsed;
 use super::agent::AgentContext;
 use super::endpoint::{Endpoint, delete, get, group, post};
 use super::error::{ApiError, ApiResult};
+use super::peer::Peer;
 
 /// Where somebody asks, and who.
 pub(super) struct Door {
     context: Context,
     /// The agent's own door; the operator's has no bounds.
     agent: Option<AgentContext>,
+    /// Who is at the other end, where that is a person.
+    peer: Option<Peer>,
 }
 
 impl FromRequestParts<()> for Door {
@@ -34,6 +37,7 @@ impl FromRequestParts<()> for Door {
         Ok(Self {
             context: door.context.clone(),
             agent: Some(door),
+            peer: None,
         })
     }
 }
@@ -41,10 +45,12 @@ impl FromRequestParts<()> for Door {
 impl FromRequestParts<Context> for Door {
     type Rejection = ApiError;
 
-    async fn from_request_parts(_: &mut Parts, context: &Context) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, ApiError> {
+        let peer = parts.extensions.get::<ConnectInfo<Peer>>();
         Ok(Self {
             context: context.clone(),
             agent: None,
+            peer: peer.map(|ConnectInfo(peer)| *peer),
         })
     }
 }
@@ -52,6 +58,15 @@ impl FromRequestParts<Context> for Door {
 impl Door {
     fn who(&self) -> Address {
         self.name().map_or(Address::Operator, Address::Agent)
+    }
+
+    /// Under which name it is kept what this one allows.
+    async fn author(&self) -> String {
+        let person = match self.peer {
+            Some(peer) => peer.identity().await,
+            None => None,
+        };
+        person.unwrap_or_else(|| self.who().to_string())
     }
 
     fn name(&self) -> Option<AgentName> {
@@ -177,10 +192,9 @@ async fn answer(
 ) -> ApiResult<Json<QuestionInfo>> {
     let id: u64 = parsed(&id, "a question's number")?;
     door.spend(request.body.len(), false)?;
-    let (who, now) = (door.who(), door.now());
-    Ok(Json(
-        door.context.broker.answer(id, who, request.body, now).await?,
-    ))
+    let (who, author, now) = (door.who(), door.author().await, door.now());
+    let broker = &door.context.broker;
+    Ok(Json(broker.answer_as(id, who, author, request.body, now).await?))
 }
 
 async fn cancel(door: Door, Path(id): Path<String>) -> ApiResult<Json<QuestionInfo>> {

@@ -6,7 +6,7 @@ use shared::question::{AskRequest, MAX_TTL_SECS, QuestionInfo, QuestionState};
 use shared::{Address, AgentName};
 
 use super::rights::Party;
-use super::{Broker, Outgoing, SendError, check, store};
+use super::{Broker, Outgoing, SendError, budgets, check, store};
 use crate::ledger::messages::NewMessage;
 use crate::ledger::questions::{self, Ending, Involving};
 use crate::ledger::{LedgerError, Tx};
@@ -98,8 +98,8 @@ fn ended(state: QuestionState, by: Option<&Address>, at: Option<Timestamp>) -> S
 /// For how long a question stays open, and what holds then.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Terms<'a> {
-    ttl_secs: Option<u64>,
-    default: Option<&'a str>,
+    pub(super) ttl_secs: Option<u64>,
+    pub(super) default: Option<&'a str>,
 }
 
 impl Broker {
@@ -162,6 +162,22 @@ impl Broker {
         body: String,
         at: Timestamp,
     ) -> Result<QuestionInfo, SendError> {
+        let author = by.to_string();
+        self.answer_as(id, by, author, body, at).await
+    }
+
+    /// The same, with the name under which it is kept who answered, where that allows something.
+    ///
+    /// # Errors
+    /// When it is refused, or the ledger fails.
+    pub async fn answer_as(
+        &self,
+        id: u64,
+        by: Address,
+        author: String,
+        body: String,
+        at: Timestamp,
+    ) -> Result<QuestionInfo, SendError> {
         self.ledger
             .write(move |tx| {
                 let question = existing(tx, id)?;
@@ -177,6 +193,9 @@ impl Broker {
                     dedupe: None,
                 };
                 questions::end(tx, &question, ending, at)?;
+                if question.from == Address::System {
+                    budgets::answered(tx, &question, &body, &author, at)?;
+                }
                 existing(tx, id)
             })
             .await

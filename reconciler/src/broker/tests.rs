@@ -1,3 +1,4 @@
+mod budgets;
 mod crashes;
 mod leases;
 mod mail;

@@ -4,7 +4,7 @@ use std::io;
 
 use reqwest::Response;
 use shared::AgentName;
-use shared::agent_event::{AgentEvent, AgentEventKind, AgentEventPage, StreamedEvent, TurnUsage};
+use shared::agent_event::{AgentEvent, AgentEventKind, AgentEventPage, StreamedEvent, UsedSoFar};
 
 use super::Session;
 use super::error::CliError;
@@ -190,7 +190,7 @@ fn spans(event: &AgentEvent) -> Vec<Span> {
     line
 }
 
-fn usage(used: &TurnUsage) -> String {
+fn usage(used: &UsedSoFar) -> String {
     let mut text = format!("{} tokens", used.tokens.total());
     if let Some(usd) = used.cost_usd {
         text.push_str(&format!(", ${usd:.4}"));
@@ -241,7 +241,7 @@ mod tests {
                 ..event(AgentEventKind::ToolResult, "no such\nfile")
             },
             AgentEvent {
-                used: Some(TurnUsage {
+                used: Some(UsedSoFar {
                     tokens: Tokens {
                         output: 1200,
                         ..Tokens::default()

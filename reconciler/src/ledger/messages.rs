@@ -212,7 +212,7 @@ pub(super) fn notify(
 }
 
 /// The same message to every manager but the agent it is about.
-pub(super) fn notify_managers(
+pub(crate) fn notify_managers(
     tx: &mut Tx<'_>,
     about: &AgentName,
     body: &str,

@@ -30,6 +30,8 @@ pub struct Pruned {
     pub reminders: usize,
     /// Turns.
     pub turns: usize,
+    /// What turns counted for in budgets of past days.
+    pub spending: usize,
 }
 
 /// Gates that go with their own rows in `decisions`: nobody decided about them, and nothing that is deployed or on
@@ -97,6 +99,8 @@ fn prune(tx: &Tx<'_>, now: Timestamp) -> Result<Pruned, LedgerError> {
         )?,
         questions: execute(tx, "DELETE FROM questions WHERE ended_at < ?1", [before(MONTH)])?,
         reminders: execute(tx, "DELETE FROM reminders WHERE ended_at < ?1", [before(MONTH)])?,
+        spending: execute(tx, "DELETE FROM spending WHERE at < ?1", [before(WEEK)])?
+            + execute(tx, "DELETE FROM overspending WHERE day < ?1", [before(MONTH)])?,
         turns: execute(tx, "DELETE FROM turns WHERE at < ?1", [before(QUARTER)])?,
     })
 }

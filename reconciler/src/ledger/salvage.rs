@@ -102,7 +102,7 @@ pub(crate) struct RawTable {
 }
 
 /// Tables whose rows speak for themselves.
-pub(crate) const RAW_TABLES: [RawTable; 7] = [
+pub(crate) const RAW_TABLES: [RawTable; 9] = [
     RawTable {
         name: "messages",
         since: 1,
@@ -188,6 +188,28 @@ pub(crate) const RAW_TABLES: [RawTable; 7] = [
         since: 2,
         columns: &["id", "uid", "agent", "turn", "at", "tokens", "cost_usd", "doc"],
         check: |row| super::turns::decode(row).map(drop),
+    },
+    RawTable {
+        name: "spending",
+        since: 2,
+        columns: &["uid", "turn", "at", "tokens", "cost_usd", "ended"],
+        check: |row| {
+            row.parsed::<AgentUid>("uid")?;
+            row.parsed::<shared::TurnId>("turn")?;
+            row.time("at")?;
+            row.number("tokens")?;
+            Ok(())
+        },
+    },
+    RawTable {
+        name: "overspending",
+        since: 2,
+        columns: &["uid", "day", "question", "times", "by", "at"],
+        check: |row| {
+            row.time("day")?;
+            row.number("question")?;
+            Ok(())
+        },
     },
     RawTable {
         name: "earlier_mail",

@@ -6,13 +6,15 @@ use jiff::Timestamp;
 use rusqlite::types::Value;
 use rusqlite::{Row, params_from_iter};
 use shared::AgentName;
+use shared::budget::TurnUsage;
 use shared::turn::{Tokens, TurnInfo, TurnResult, TurnStats};
 
 use super::Ledger;
 use super::agents;
 use super::error::{Fault, LedgerError, Listing};
+use super::spending;
 use super::sql::{At, Columns as _, execute, int, json, list, text, undecodable};
-use crate::plan::budget::Spent;
+use crate::plan::budget::Account;
 
 pub(super) const TURNS: (&str, &[&str]) = ("turns", &["id"]);
 
@@ -44,29 +46,23 @@ impl Ledger {
                     json("turn", &stats)?,
                 ),
             )?;
+            let usage = TurnUsage {
+                turn: stats.turn,
+                tokens: stats.tokens.total(),
+                cost_usd: stats.cost_usd,
+            };
+            spending::note(tx, uid, &usage, true, at)?;
             Ok(rows > 0)
         })
         .await
     }
 
-    /// What the turns used that an agent's harness told of since then.
-    pub async fn spent_since(&self, agent: &AgentName, since: Timestamp) -> Result<Spent, LedgerError> {
+    /// What turns have used since then, and what they may.
+    pub async fn account(&self, agent: &AgentName, since: Timestamp) -> Result<Account, LedgerError> {
         let agent = agent.clone();
-        self.read(move |db| {
-            let Some(uid) = agents::uid_of(db, &agent)? else {
-                return Ok(Spent::default());
-            };
-            let (tokens, usd) = db
-                .prepare_cached(
-                    "SELECT coalesce(sum(tokens), 0), coalesce(sum(cost_usd), 0.0) FROM turns WHERE uid = ?1 AND at >= ?2",
-                )?
-                .query_row((text(&uid), At(since)), |row| {
-                    Ok((row.get::<_, i64>(0)?, row.get::<_, f64>(1)?))
-                })?;
-            Ok(Spent {
-                tokens: tokens.unsigned_abs(),
-                usd,
-            })
+        self.read(move |db| match agents::uid_of(db, &agent)? {
+            Some(uid) => spending::account(db, uid, since),
+            None => Ok(Account::default()),
         })
         .await
     }

@@ -43,11 +43,6 @@ pub fn of_agent(spec: &AgentSpec) -> Vec<String> {
             "the process runtime has no cgroups to enforce them",
         ),
         (
-            spec.budget.usd_per_turn.is_some() || spec.budget.tokens_per_turn.is_some(),
-            "budget by the turn",
-            "a turn is not cut short for what it uses; the budgets by the day hold",
-        ),
-        (
             !spec.secrets.is_empty(),
             "secrets",
             "nothing hands them to the agent",
@@ -96,7 +91,7 @@ mod tests {
 
         let more = spec(
             r#"{ "version": 1, "hive": { "name": "h" }, "web": { "listen": "127.0.0.1:1" },
-                 "agents": { "a": { "limits": { "memory": "1G" }, "budget": { "usdPerDay": 1.0, "usdPerTurn": 0.1 } } } }"#,
+                 "agents": { "a": { "limits": { "memory": "1G" }, "network": "hosts" } } }"#,
         );
         assert_eq!(of_hive(&more).len(), 1);
         assert_eq!(of_agent(&more.agents.values().next().unwrap().clone()).len(), 2);

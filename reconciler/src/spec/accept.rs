@@ -70,7 +70,10 @@ impl Accepted {
 fn empty() -> Spec {
     Spec {
         version: VERSION,
-        hive: HiveSpec { name: String::new() },
+        hive: HiveSpec {
+            name: String::new(),
+            budget: Default::default(),
+        },
         operator: Default::default(),
         runtime: Default::default(),
         builder: Default::default(),

@@ -92,6 +92,7 @@ fn driver() -> BoxedStrategy<DriverSpec> {
             set: BTreeMap::from([("prompt".to_owned(), serde_json::json!([1, { "a": null }]))]),
         })),
         any::<u64>().prop_map(ScriptAction::Sleep),
+        any::<u64>().prop_map(ScriptAction::Use),
         any::<u8>().prop_map(ScriptAction::Crash),
         any::<bool>().prop_map(ScriptAction::Hang),
     ];
@@ -176,6 +177,7 @@ fn agent(known: Vec<AgentName>) -> BoxedStrategy<AgentSpec> {
                     option::of(any::<u64>()),
                     dollars(),
                     option::of(any::<u64>()),
+                    option::of(any::<u64>()),
                 ),
                 1..=1440_u32,
                 named(&names, "[A-Z_]{1,6}"),
@@ -212,6 +214,7 @@ fn agent(known: Vec<AgentName>) -> BoxedStrategy<AgentSpec> {
                     budget: BudgetSpec {
                         usd_per_day: budget.0,
                         tokens_per_day: budget.1,
+                        turns_per_day: budget.4,
                         usd_per_turn: budget.2,
                         tokens_per_turn: budget.3,
                     },
@@ -321,7 +324,10 @@ pub(crate) fn spec() -> BoxedStrategy<Spec> {
                         let (model_host, api_key_file) = model.unzip();
                         Spec {
                             version: 1,
-                            hive: HiveSpec { name },
+                            hive: HiveSpec {
+                                name,
+                                budget: Default::default(),
+                            },
                             operator: OperatorSpec {
                                 name: operator,
                                 pronouns: Some("they/them".to_owned()),

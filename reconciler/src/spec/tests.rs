@@ -69,7 +69,7 @@ fn every_fault_of_a_document_is_named_with_its_place() {
         "builder.kind: unknown value \"nyx\"; did you mean \"nix\"?",
         "builder.maxBuilds: expected a whole number from 0 to 4294967295, found the number -1",
         "forge.url: is missing: give a text",
-        "hive.nick: unknown field; expected \"name\"",
+        "hive.nick: unknown field; expected one of \"budget\", \"name\"",
         "hive.name: expected a text, found the number 3",
         "runtime.kind: expected one of \"process\", \"nspawn\", found the text \"docker\"",
         "spawnDefaults: expected an object, found a list",

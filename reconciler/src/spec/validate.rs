@@ -40,7 +40,7 @@ pub fn validate(spec: &Spec) -> Vec<Fault> {
 pub(super) fn document(spec: &Spec, declared: usize, out: &mut Findings) {
     let Spec {
         version,
-        hive: HiveSpec { name },
+        hive: HiveSpec { name, budget },
         operator: OperatorSpec {
             name: operator,
             pronouns,
@@ -66,6 +66,7 @@ pub(super) fn document(spec: &Spec, declared: usize, out: &mut Findings) {
         );
     }
     words::label("hive.name", name, out);
+    agent::dollars("hive.budget.usdPerDay", budget.usd_per_day, out);
     for (path, text) in [("operator.name", operator), ("operator.pronouns", pronouns)] {
         if let Some(text) = text {
             words::label(path, text, out);

@@ -8,7 +8,7 @@ use shared::question::QuestionInfo;
 use shared::spec::Role;
 use shared::wire_error::{ErrorCode, WireError};
 
-use super::world::{Door, Hive, idle, turn};
+use super::world::{Door, Hive, turn};
 
 fn agents() -> Value {
     json!({ "queen": { "role": "manager" }, "alice": { "recipients": ["bob"] }, "bob": {} })
@@ -52,48 +52,6 @@ async fn a_recipient_that_is_not_there_is_another_refusal_than_one_that_is_not_a
     for to in ["bob", "queen"] {
         assert_eq!(ask(&door, to).await.status(), StatusCode::OK, "{to}");
     }
-}
-
-#[tokio::test]
-async fn an_agent_that_has_used_what_a_day_allows_gets_no_turn_and_the_operator_is_told_once() {
-    let hive = Hive::new(json!({ "alice": { "budget": { "tokensPerDay": 10 } }, "bob": {} })).await;
-    let mut daemon = hive.daemon();
-    let used = |number: u128, tokens: u64| {
-        json!({ "turn": turn(number), "startedAt": "2026-01-01T00:00:00Z", "durationMs": 1, "result": "ok",
-            "tokens": { "output": tokens } })
-    };
-    for (agent, tokens) in [("alice", 9), ("bob", 1000)] {
-        let door = daemon.door(agent);
-        let told = door.post("/v1/turns", &used(1, tokens)).await;
-        assert_eq!(told.status(), StatusCode::NO_CONTENT);
-        assert!(!door.poll(idle(agent, 0), 0).await.over_budget, "{agent}");
-    }
-    let alice = daemon.door("alice");
-    daemon.message("operator", MessageKind::Message).await;
-    alice.post("/v1/turns", &used(2, 1)).await;
-    alice.post("/v1/turns", &used(2, 1)).await;
-    let told = async |seq| {
-        let answer = alice.poll(idle("alice", seq), 0).await;
-        assert!(answer.over_budget);
-    };
-    told(1).await;
-    told(2).await;
-    drop(daemon);
-
-    let mut daemon = hive.daemon();
-    let alice = daemon.door("alice");
-    assert!(
-        alice.poll(idle("alice", 0), 0).await.over_budget,
-        "after a restart too"
-    );
-    let about = |event: &shared::event::Event| event.message.contains("tokensPerDay");
-    let events = hive.ledger.events(0, 1000).await.unwrap();
-    let notices: Vec<_> = events.into_iter().filter(about).collect();
-    assert_eq!(notices.len(), 1, "{notices:?}");
-    assert!(
-        notices[0].message.contains("alice has used 10 tokens today"),
-        "{notices:?}"
-    );
 }
 
 #[tokio::test]

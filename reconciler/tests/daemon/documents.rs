@@ -101,6 +101,8 @@ fn mail(world: &World) {
     }
     let turn = json!({ "turn": "00000000-0000-4000-8000-000000000001", "startedAt": "2026-11-21T11:04:29Z",
         "durationMs": 1200, "result": "ok", "tokens": { "fresh": 10, "output": 5 }, "costUsd": 0.01 });
+    let usage = json!({ "turn": turn["turn"], "tokens": 10, "costUsd": 0.005 });
+    assert_eq!(world.ask("alice", "/v1/turns/usage", &usage).status, 200);
     assert_eq!(world.ask("alice", "/v1/turns", &turn).status, 204);
     let turns: Value = world.get("/v1/turns?agent=alice").ok();
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use shared::agent_event::{
-    AgentEvent, EventBatch, EventBatchAnswer, MAX_BATCH_EVENTS, MAX_TEXT_BYTES, TurnUsage,
+    AgentEvent, EventBatch, EventBatchAnswer, MAX_BATCH_EVENTS, MAX_TEXT_BYTES, UsedSoFar,
 };
 use shared::wire_error::ErrorCode;
 
@@ -62,13 +62,13 @@ fn safe(event: AgentEvent) -> AgentEvent {
         tool: tool.map(|tool| line(&tool, MAX_TOOL)),
         ok,
         used: used.map(|used| {
-            let TurnUsage {
+            let UsedSoFar {
                 tokens,
                 cost_usd,
                 context,
                 window,
             } = used;
-            TurnUsage {
+            UsedSoFar {
                 tokens: counts(tokens),
                 cost_usd: cost_usd.filter(is_price),
                 context: context.map(count),
@@ -95,7 +95,7 @@ mod tests {
             text: text.to_owned(),
             tool: Some("Read".to_owned()),
             ok: Some(true),
-            used: Some(TurnUsage {
+            used: Some(UsedSoFar {
                 tokens: Tokens {
                     fresh: 3,
                     ..Tokens::default()
@@ -125,10 +125,10 @@ mod tests {
         let hostile = "\x1b]0;owned\x07\u{202e}".repeat(10_000);
         let kept = kept(AgentEvent {
             tool: Some(hostile.clone()),
-            used: Some(TurnUsage {
+            used: Some(UsedSoFar {
                 cost_usd: Some(-1.0),
                 window: Some(u64::MAX),
-                ..TurnUsage::default()
+                ..UsedSoFar::default()
             }),
             ..event(&hostile)
         });

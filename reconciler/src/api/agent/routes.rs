@@ -5,6 +5,7 @@ use shared::agent_api::{
     RecvResponse, SendRequest, SendResponse, SentMessage, WhoAmI,
 };
 use shared::agent_event::{EventBatch, EventBatchAnswer};
+use shared::budget::{TurnLimits, TurnUsage};
 use shared::reminder::{ReminderInfo, ReminderRequest};
 use shared::turn::TurnStats;
 use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
@@ -38,8 +39,10 @@ pub(crate) fn endpoints() -> Vec<Endpoint<()>> {
             "recv",
             "Lease undelivered messages to a turn",
         )
+        .about("A turn that has not begun gets none while the agent is over its budget.")
         .takes::<RecvRequest>()
-        .answers::<RecvResponse>(),
+        .answers::<RecvResponse>()
+        .refuses([Exhausted]),
         post(
             "/v1/ack",
             super::ack,
@@ -65,6 +68,19 @@ pub(crate) fn endpoints() -> Vec<Endpoint<()>> {
         .about("It is kept in memory, for a while. The same events told again are one.")
         .takes::<EventBatch>()
         .answers::<EventBatchAnswer>(),
+        post(
+            "/v1/turns/usage",
+            turns::uses,
+            "turnUses",
+            "Tell what a turn has used so far, and learn what it may use",
+        )
+        .about(
+            "Told before a turn begins, and again as it goes on. What was told counts, whether its end is ever told or \
+             not, and never goes down. A turn that nothing is left for must not begin.",
+        )
+        .takes::<TurnUsage>()
+        .answers::<TurnLimits>()
+        .refuses([Exhausted]),
     ];
     let messages_of = [
         post("/v1/send", messages::send, "send", "Send a message")

@@ -1,16 +1,16 @@
-//! What a harness tells of a turn that has ended, bounded field by field: the agent may have replaced its harness.
+//! What a harness tells of its turns while they run and when they have ended, bounded field by field: the agent may have replaced its harness.
 
 use axum::Json;
 use axum::http::StatusCode;
-use shared::agent_api::MessageKind;
+use shared::budget::{TurnLimits, TurnUsage};
 use shared::turn::{Tokens, TurnStats};
-use shared::{Address, AgentName};
+use shared::wire_error::ErrorCode;
+use shared::{AgentName, TurnId};
 
 use super::AgentContext;
 use crate::api::Context;
-use crate::api::error::ApiResult;
-use crate::broker::Outgoing;
-use crate::plan::budget;
+use crate::api::error::{ApiError, ApiResult};
+use crate::plan::budget::Budgets;
 use crate::untrusted::line;
 
 /// The longest name of a model, a conversation or a tool, in characters.
@@ -23,47 +23,56 @@ const MAX_TOOLS: usize = 256;
 const MAX_SENDERS: usize = 16;
 /// The most of anything that one turn can have used; more is no number to add up.
 const MAX_COUNT: u64 = 1_000_000_000_000;
-/// What a turn takes of the agent's allowance, in bytes, whatever is in it.
-const KEPT_BYTES: usize = 4096;
 
 pub(super) async fn ended(door: AgentContext, Json(stats): Json<TurnStats>) -> ApiResult<StatusCode> {
-    door.spend(KEPT_BYTES, 1, false)?;
+    let stats = bounded(stats);
+    door.spend_on_turn(serde_json::to_vec(&stats).map_or(0, |doc| doc.len()))?;
     let AgentContext { context, agent, .. } = door;
     let now = context.reconciler.host().clock.now();
     let ledger = context.reconciler.ledger();
-    ledger.note_turn(&agent, bounded(stats), now).await?;
+    ledger.note_turn(&agent, stats, now).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Whether the agent has nothing left for today. The operator is told once a day.
-pub(super) async fn over_budget(context: &Context, agent: &AgentName) -> ApiResult<bool> {
-    let accepted = context.reconciler.spec_in_force().await?;
-    let Some(spec) = accepted.in_force() else {
-        return Ok(false);
+/// Takes in what a turn has used so far, and says what it may use.
+pub(super) async fn uses(door: AgentContext, Json(usage): Json<TurnUsage>) -> ApiResult<Json<TurnLimits>> {
+    door.spend_on_turn(0)?;
+    let AgentContext { context, agent, .. } = door;
+    let usage = TurnUsage {
+        turn: usage.turn,
+        tokens: usage.tokens.min(MAX_COUNT),
+        cost_usd: price(usage.cost_usd),
     };
-    // One that the spec does not name was spawned.
-    let budget = &spec.agents.get(agent).unwrap_or(&spec.spawn_defaults).budget;
-    if !budget::is_limited(budget) {
-        return Ok(false);
-    }
+    let budgets = budgets(&context, &agent).await?;
     let now = context.reconciler.host().clock.now();
-    let day = budget::day_of(now);
-    let spent = context.reconciler.ledger().spent_since(agent, day).await?;
-    let Some(why) = budget::exhausted(budget, spent) else {
-        return Ok(false);
-    };
-    let notice = Outgoing {
-        from: Address::System,
-        to: Address::Operator,
-        kind: MessageKind::System,
-        body: format!(
-            "{agent} {why}: it takes no turns until midnight UTC, or until agents.{agent}.budget in the spec allows more"
-        ),
-        reply_to: None,
-        dedupe: Some(format!("budget/{agent}/{}", day.as_second() / 86_400)),
-    };
-    context.broker.send(notice, now).await?;
-    Ok(true)
+    Ok(Json(context.broker.turn_uses(&agent, usage, budgets, now).await?))
+}
+
+/// Whether the agent has nothing left for today. The operator is asked once a day.
+pub(super) async fn over_budget(context: &Context, agent: &AgentName) -> ApiResult<bool> {
+    let budgets = budgets(context, agent).await?;
+    let now = context.reconciler.host().clock.now();
+    Ok(context.broker.is_over_budget(agent, budgets, now).await?)
+}
+
+/// Refuses messages to a turn that has not begun and must not.
+pub(super) async fn may_receive(context: &Context, agent: &AgentName, turn: TurnId) -> ApiResult<()> {
+    if !over_budget(context, agent).await? || context.broker.has_begun(agent, turn).await? {
+        return Ok(());
+    }
+    let message = format!("{agent} is over its budget, and takes no turn until that allows one");
+    Err(ApiError::new(ErrorCode::Exhausted, message).hint("the operator was asked; hive questions"))
+}
+
+async fn budgets(context: &Context, agent: &AgentName) -> ApiResult<Budgets> {
+    let accepted = context.reconciler.spec_in_force().await?;
+    let spec = accepted.in_force();
+    Ok(spec.map_or_else(Budgets::default, |spec| Budgets::of(spec, agent)))
+}
+
+/// What is no price is not known.
+fn price(cost: Option<f64>) -> Option<f64> {
+    cost.filter(|cost| (0.0..1e9).contains(cost))
 }
 
 /// The turn as it is kept.
@@ -93,7 +102,7 @@ fn bounded(stats: TurnStats) -> TurnStats {
         session: session.as_deref().map(name),
         tokens: counts(tokens),
         context: context.map(count),
-        cost_usd: cost_usd.filter(is_price),
+        cost_usd: price(cost_usd),
         tool_calls: tool_calls
             .into_iter()
             .take(MAX_TOOLS)

@@ -45,14 +45,14 @@ impl Boundary for Fault {
     }
 }
 
-struct World {
-    broker: Broker,
+pub(super) struct World {
+    pub(super) broker: Broker,
     fault: Arc<Fault>,
     dies: bool,
 }
 
 impl World {
-    async fn new(at: usize, after: bool, dies: bool) -> Self {
+    pub(super) async fn new(at: usize, after: bool, dies: bool) -> Self {
         let fault = Arc::new(Fault {
             at,
             after,
@@ -64,8 +64,13 @@ impl World {
         Self { broker, fault, dies }
     }
 
+    /// Whether the write was there that was to fail.
+    pub(super) fn was_met(&self) -> bool {
+        self.fault.met.load(Ordering::SeqCst)
+    }
+
     /// Tries until it is done.
-    async fn until_done<T, E: std::fmt::Display>(
+    pub(super) async fn until_done<T, E: std::fmt::Display>(
         &mut self,
         attempt: impl AsyncFn(&Broker) -> Result<T, E>,
     ) -> T {

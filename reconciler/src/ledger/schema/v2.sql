@@ -70,3 +70,28 @@ CREATE TABLE turns (
 ) STRICT;
 CREATE INDEX turns_by_agent ON turns (agent, id);
 CREATE INDEX turns_by_time ON turns (uid, at);
+
+-- What each turn counts for in budgets, from when it begins: one whose end is never told has counted.
+CREATE TABLE spending (
+    uid      TEXT NOT NULL,
+    turn     TEXT NOT NULL,
+    at       INTEGER NOT NULL,
+    tokens   INTEGER NOT NULL,
+    cost_usd REAL,
+    ended    INTEGER NOT NULL CHECK (ended IN (0, 1)),
+    PRIMARY KEY (uid, turn)
+) STRICT;
+CREATE INDEX spending_by_time ON spending (at);
+
+-- Days on which a budget was used up ('' stands for the hive): the one question that the operator was asked, and how many
+-- times the budget may be used that day; NULL: without a limit.
+CREATE TABLE overspending (
+    uid      TEXT NOT NULL,
+    day      INTEGER NOT NULL,
+    question INTEGER NOT NULL,
+    times    INTEGER,
+    by       TEXT,
+    at       INTEGER,
+    PRIMARY KEY (uid, day)
+) STRICT;
+CREATE INDEX overspending_by_question ON overspending (question);

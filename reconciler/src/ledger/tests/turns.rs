@@ -85,13 +85,12 @@ async fn what_was_used_is_added_up_from_a_moment_on_and_for_one_agent() {
             .expect("a write");
     }
     let spent = async |since| {
-        desk.ledger
-            .spent_since(&name("alice"), since)
-            .await
-            .expect("a read")
+        let account = desk.ledger.account(&name("alice"), since).await.expect("a read");
+        let [agent, hive] = [account.agent, account.hive].map(|spent| (spent.turns, spent.tokens, spent.usd));
+        (agent, hive)
     };
-    assert_eq!((spent(now()).await.tokens, spent(now()).await.usd), (15, 1.5));
-    assert_eq!((spent(later).await.tokens, spent(later).await.usd), (10, 0.5));
+    assert_eq!(spent(now()).await, ((3, 15, 1.5), (4, 20, 10.5)));
+    assert_eq!(spent(later).await, ((2, 10, 0.5), (3, 15, 9.5)));
 }
 
 #[tokio::test]

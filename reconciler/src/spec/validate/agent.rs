@@ -319,18 +319,23 @@ fn budget(at: &At<'_>, budget: &BudgetSpec, out: &mut Findings) {
     let BudgetSpec {
         usd_per_day,
         tokens_per_day: _,
+        turns_per_day: _,
         usd_per_turn,
         tokens_per_turn: _,
     } = budget;
-    for (field, dollars) in [("usdPerDay", usd_per_day), ("usdPerTurn", usd_per_turn)] {
-        if let Some(dollars) = dollars
-            && !(dollars.is_finite() && *dollars >= 0.0)
-        {
-            out.judge(
-                at.key(field).to_string(),
-                format!("expected 0 or more dollars, found {dollars}; leave it out for no limit"),
-            );
-        }
+    for (field, limit) in [("usdPerDay", usd_per_day), ("usdPerTurn", usd_per_turn)] {
+        dollars(&at.key(field).to_string(), *limit, out);
+    }
+}
+
+pub(super) fn dollars(path: &str, limit: Option<f64>, out: &mut Findings) {
+    if let Some(limit) = limit
+        && !(limit.is_finite() && limit >= 0.0)
+    {
+        out.judge(
+            path.to_owned(),
+            format!("expected 0 or more dollars, found {limit}; leave it out for no limit"),
+        );
     }
 }
 
