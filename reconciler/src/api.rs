@@ -14,6 +14,7 @@ pub mod endpoint;
 pub mod error;
 pub mod events;
 pub mod explain;
+mod look;
 mod mail;
 pub mod metrics;
 pub mod openapi;

@@ -3,6 +3,8 @@
 
 #[path = "agent_door/hostile.rs"]
 mod hostile;
+#[path = "agent_door/look.rs"]
+mod look;
 #[path = "agent_door/mail.rs"]
 mod mail;
 #[path = "agent_door/protocol.rs"]

@@ -16,6 +16,7 @@ pub mod draft;
 pub mod event;
 pub mod gate;
 pub mod id;
+pub mod look;
 pub mod loose_end;
 pub mod name;
 pub mod plan;

@@ -11,5 +11,6 @@ mod daemon;
 mod faults;
 mod messages;
 mod nest;
+mod others;
 mod protocol;
 mod spawning;

@@ -167,6 +167,8 @@ fn every_operation_can_succeed_and_answers_as_documented() {
         "/v1/openapi.json",
         "/v1/metrics",
         "/v1/archive",
+        "/v1/agents/alice/config",
+        "/v1/agents/alice/logs?lines=5",
     ] {
         assert_eq!(world.get(path).status, 200, "{path}");
     }
@@ -185,7 +187,13 @@ fn every_operation_can_succeed_and_answers_as_documented() {
     assert_eq!(asked("/v1/recv", json!({ "turn": turn, "max": 1 })), 200);
     assert_eq!(asked("/v1/ack", json!({ "turn": turn, "done": true })), 204);
     assert_eq!(asked("/v1/send", message), 200);
-    for path in ["/v1/proposals", "/v1/openapi.json"] {
+    for path in [
+        "/v1/proposals",
+        "/v1/openapi.json",
+        "/v1/agents/alice",
+        "/v1/agents/alice/config",
+        "/v1/agents/alice/logs",
+    ] {
         assert_eq!(
             http::get(&world.door("alice"), path).unwrap().status,
             200,
@@ -193,6 +201,7 @@ fn every_operation_can_succeed_and_answers_as_documented() {
         );
     }
 
+    assert_eq!(http::get(&world.door("queen"), "/v1/agents").unwrap().status, 200);
     let unseen = [world.socket(), world.door("alice")].map(|socket| contract::unseen(&socket));
     assert_eq!(
         unseen.concat(),

@@ -10,7 +10,7 @@ use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
 
 use super::{AgentContext, messages, transfers, turns};
 use crate::api::endpoint::{Endpoint, delete, get, group, post};
-use crate::api::{drafts, mail};
+use crate::api::{drafts, look, mail};
 
 /// The groups of endpoints.
 pub(crate) const TAGS: &[(&str, &str)] = &[
@@ -20,6 +20,7 @@ pub(crate) const TAGS: &[(&str, &str)] = &[
     ("reminders", "Be told something later"),
     mail::LOOSE_ENDS_TAG,
     ("config", "The config repo, and commits offered for it"),
+    look::TAG,
     drafts::TAG,
     ("daemon", "About the daemon itself"),
 ];
@@ -149,6 +150,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint<AgentContext>> {
         .chain(group("reminders", reminders))
         .chain(mail::loose_ends())
         .chain(group("config", config))
+        .chain(look::of_agents())
+        .chain(look::endpoints())
         .chain(drafts::endpoints())
         .chain(group("daemon", daemon))
         .collect()
