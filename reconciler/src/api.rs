@@ -18,6 +18,7 @@ mod look;
 mod mail;
 pub mod metrics;
 pub mod openapi;
+mod orders;
 pub mod peer;
 
 use std::sync::Arc;

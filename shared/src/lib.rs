@@ -19,6 +19,7 @@ pub mod id;
 pub mod look;
 pub mod loose_end;
 pub mod name;
+pub mod order;
 pub mod plan;
 pub mod question;
 pub mod reminder;

@@ -1,7 +1,11 @@
 //! What an agent asks about agents, itself among them, and what a manager asks of others.
 
+use std::time::Duration;
+
 use shared::AgentName;
+use shared::admin_api::Acknowledged;
 use shared::look::{AgentLog, ConfigInfo};
+use shared::order::OrderRequest;
 use shared::status::AgentStatus;
 
 use super::{ClientError, HostClient};
@@ -23,6 +27,17 @@ impl HostClient {
     pub async fn config_of(&self, name: &AgentName) -> Result<ConfigInfo, ClientError> {
         self.get("agent config", &format!("/v1/agents/{name}/config"))
             .await
+    }
+
+    /// Orders something about an agent, as in `restart`. Only managers may.
+    pub async fn order(
+        &self,
+        name: &AgentName,
+        verb: &str,
+        request: &OrderRequest,
+    ) -> Result<Acknowledged, ClientError> {
+        let path = format!("/v1/agents/{name}/{verb}");
+        self.post("order", &path, request, Duration::ZERO).await
     }
 
     /// The end of an agent's log. Only managers see that of others.

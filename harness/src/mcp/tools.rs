@@ -11,6 +11,7 @@ mod get_logs;
 mod list_agents;
 mod loose_ends;
 mod nap;
+mod orders;
 mod propose_config;
 mod recv;
 mod remind;
@@ -42,6 +43,9 @@ pub(super) fn all() -> Vec<Entry> {
         of_managers::<list_agents::ListAgents>(),
         of_managers::<agent_status::StatusOf>(),
         of_managers::<get_config::GetConfig>(),
+        of_managers::<orders::Start>(),
+        of_managers::<orders::Stop>(),
+        of_managers::<orders::Restart>(),
         of_managers::<broadcast::Broadcast>(),
         of_managers::<spawn::Spawn>(),
         of_managers::<spawn_draft::SpawnDraft>(),

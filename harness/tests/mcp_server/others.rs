@@ -126,3 +126,30 @@ async fn a_long_log_is_shown_from_its_end() {
     );
     assert!(text.ends_with("Nothing has happened to it.\n"));
 }
+
+#[tokio::test]
+async fn an_order_carries_an_id_and_is_answered_in_the_daemons_words() {
+    let nest = Nest::manager();
+    let client = nest.client().await;
+    for verb in ["start", "stop", "restart"] {
+        let path = format!("POST /v1/agents/bob/{verb}");
+        let answer = json!({ "message": format!("bob is to {verb}: the policy allows it"), "changed": true });
+        nest.daemon.answers(&path, 200, answer);
+        let arguments = json!({ "agent": "bob", "reason": "it hangs" });
+        let text = client.call_as(verb, arguments, Some("toolu_7")).await.unwrap();
+        assert_eq!(text, format!("bob is to {verb}: the policy allows it."));
+        let asked = nest.daemon.world().bodies(&path)[0].clone();
+        assert_eq!(asked, json!({ "reason": "it hangs", "dedupe": "toolu_7" }));
+    }
+    let why = "the policy agent.stop=never forbids managers to stop agents: only the operator can";
+    nest.daemon
+        .refuses("POST /v1/agents/bob/stop", 403, ErrorCode::Forbidden, why);
+    let refused = client.refuses("stop", json!({ "agent": "bob" })).await;
+    assert!(refused.contains(why), "{refused}");
+    let refused = client
+        .refuses("stop", json!({ "agent": "bob", "reason": "x".repeat(5_000) }))
+        .await;
+    assert!(refused.contains("shorten it"), "{refused}");
+    let error = Nest::agent().client().await.unknown("restart").await;
+    assert!(error.to_string().contains("there is no tool"), "{error}");
+}

@@ -22,10 +22,13 @@ const EVERYBODY: [&str; 13] = [
     "config_status",
     "get_logs",
 ];
-const MANAGERS: [&str; 7] = [
+const MANAGERS: [&str; 10] = [
     "list_agents",
     "agent_status",
     "get_config",
+    "start",
+    "stop",
+    "restart",
     "broadcast",
     "spawn",
     "spawn_draft",

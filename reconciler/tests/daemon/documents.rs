@@ -201,6 +201,14 @@ fn every_operation_can_succeed_and_answers_as_documented() {
         );
     }
 
+    for verb in ["stop", "start", "restart"] {
+        let path = format!("/v1/agents/queen/{verb}");
+        // What is stopped can be restarted once its start is in force.
+        world.until(&format!("an order to {verb}"), || {
+            let ordered = http::post(&world.door("queen"), &path, &order).unwrap();
+            (ordered.status == 200).then_some(())
+        });
+    }
     assert_eq!(http::get(&world.door("queen"), "/v1/agents").unwrap().status, 200);
     let unseen = [world.socket(), world.door("alice")].map(|socket| contract::unseen(&socket));
     assert_eq!(

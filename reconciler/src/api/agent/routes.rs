@@ -10,7 +10,7 @@ use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
 
 use super::{AgentContext, messages, transfers, turns};
 use crate::api::endpoint::{Endpoint, delete, get, group, post};
-use crate::api::{drafts, look, mail};
+use crate::api::{drafts, look, mail, orders};
 
 /// The groups of endpoints.
 pub(crate) const TAGS: &[(&str, &str)] = &[
@@ -21,6 +21,7 @@ pub(crate) const TAGS: &[(&str, &str)] = &[
     mail::LOOSE_ENDS_TAG,
     ("config", "The config repo, and commits offered for it"),
     look::TAG,
+    orders::TAG,
     drafts::TAG,
     ("daemon", "About the daemon itself"),
 ];
@@ -152,6 +153,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint<AgentContext>> {
         .chain(group("config", config))
         .chain(look::of_agents())
         .chain(look::endpoints())
+        .chain(orders::endpoints())
         .chain(drafts::endpoints())
         .chain(group("daemon", daemon))
         .collect()
