@@ -1,5 +1,6 @@
 //! Talks to the daemon over the agent's own socket.
 
+mod others;
 pub mod retry;
 mod verbs;
 

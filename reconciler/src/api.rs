@@ -14,9 +14,11 @@ pub mod endpoint;
 pub mod error;
 pub mod events;
 pub mod explain;
+mod look;
 mod mail;
 pub mod metrics;
 pub mod openapi;
+mod orders;
 pub mod peer;
 
 use std::sync::Arc;

@@ -33,6 +33,7 @@ mod export;
 mod fixtures;
 mod gate;
 mod history;
+mod logs;
 mod look;
 mod mail;
 mod metrics;
@@ -228,6 +229,8 @@ enum Request {
     LooseEnds(mail::LooseEndsArgs),
     /// Show what turns used, and how they ended
     Turns(turns::TurnsArgs),
+    /// Show the end of what an agent printed
+    Logs(logs::LogsArgs),
     /// Print the daemon's metrics in Prometheus' text format
     Metrics,
 }
@@ -341,6 +344,7 @@ async fn ask(session: &mut Session<'_>, request: Request) -> Result<Exit, CliErr
         Request::Answer(args) => mail::answer(session, args).await,
         Request::LooseEnds(args) => mail::loose_ends(session, args).await,
         Request::Turns(args) => turns::run(session, args).await,
+        Request::Logs(args) => logs::run(session, args).await,
         Request::Metrics => metrics::run(session).await,
     }
 }

@@ -18,6 +18,7 @@ pub mod export;
 pub mod hive_pass;
 pub mod lifecycle;
 pub mod lock;
+pub mod orders;
 pub mod reconciler;
 mod rest;
 pub mod rollback;

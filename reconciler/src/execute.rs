@@ -16,6 +16,8 @@ use serde_json::json;
 use shared::agent_api::ProposalPhase;
 use shared::canonical::NotCanonical;
 use shared::event::Level;
+use shared::gate::Gate;
+use shared::spec::RunState;
 use shared::{AgentName, AgentUid};
 
 use crate::counters::Counted;
@@ -350,6 +352,9 @@ async fn carry_out(
                 .await?;
             Ok(Effect::Done(Vec::new()))
         }
+        Action::Obey { number, declared, .. } => {
+            Ok(Effect::Done(obeyed(host, agent, ready, *number, *declared)))
+        }
         Action::Start { toplevel } => start(host, agent, toplevel).await,
         Action::Stop { run } => {
             stop(host, name, run).await?;
@@ -409,6 +414,7 @@ async fn carry_out(
         | Action::Purge { .. }
         | Action::SetPhase { .. }
         | Action::EndOffer { .. }
+        | Action::EndOrder { .. }
         | Action::ProbationClock { .. }
         | Action::MarkGood { .. }
         | Action::Revert { .. }
@@ -428,6 +434,34 @@ fn seed_files(name: &AgentName) -> BTreeMap<String, String> {
         ("README.md".to_owned(), readme),
         ("agent.json".to_owned(), "{}\n".to_owned()),
     ])
+}
+
+/// What puts an order in force. Who gave it is told when a person allowed it: nobody waited for a policy.
+fn obeyed(host: &Host, agent: &AgentLedger, ready: &Ready, number: u64, declared: RunState) -> Vec<Change> {
+    let (record, at) = (&agent.record, host.clock.now());
+    let uid = record.uid;
+    let mut changes = vec![Change::Obey {
+        uid,
+        number,
+        declared,
+        at,
+    }];
+    let gate = agent.gates.iter().find(|known| Some(known.gate.id) == ready.gate);
+    let by_policy = |gate: &Gate| {
+        gate.decision
+            .as_ref()
+            .is_some_and(|d| d.by.starts_with("policy:"))
+    };
+    let asked = gate.is_some_and(|known| !by_policy(&known.gate));
+    if let Some(order) = record.order.as_deref().filter(|_| asked) {
+        changes.push(Change::Notify {
+            agent: order.by.clone(),
+            body: format!("the operator agreed that {} {}", record.name, order.verb.effect()),
+            dedupe: format!("{uid}:order:{number}:agreed"),
+            at,
+        });
+    }
+    changes
 }
 
 async fn start(host: &Host, agent: &AgentLedger, toplevel: &shared::Digest) -> Result<Effect, HostError> {

@@ -200,6 +200,15 @@ pub enum UnitState {
     },
 }
 
+/// The end of what was printed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Output {
+    /// The bytes.
+    pub end: Vec<u8>,
+    /// Whether there is more before them.
+    pub cut: bool,
+}
+
 /// Containers or process trees, one per agent.
 #[async_trait]
 pub trait Runtime: Send + Sync {
@@ -211,6 +220,10 @@ pub trait Runtime: Send + Sync {
 
     /// Stops an agent and returns when it is gone. Succeeds when it does not run.
     async fn stop(&self, agent: &AgentName) -> Result<(), HostError>;
+
+    /// At most the last `max` bytes of what the agent's harness and all it started printed, in this run and earlier
+    /// ones. Untrusted.
+    async fn output(&self, agent: &AgentName, max: u64) -> Result<Output, HostError>;
 
     /// Why agents run without a sandbox; `None` when they have one.
     fn unsandboxed(&self) -> Option<String>;

@@ -85,7 +85,13 @@ pub fn check(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger) -> V
                 }
                 spec_deployments += usize::from(proposal.is_none());
             }
-            Action::Build { .. } | Action::Spawn | Action::SpawnDraft { .. } | Action::Archive if !gated => {
+            Action::Build { .. }
+            | Action::Spawn
+            | Action::SpawnDraft { .. }
+            | Action::Obey { .. }
+            | Action::Archive
+                if !gated =>
+            {
                 violations.push(Violation::Ungated { kind });
             }
             _ => {}

@@ -7,6 +7,7 @@ pub mod draft;
 pub mod effective;
 pub mod gates;
 pub mod inventory;
+pub mod order;
 pub mod records;
 pub mod step;
 pub mod tag;

@@ -115,6 +115,7 @@ mod tests {
             deployed: None,
             last_good: None,
             restart_before: None,
+            order: None,
             purge: None,
             draft: None,
             recovered: None,

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod deploy;
 pub mod draft;
 pub mod hive;
+pub mod order;
 pub mod refs;
 pub mod run;
 pub mod schedule;

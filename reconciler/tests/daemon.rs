@@ -34,6 +34,8 @@ mod life;
 mod lifecycle;
 #[path = "daemon/look.rs"]
 mod look;
+#[path = "daemon/managers.rs"]
+mod managers;
 #[path = "daemon_support/numbers.rs"]
 mod numbers;
 #[path = "daemon/quiet.rs"]

@@ -7,6 +7,8 @@
 //! | --- | --- | --- |
 //! | `GET /v1/status` | | [`crate::status::HiveStatus`] |
 //! | `GET /v1/agents/{name}` | | [`crate::status::AgentStatus`] with config and origins |
+//! | `GET /v1/agents/{name}/config` | | [`crate::look::ConfigInfo`] |
+//! | `GET /v1/agents/{name}/logs[?lines=&events=]` | | [`crate::look::AgentLog`] |
 //! | `GET /v1/plan[?agent=]` | | a list of [`crate::plan::PlanView`] |
 //! | `GET /v1/diff[?agent=]` | | a list of [`DiffEntry`] |
 //! | `GET /v1/explain/{object}` | | [`Explanation`]; an object is an agent's name, `gate/N` or `hive` |

@@ -27,6 +27,11 @@
 //! | `GET /v1/repo/bundle` | | a git bundle of `main` and the tags (`application/octet-stream`) |
 //! | `POST /v1/proposals` | a git bundle; title and reason are the commit's message | [`ProposalInfo`] |
 //! | `GET /v1/proposals` | | a list of [`ProposalInfo`], newest first |
+//! | `GET /v1/agents/{name}` | | [`crate::status::AgentStatus`] without config; of others, for managers alone |
+//! | `GET /v1/agents/{name}/config` | | [`crate::look::ConfigInfo`]; of others, for managers alone |
+//! | `GET /v1/agents/{name}/logs[?lines=&events=]` | | [`crate::look::AgentLog`]; of others, for managers alone |
+//! | `POST /v1/agents/{name}/start`, `…/stop`, `…/restart` | [`crate::order::OrderRequest`]; managers alone | [`crate::admin_api::Acknowledged`] |
+//! | `GET /v1/agents` | | a list of [`crate::status::AgentStatus`], by name; for managers alone |
 //! | `GET /v1/openapi.json` | | the OpenAPI document of this API, which says more than this table |
 //!
 //! For managers alone; the operator has the same routes at the admin door, for the drafts of all. A draft is its owner's.

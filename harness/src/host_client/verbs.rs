@@ -174,7 +174,7 @@ impl HostClient {
         self.post("draft commit", &path, &request, Duration::ZERO).await
     }
 
-    async fn get<A: serde::de::DeserializeOwned>(
+    pub(super) async fn get<A: serde::de::DeserializeOwned>(
         &self,
         what: &'static str,
         path: &str,

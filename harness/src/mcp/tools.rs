@@ -1,13 +1,17 @@
 //! The tools, one a file.
 
+mod agent_status;
 mod answer;
 mod ask;
 mod broadcast;
 mod cancel_loose_end;
 mod config_status;
+mod get_config;
+mod get_logs;
 mod list_agents;
 mod loose_ends;
 mod nap;
+mod orders;
 mod propose_config;
 mod recv;
 mod remind;
@@ -35,7 +39,13 @@ pub(super) fn all() -> Vec<Entry> {
         of_everybody::<nap::Nap>(),
         of_everybody::<propose_config::ProposeConfig>(),
         of_everybody::<config_status::ConfigStatus>(),
+        of_everybody::<get_logs::GetLogs>(),
         of_managers::<list_agents::ListAgents>(),
+        of_managers::<agent_status::StatusOf>(),
+        of_managers::<get_config::GetConfig>(),
+        of_managers::<orders::Start>(),
+        of_managers::<orders::Stop>(),
+        of_managers::<orders::Restart>(),
         of_managers::<broadcast::Broadcast>(),
         of_managers::<spawn::Spawn>(),
         of_managers::<spawn_draft::SpawnDraft>(),

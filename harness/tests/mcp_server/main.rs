@@ -15,5 +15,6 @@ mod faults;
 mod git;
 mod messages;
 mod nest;
+mod others;
 mod protocol;
 mod spawning;

@@ -7,7 +7,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 
 use crate::nest::Nest;
 
-const EVERYBODY: [&str; 12] = [
+const EVERYBODY: [&str; 13] = [
     "recv",
     "send",
     "sent",
@@ -20,8 +20,20 @@ const EVERYBODY: [&str; 12] = [
     "nap",
     "propose_config",
     "config_status",
+    "get_logs",
 ];
-const MANAGERS: [&str; 5] = ["list_agents", "broadcast", "spawn", "spawn_draft", "spawn_commit"];
+const MANAGERS: [&str; 10] = [
+    "list_agents",
+    "agent_status",
+    "get_config",
+    "start",
+    "stop",
+    "restart",
+    "broadcast",
+    "spawn",
+    "spawn_draft",
+    "spawn_commit",
+];
 
 /// The server, spoken to line by line.
 struct Raw {
@@ -146,7 +158,16 @@ async fn tools_are_always_loaded_and_say_whether_they_only_look() {
             looking.push(tool.name.to_string());
         }
     }
-    assert_eq!(looking, ["sent", "loose_ends", "whoami", "list_agents"]);
+    let expected = [
+        "sent",
+        "loose_ends",
+        "whoami",
+        "get_logs",
+        "list_agents",
+        "agent_status",
+        "get_config",
+    ];
+    assert_eq!(looking, expected);
 }
 
 #[tokio::test]

@@ -133,6 +133,12 @@ impl From<CommandError> for ApiError {
         match error {
             CommandError::NoAgent(_) => Self::new(ErrorCode::NotFound, message).hint("hive status"),
             CommandError::Unfit { .. } => Self::new(ErrorCode::Conflict, message).hint("hive status"),
+            CommandError::NotManager(_) | CommandError::Never { .. } => {
+                Self::new(ErrorCode::Forbidden, message).hint("ask the operator")
+            }
+            CommandError::Overruled { .. } => {
+                Self::new(ErrorCode::Conflict, message).hint("ask the operator")
+            }
             CommandError::NoModel(_) => Self::new(ErrorCode::BadRequest, message),
             CommandError::Ambiguous { .. } => Self::new(ErrorCode::Conflict, message).hint("hive archive"),
             CommandError::TooManyProposals { .. } => Self::new(ErrorCode::Exhausted, message),

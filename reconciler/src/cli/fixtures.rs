@@ -73,6 +73,13 @@ pub(super) fn question_json(state: &str) -> Value {
     question
 }
 
+pub(super) fn log_json() -> Value {
+    json!({
+        "agent": "alice", "cut": true, "lines": ["INFO a turn begins", "the wiki \u{1b}[2Jis ready"],
+        "events": [event_json(1)],
+    })
+}
+
 pub(super) fn turns_json() -> Value {
     let of = |id: u64, result: &str| {
         json!({

@@ -91,6 +91,11 @@ async fn every_verb_asks_for_its_document_and_ends_with_its_status() {
             Exit::Done,
         ),
         (&["inbox"], "GET /v1/messages?limit=50&to=operator", Exit::Done),
+        (
+            &["logs", "alice", "-n", "5"],
+            "GET /v1/agents/alice/logs?lines=5",
+            Exit::Done,
+        ),
         (&["turns"], "GET /v1/turns?limit=20", Exit::Done),
         (
             &["turns", "alice", "--before", "9", "-n", "5"],

@@ -34,6 +34,25 @@ pub enum CommandError {
         /// Why.
         why: &'static str,
     },
+    /// Whoever orders about other agents is no manager.
+    #[error("{0} is no manager of this hive: it orders nothing about agents")]
+    NotManager(AgentName),
+    /// The policy forbids what a manager ordered.
+    #[error("the policy {rule} forbids managers to {verb} agents: only the operator can")]
+    Never {
+        /// What was ordered.
+        verb: &'static str,
+        /// The rule.
+        rule: String,
+    },
+    /// An order of the operator's stands against it.
+    #[error("{agent} is not to be changed by a manager: {why}")]
+    Overruled {
+        /// The agent.
+        agent: AgentName,
+        /// Which.
+        why: String,
+    },
     /// That is no name of a model.
     #[error("{0:?} is not the name of a model: 1 to 200 characters without blanks, and no dash at the start")]
     NoModel(String),
@@ -149,10 +168,12 @@ impl Reconciler {
         let accepted = self.spec_in_force().await?;
         let wanted = declared(&accepted, &ledger.record).map(|spec| spec.run);
         let now = self.host.clock.now();
-        let before = ledger.overrides.run_at(now);
+        let before = ledger.overrides.run.as_ref().filter(|run| run.holds(now));
         // What the spec says anyway needs no override.
         let value = (wanted != Some(run)).then(|| overriding(run, &because, now));
-        if !differs(before, value.as_ref()) {
+        // What a manager ordered is replaced, even by the same: the operator's does not lapse.
+        let by_manager = before.is_some_and(|before| before.over.is_some());
+        if !by_manager && !differs(before, value.as_ref()) {
             return Ok(false);
         }
         let word = match run {
@@ -445,6 +466,7 @@ fn overriding<T>(value: T, because: &Because, now: Timestamp) -> Override<T> {
         reason: because.reason.clone(),
         since: now,
         until: because.until,
+        over: None,
     }
 }
 

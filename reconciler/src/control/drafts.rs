@@ -18,6 +18,7 @@ use crate::execute::event;
 use crate::ledger::{LedgerError, Register, bounded};
 use crate::model::change::Change;
 use crate::model::draft::{self, Draft, Offer, Owner, Refusal, Rules, Standing};
+use crate::model::order;
 use crate::model::records::{AgentLife, AgentOrigin, AgentRecord};
 use crate::model::step::Action;
 use crate::spec::Accepted;
@@ -69,13 +70,17 @@ impl Reconciler {
         Ok(self.ledger.drafts().await?.into_iter().map(Key::Agent).collect())
     }
 
-    /// What the rest of the hive says to an agent, if it is a draft with an offer.
+    /// What the rest of the hive says to an agent, if it is a draft with an offer, or a manager's order about it waits.
     pub(super) async fn standing(&self, record: &AgentRecord, rules: Rules) -> Result<Standing, PassError> {
-        if record.life != AgentLife::Draft {
+        let order = record.order.as_deref().filter(|order| order.is_pending());
+        if record.life != AgentLife::Draft && order.is_none() {
             return Ok(Standing::Fine);
         }
         let records = self.ledger.agents().await?.items;
-        Ok(draft::standing(record, &records, rules))
+        Ok(match order {
+            Some(order) => order::standing(order, &records),
+            None => draft::standing(record, &records, rules),
+        })
     }
 
     /// Makes a draft, or says where the one that `who` has of this name is.

@@ -56,6 +56,12 @@ pub(crate) fn changes(
             reason: reason.clone(),
             at: now,
         }],
+        Action::EndOrder { number, reason } => vec![Change::OrderEnded {
+            uid,
+            number: *number,
+            reason: reason.clone(),
+            at: now,
+        }],
         Action::ProbationClock { active } => {
             let probation = agent
                 .probation
@@ -139,6 +145,7 @@ pub(crate) fn changes(
         | Action::Deploy { .. }
         | Action::ProjectRef(_)
         | Action::Activate { .. }
+        | Action::Obey { .. }
         | Action::Start { .. }
         | Action::Stop { .. }
         | Action::Restart { .. }

@@ -119,6 +119,8 @@ pub struct State {
     pub unbuildable: Vec<String>,
     /// Agents in the middle of a turn, and since when.
     pub busy: BTreeMap<AgentName, Timestamp>,
+    /// What agents printed.
+    pub printed: BTreeMap<AgentName, Vec<u8>>,
     units: BTreeMap<AgentName, UnitState>,
     repos: BTreeMap<AgentName, Repo>,
     folders: BTreeMap<AgentName, Folder>,
@@ -182,6 +184,7 @@ impl World {
             behaviours: BTreeMap::new(),
             unbuildable: Vec::new(),
             busy: BTreeMap::new(),
+            printed: BTreeMap::new(),
             units: BTreeMap::new(),
             repos: BTreeMap::new(),
             folders: BTreeMap::new(),

@@ -10,6 +10,7 @@
 
 mod binds;
 pub mod launch;
+mod output;
 mod proc;
 mod record;
 mod sandbox;
@@ -30,7 +31,7 @@ pub use sandbox::{Bwrap, Sandbox};
 use self::record::{ExitRecord, Handles, Run, RunFiles};
 use self::watch::Watches;
 use super::layout::Layout;
-use super::{Clock, ExitCause, HostError, LaunchFile, Runtime, UnitState};
+use super::{Clock, ExitCause, HostError, LaunchFile, Output, Runtime, UnitState};
 
 /// Is told which agent's processes have ended.
 pub type Notify = Arc<dyn Fn(AgentName) + Send + Sync>;
@@ -241,6 +242,14 @@ impl Runtime for ProcessRuntime {
     async fn stop(&self, agent: &AgentName) -> Result<(), HostError> {
         let _turn = self.turn(agent).await;
         self.stop_in_turn(agent).await
+    }
+
+    async fn output(&self, agent: &AgentName, max: u64) -> Result<Output, HostError> {
+        let name = agent.clone();
+        self.blocking("the agent's log", move |inner| {
+            output::read(&inner.files(&name), max)
+        })
+        .await
     }
 
     fn unsandboxed(&self) -> Option<String> {

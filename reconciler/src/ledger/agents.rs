@@ -37,10 +37,11 @@ impl Ledger {
         self.read(|db| records(db, "life = 'archived'")).await
     }
 
-    /// The names of drafts.
+    /// The names of drafts, and of agents about which a manager's order waits: what hangs on who is a manager.
     pub async fn drafts(&self) -> Result<Vec<AgentName>, LedgerError> {
         self.read(|db| {
-            let sql = "SELECT uid, name FROM agents WHERE life = 'draft' ORDER BY name";
+            let sql = "SELECT uid, name FROM agents
+                       WHERE life = 'draft' OR json_extract(doc, '$.order.state') = 'pending' ORDER BY name";
             Ok(list(db, AGENTS, sql, [], |row| row.parsed("name"))?.items)
         })
         .await

@@ -7,7 +7,7 @@ use shared::event::Level;
 use super::error::LedgerError;
 use super::events::{self, NewEvent};
 use super::sql::{At, execute, json, text, uid_or_hive};
-use super::{Ledger, Tx, agents, drafts, messages, questions, reminders};
+use super::{Ledger, Tx, agents, drafts, messages, orders, questions, reminders};
 use crate::model::change::Change;
 use crate::model::records::{AgentLife, AgentRecord, BuildState, Failures, Overrides};
 
@@ -50,6 +50,7 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
                     deployed: None,
                     last_good: None,
                     restart_before: None,
+                    order: None,
                     purge: None,
                     draft: None,
                     recovered: None,
@@ -81,6 +82,19 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
         }),
         Change::LastGood { uid, deployed } => update(tx, uid, |agent| agent.last_good = Some(*deployed)),
         Change::RestartBefore { uid, at } => update(tx, uid, |agent| agent.restart_before = Some(at)),
+        Change::Order { uid, order } => update(tx, uid, |agent| agent.order = Some(order)),
+        Change::Obey {
+            uid,
+            number,
+            declared,
+            at,
+        } => orders::obey(tx, uid, number, declared, at),
+        Change::OrderEnded {
+            uid,
+            number,
+            reason,
+            at,
+        } => orders::end(tx, uid, number, &reason, at),
         Change::Propose { uid, proposal } => {
             agents::known(tx, uid)?;
             let number = proposal.number;
@@ -241,7 +255,7 @@ fn set_life(tx: &mut Tx<'_>, uid: AgentUid, life: AgentLife) -> Result<(), Ledge
 }
 
 /// What says nothing is no row.
-fn put_overrides(tx: &Tx<'_>, uid: AgentUid, overrides: &Overrides) -> Result<(), LedgerError> {
+pub(super) fn put_overrides(tx: &Tx<'_>, uid: AgentUid, overrides: &Overrides) -> Result<(), LedgerError> {
     let doc = (*overrides != Overrides::default()).then_some(overrides);
     agents::put_doc(tx, "overrides", uid, doc)
 }

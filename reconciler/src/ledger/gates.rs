@@ -18,7 +18,7 @@ use shared::{AgentName, CommitOid, Digest, GateId, ProposalNumber};
 use super::error::{DecideError, Fault, LedgerError, Listing};
 use super::events::{self, NewEvent};
 use super::sql::{self, At, Columns as _, bounded, execute, int, list, one, text};
-use super::{Ledger, Tx, agents, drafts, messages};
+use super::{Ledger, Tx, agents, drafts, messages, orders};
 use crate::counters::Counted;
 use crate::model::gates::{GateAction, NewGate};
 use crate::model::records::{GateRecord, Mark};
@@ -399,6 +399,7 @@ fn record_decision(tx: &mut Tx<'_>, gate: &mut Gate, decision: Decision) -> Resu
     });
     mark_proposal(tx, gate, &decision)?;
     drafts::note_denial(tx, gate, &decision)?;
+    orders::note_denial(tx, gate, &decision)?;
 
     let Decision {
         approve,

@@ -6,6 +6,7 @@ mod damage;
 mod gates;
 mod groups;
 mod opening;
+mod orders;
 mod recovery;
 mod retention;
 mod turns;

@@ -8,6 +8,7 @@ use shared::spec::RunState;
 use shared::{AgentName, AgentUid, CommitOid, Digest, ProposalNumber};
 
 use crate::model::draft::Draft;
+use crate::model::order::ManagerOrder;
 use crate::model::records::{
     AgentLife, AgentOrigin, BuildState, Deployed, Failures, Mark, Order, Override, Probation, Proposal,
     Quarantine,
@@ -99,6 +100,35 @@ pub enum Change {
         /// The agent.
         uid: AgentUid,
         /// The time.
+        at: Timestamp,
+    },
+    /// What a manager ordered about the agent.
+    Order {
+        /// The agent.
+        uid: AgentUid,
+        /// The order, and where it is.
+        order: Box<ManagerOrder>,
+    },
+    /// An order is allowed: it holds from now on, unless another has taken its place or the operator's stands against it.
+    Obey {
+        /// The agent.
+        uid: AgentUid,
+        /// The order's number.
+        number: u64,
+        /// What the spec says about the run state.
+        declared: RunState,
+        /// When.
+        at: Timestamp,
+    },
+    /// An order comes to nothing. Whoever gave it is told.
+    OrderEnded {
+        /// The agent.
+        uid: AgentUid,
+        /// The order's number.
+        number: u64,
+        /// Why.
+        reason: String,
+        /// When.
         at: Timestamp,
     },
     /// A new proposal.

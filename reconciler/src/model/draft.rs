@@ -306,7 +306,7 @@ pub fn manager(records: &[AgentRecord], name: &AgentName) -> Result<Owner, Refus
 }
 
 /// Whether an agent is a manager by what is deployed of it.
-fn is_manager(record: &AgentRecord) -> bool {
+pub fn is_manager(record: &AgentRecord) -> bool {
     let deployed = record.deployed.as_ref();
     record.life == AgentLife::Active && deployed.is_some_and(|d| d.output.config.role == Role::Manager)
 }

@@ -11,6 +11,7 @@ use shared::{AgentName, AgentUid, CommitOid, Digest, GateId, ProposalNumber, Ser
 
 use crate::model::build::BuildOutput;
 use crate::model::draft::Draft;
+use crate::model::order::ManagerOrder;
 use crate::model::step::Step;
 
 /// Where an agent is in its life.
@@ -106,6 +107,9 @@ pub struct AgentRecord {
     /// The operator asked for a restart of any run that began before.
     #[serde(default)]
     pub restart_before: Option<Timestamp>,
+    /// What a manager ordered about it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Box<ManagerOrder>>,
     /// The operator ordered that nothing be kept of it. Once it is archived, a gate asks once more.
     #[serde(default)]
     pub purge: Option<Order>,
@@ -282,7 +286,7 @@ pub struct Quarantine {
     pub since: Timestamp,
 }
 
-/// An operator's override of the spec.
+/// An override of the spec.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Override<T> {
@@ -297,6 +301,14 @@ pub struct Override<T> {
     /// Until when; absent: until taken back.
     #[serde(default)]
     pub until: Option<Timestamp>,
+    /// Ordered by a manager while the spec says this: it lapses when the spec says something else. Absent: ordered by the
+    /// operator, whatever the spec says.
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub over: Option<T>,
+}
+
+fn none<T>() -> Option<T> {
+    None
 }
 
 impl<T> Override<T> {
@@ -322,9 +334,15 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// Whether the agent should run, as far as that is overridden now.
-    pub fn run_at(&self, now: Timestamp) -> Option<&Override<RunState>> {
-        self.run.as_ref().filter(|o| o.holds(now))
+    /// Whether the agent should run, as far as that is overridden now. `declared` is what the spec says.
+    pub fn run_at(&self, declared: RunState, now: Timestamp) -> Option<&Override<RunState>> {
+        let lapsed = |o: &Override<RunState>| o.over.is_some_and(|over| over != declared);
+        self.run.as_ref().filter(|o| o.holds(now) && !lapsed(o))
+    }
+
+    /// Whether the agent should run.
+    pub fn wanted_run(&self, declared: RunState, now: Timestamp) -> RunState {
+        self.run_at(declared, now).map_or(declared, |o| o.value)
     }
 
     /// The operator's model, while it lasts.

@@ -12,10 +12,12 @@ use shared::config::Overlay;
 use shared::draft::{StagedFile, StatePath};
 use shared::gate::{Asker, GateClass, GateView};
 use shared::plan::EffectClass;
+use shared::spec::RunState;
 use shared::{AgentName, AgentUid, CommitOid, Digest, GateId, ProposalNumber, ServerName};
 
 use crate::host::RefUpdate;
 use crate::model::build::{BuildRequest, Grants};
+use crate::model::order::Verb;
 
 /// What a step does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -125,6 +127,24 @@ pub enum Action {
         toplevel: Digest,
         /// Its config.
         config: Digest,
+    },
+    /// Puts in force what a manager ordered. What follows for the running agent is a step of its own.
+    #[serde(rename_all = "camelCase")]
+    Obey {
+        /// The order's number among those about this agent.
+        number: u64,
+        /// What is ordered.
+        verb: Verb,
+        /// What the spec says about the run state.
+        declared: RunState,
+    },
+    /// Ends an order that can come to nothing.
+    #[serde(rename_all = "camelCase")]
+    EndOrder {
+        /// The order's number.
+        number: u64,
+        /// Why.
+        reason: String,
     },
     /// Starts the agent.
     #[serde(rename_all = "camelCase")]
@@ -274,6 +294,8 @@ impl Action {
             Self::Deploy { .. } => "deploy",
             Self::ProjectRef(_) => "projectRef",
             Self::Activate { .. } => "activate",
+            Self::Obey { .. } => "obey",
+            Self::EndOrder { .. } => "endOrder",
             Self::Start { .. } => "start",
             Self::Stop { .. } => "stop",
             Self::Restart { .. } => "restart",
@@ -314,6 +336,7 @@ impl Action {
             self,
             Self::SetPhase { .. }
                 | Self::EndOffer { .. }
+                | Self::EndOrder { .. }
                 | Self::ProbationClock { .. }
                 | Self::MarkGood { .. }
                 | Self::Revert { .. }

@@ -28,7 +28,7 @@ pub struct Inputs<'a> {
     pub inventory: &'a AgentInventory,
     /// What the ledger knows.
     pub ledger: &'a AgentLedger,
-    /// What the rest of the hive says to it, while it is a draft.
+    /// What the rest of the hive says to it, while it is a draft or a manager's order about it waits.
     pub standing: &'a Standing,
     /// Now.
     pub now: Timestamp,
@@ -222,6 +222,7 @@ impl<'a> Planner<'a> {
             return Ok(());
         };
         self.leftovers()?;
+        self.order(spec)?;
         self.refs()?;
         let settled = self.candidate(spec)?;
         self.proposals(spec, settled)?;

@@ -10,7 +10,7 @@ use super::after;
 use super::agent::Planner;
 use crate::gate;
 use crate::host::{Announcement, ExitCause, UnitState};
-use crate::model::records::Deployed;
+use crate::model::records::{Deployed, Override};
 use crate::model::step::{Action, Authority};
 
 /// An agent that has run this long has recovered: its failures are forgotten.
@@ -23,8 +23,7 @@ impl Planner<'_> {
         if self.halted().is_some() {
             return RunState::Stopped;
         }
-        let overridden = self.inputs.ledger.overrides.run_at(self.inputs.now);
-        overridden.map_or(spec.run, |o| o.value)
+        self.inputs.ledger.overrides.wanted_run(spec.run, self.inputs.now)
     }
 
     /// Why the deployed system must not run.
@@ -37,8 +36,9 @@ impl Planner<'_> {
             .map(|quarantine| quarantine.reason.as_str())
     }
 
-    fn run_is_overridden(&self) -> bool {
-        self.inputs.ledger.overrides.run_at(self.inputs.now).is_some()
+    /// The order that holds about the run state, if there is one.
+    fn run_override(&self, spec: &AgentSpec) -> Option<&Override<RunState>> {
+        self.inputs.ledger.overrides.run_at(spec.run, self.inputs.now)
     }
 
     /// A run that ended unasked and was not noted yet.
@@ -120,9 +120,13 @@ impl Planner<'_> {
 
     /// Starts, stops, restarts.
     pub(super) fn run(&mut self, spec: &AgentSpec) -> Result<(), NotCanonical> {
-        let overrides = &self.inputs.ledger.overrides;
-        let run_until = overrides.run_at(self.inputs.now).and_then(|o| o.until);
-        let model_until = overrides.model_at(self.inputs.now).and_then(|o| o.until);
+        let run_until = self.run_override(spec).and_then(|o| o.until);
+        let model_until = self
+            .inputs
+            .ledger
+            .overrides
+            .model_at(self.inputs.now)
+            .and_then(|o| o.until);
         for until in [run_until, model_until].into_iter().flatten() {
             self.plan.wake(until);
         }
@@ -164,7 +168,7 @@ impl Planner<'_> {
             (Ok(UnitState::Absent | UnitState::Exited { .. }), Some(deployed))
                 if wanted != RunState::Stopped =>
             {
-                self.start(deployed)?;
+                self.start(spec, deployed)?;
             }
             (Ok(UnitState::Absent | UnitState::Exited { .. }), _) => {}
         }
@@ -177,26 +181,25 @@ impl Planner<'_> {
             // Its probation is over, and the gate that allowed the deployment allowed its end.
             return self.step(action, Authority::Under(deployed.gate), GateView::default());
         }
-        if self.waits_for_turn(spec, "stopping", self.stop_wanted_since()) {
+        if self.waits_for_turn(spec, "stopping", self.stop_wanted_since(spec)) {
             return Ok(());
         }
-        if self.run_is_overridden() {
-            // The operator's own command is the decision.
+        if self.run_override(spec).is_some() {
+            // The operator's own command is the decision, and a manager's order was decided about.
             return self.step(action, Authority::Free, GateView::default());
         }
         self.gated(action, GateClass::Stop, Asker::Spec)
     }
 
-    fn stop_wanted_since(&self) -> Timestamp {
-        let overridden = self.inputs.ledger.overrides.run_at(self.inputs.now);
-        overridden
+    fn stop_wanted_since(&self, spec: &AgentSpec) -> Timestamp {
+        self.run_override(spec)
             .map(|o| o.since)
             // The spec does not say since when: the turn that is under way gets its whole time.
             .or_else(|| self.inputs.inventory.harness.as_ref().map(|h| h.at))
             .unwrap_or(self.inputs.now)
     }
 
-    fn start(&mut self, deployed: &Deployed) -> Result<(), NotCanonical> {
+    fn start(&mut self, spec: &AgentSpec, deployed: &Deployed) -> Result<(), NotCanonical> {
         if !self.files_are_written(deployed) {
             return Ok(());
         }
@@ -219,7 +222,7 @@ impl Planner<'_> {
         let action = Action::Start {
             toplevel: deployed.output.toplevel.clone(),
         };
-        if self.run_is_overridden() {
+        if self.run_override(spec).is_some() {
             return self.step(action, Authority::Free, GateView::default());
         }
         self.gated(action, GateClass::Start, Asker::Spec)

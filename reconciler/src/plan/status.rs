@@ -78,7 +78,7 @@ pub fn derive(
         mcp: harness.map(|h| h.report.mcp.clone()).unwrap_or_default(),
         inbox: ledger.inbox,
         faults,
-        notices: notices(plan, inventory, ledger, now),
+        notices: notices(inputs, plan),
         config: deployed.map(|d| d.output.config.clone()),
         origins: origins(ledger),
     }
@@ -105,7 +105,14 @@ fn open_gates(waiting: &[Waiting]) -> Vec<shared::GateId> {
     waiting.iter().filter_map(gate).collect()
 }
 
-fn notices(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger, now: Timestamp) -> Vec<String> {
+fn notices(inputs: Inputs<'_>, plan: &Plan) -> Vec<String> {
+    let Inputs {
+        spec,
+        inventory,
+        ledger,
+        now,
+        ..
+    } = inputs;
     let mut notices = plan.notices.clone();
     let reported = inventory.harness.iter().flat_map(|harness| &harness.report.mcp);
     for (name, state) in reported {
@@ -122,7 +129,8 @@ fn notices(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger, now: T
             }
         }
     }
-    if let Some(run) = ledger.overrides.run_at(now) {
+    let declared = spec.map_or_else(RunState::default, |spec| spec.run);
+    if let Some(run) = ledger.overrides.run_at(declared, now) {
         let word = match run.value {
             RunState::Running => "running",
             RunState::Paused => "paused",
@@ -174,7 +182,11 @@ fn is_offer(step: &Step) -> bool {
             ..
         }
     );
-    asked || matches!(step.action, Action::SetPhase { .. } | Action::EndOffer { .. })
+    asked
+        || matches!(
+            step.action,
+            Action::SetPhase { .. } | Action::EndOffer { .. } | Action::EndOrder { .. }
+        )
 }
 
 fn sync(plan: &Plan, schedule: &Schedule, inventory: &AgentInventory) -> Finding<Sync> {
@@ -236,8 +248,8 @@ fn health(plan: &Plan, inputs: Inputs<'_>) -> Finding<Health> {
             "it is not part of the hive (yet, or any more)".to_owned(),
         );
     }
-    let overridden = ledger.overrides.run_at(now).map(|o| o.value);
-    let wanted = overridden.or(spec.map(|s| s.run)).unwrap_or_default();
+    let declared = spec.map_or_else(RunState::default, |spec| spec.run);
+    let wanted = ledger.overrides.wanted_run(declared, now);
     match &inventory.unit {
         Err(error) => Finding(Health::Unknown, "sourceFailed", error.clone()),
         Ok(UnitState::Foreign { what }) => Finding(Health::Degraded, "foreign", what.clone()),

@@ -8,6 +8,7 @@ mod gates;
 mod hive;
 mod invariants;
 mod laws;
+mod order;
 mod refs;
 mod run;
 mod schedule;

@@ -82,6 +82,10 @@ pub fn action(action: &Action) -> String {
         Action::Activate { system, .. } => {
             format!("write launch and config files of {}", short_system(system))
         }
+        Action::Obey { number, verb, .. } => {
+            format!("carry out order {number} of a manager: {}", verb.as_str())
+        }
+        Action::EndOrder { number, reason } => format!("end order {number} of a manager ({reason})"),
         Action::Start { .. } => "start".to_owned(),
         Action::Stop { .. } => "stop".to_owned(),
         Action::Restart { .. } => "restart".to_owned(),

@@ -187,6 +187,7 @@ fn blank(name: &AgentName, uid: AgentUid, now: Timestamp) -> AgentRecord {
         deployed: None,
         last_good: None,
         restart_before: None,
+        order: None,
         purge: None,
         draft: None,
         recovered: None,

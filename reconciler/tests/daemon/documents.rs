@@ -174,6 +174,8 @@ fn every_operation_can_succeed_and_answers_as_documented() {
         "/v1/openapi.json",
         "/v1/metrics",
         "/v1/archive",
+        "/v1/agents/alice/config",
+        "/v1/agents/alice/logs?lines=5",
     ] {
         assert_eq!(world.get(path).status, 200, "{path}");
     }
@@ -192,7 +194,13 @@ fn every_operation_can_succeed_and_answers_as_documented() {
     assert_eq!(asked("/v1/recv", json!({ "turn": turn, "max": 1 })), 200);
     assert_eq!(asked("/v1/ack", json!({ "turn": turn, "done": true })), 204);
     assert_eq!(asked("/v1/send", message), 200);
-    for path in ["/v1/proposals", "/v1/openapi.json"] {
+    for path in [
+        "/v1/proposals",
+        "/v1/openapi.json",
+        "/v1/agents/alice",
+        "/v1/agents/alice/config",
+        "/v1/agents/alice/logs",
+    ] {
         assert_eq!(
             http::get(&world.door("alice"), path).unwrap().status,
             200,
@@ -200,6 +208,15 @@ fn every_operation_can_succeed_and_answers_as_documented() {
         );
     }
 
+    for verb in ["stop", "start", "restart"] {
+        let path = format!("/v1/agents/queen/{verb}");
+        // What is stopped can be restarted once its start is in force.
+        world.until(&format!("an order to {verb}"), || {
+            let ordered = http::post(&world.door("queen"), &path, &order).unwrap();
+            (ordered.status == 200).then_some(())
+        });
+    }
+    assert_eq!(http::get(&world.door("queen"), "/v1/agents").unwrap().status, 200);
     let unseen = [world.socket(), world.door("alice")].map(|socket| contract::unseen(&socket));
     assert_eq!(
         unseen.concat(),

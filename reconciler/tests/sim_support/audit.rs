@@ -4,11 +4,12 @@ use futures_util::FutureExt as _;
 use reconciler::host::UnitState;
 use reconciler::host::fake::{Effect, State};
 use reconciler::ledger::Ledger;
+use reconciler::model::order::OrderState;
 use reconciler::model::records::{AgentLedger, AgentLife, GateRecord};
 use reconciler::model::step::Action;
 use shared::GateId;
 use shared::agent_api::ProposalPhase;
-use shared::gate::{GateClass, GateState};
+use shared::gate::{Asker, GateClass, GateState};
 use shared::spec::{RunState, Spec};
 
 /// A ledger in memory answers at once.
@@ -29,6 +30,7 @@ pub(super) fn check(ledger: &Ledger, state: &State, effect: &Effect) -> Result<(
     let Some(agent) = now(ledger.agent(&effect.agent)).unwrap() else {
         return Err("the ledger knows no such agent".to_owned());
     };
+    obeyed(ledger, &agent)?;
     let gates = &agent.gates;
     match effect.kind {
         "makeRepo" if agent.record.life == AgentLife::Draft => Ok(()),
@@ -49,6 +51,36 @@ pub(super) fn check(ledger: &Ledger, state: &State, effect: &Effect) -> Result<(
         "stop" => may_stop(ledger, &agent, &state.unit(&effect.agent)),
         "updateRef" => may_move(ledger, &agent, &effect.detail),
         _ => Err("nothing allows it".to_owned()),
+    }
+}
+
+/// What a manager ordered is in force only under a gate that was approved for it, and used up.
+fn obeyed(ledger: &Ledger, agent: &AgentLedger) -> Result<(), String> {
+    let overridden = agent.overrides.run.as_ref().is_some_and(|run| run.over.is_some());
+    let order = agent.record.order.as_deref();
+    let done = order.is_some_and(|order| order.state == OrderState::Done);
+    if !overridden && !done {
+        return Ok(());
+    }
+    let asked = now(ledger.gates(true)).unwrap().complete().unwrap();
+    let of_this = |gate: &&shared::gate::Gate| {
+        gate.uid == Some(agent.record.uid) && gate.asked_by == Asker::Manager && gate.consumed_at.is_some()
+    };
+    let covers = |gate: &shared::gate::Gate| {
+        let record = now(ledger.gate(gate.id)).unwrap().unwrap();
+        let is_it = match &record.step.action {
+            Action::Obey { number, verb, .. } if done => {
+                order.is_some_and(|order| order.number == *number && order.verb == *verb)
+            }
+            Action::Obey { verb, .. } => verb.run().is_some(),
+            _ => false,
+        };
+        is_it && approved(&record).is_ok()
+    };
+    if asked.iter().filter(of_this).any(covers) {
+        Ok(())
+    } else {
+        Err("a manager's order is in force that nobody agreed to".to_owned())
     }
 }
 

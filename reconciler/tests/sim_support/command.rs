@@ -6,10 +6,12 @@ use reconciler::control::{Key, Reconciler};
 use reconciler::host::fake::World;
 use reconciler::host::{Imported, UnitState};
 use reconciler::ledger::{DecideError, Ledger, LedgerError};
+use reconciler::model::order::Verb;
 use reconciler::model::records::AgentRecord;
 use shared::AgentName;
 use shared::draft::SpawnRequest;
 use shared::gate::{Asker, GateState};
+use shared::order::OrderRequest;
 use shared::spec::RunState;
 
 use super::moves::Move;
@@ -154,6 +156,21 @@ pub(super) async fn ask(world: &World, reconciler: &Reconciler, step: &Move) -> 
         Move::OperatorSpawns(agent, overlay) => {
             let by = Asking::Operator("unix:operator".to_owned());
             answered(reconciler.spawn(by, request(agent, overlay)).await)
+        }
+        Move::Order(by, agent, what) => {
+            let verb = [Verb::Start, Verb::Stop, Verb::Restart]
+                .into_iter()
+                .find(|verb| verb.as_str() == *what);
+            let request = OrderRequest {
+                reason: "because".to_owned(),
+                // Whoever gets no answer gives the same order once more.
+                dedupe: Some((*what).to_owned()),
+            };
+            answered(
+                reconciler
+                    .order(&name(by), &name(agent), verb.unwrap(), request)
+                    .await,
+            )
         }
         Move::Suspend(agent) => answered(reconciler.suspend(&name(agent), because()).await),
         Move::Resume(agent) => answered(reconciler.resume(&name(agent), because()).await),

@@ -98,6 +98,12 @@ pub(crate) enum Move {
         #[serde(deserialize_with = "kept")] &'static str,
         #[serde(deserialize_with = "kept")] &'static str,
     ),
+    /// An agent orders something about another, as a manager may: who, about whom, what.
+    Order(
+        #[serde(deserialize_with = "kept")] &'static str,
+        #[serde(deserialize_with = "kept")] &'static str,
+        #[serde(deserialize_with = "kept")] &'static str,
+    ),
     /// The operator suspends an agent.
     Suspend(#[serde(deserialize_with = "kept")] &'static str),
     /// The operator resumes it.

@@ -4,6 +4,7 @@
 
 mod agents;
 mod lifecycle;
+mod orders;
 mod proposals;
 mod removal;
 mod spawn;
@@ -20,6 +21,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     [
         agents::all(),
         lifecycle::all(),
+        orders::all(),
         proposals::all(),
         removal::all(),
         spawn::all(),

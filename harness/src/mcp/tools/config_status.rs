@@ -65,7 +65,7 @@ impl HiveTool for ConfigStatus {
     }
 }
 
-fn line(proposal: &ProposalInfo) -> String {
+pub(super) fn line(proposal: &ProposalInfo) -> String {
     let ProposalInfo {
         number,
         commit,

@@ -19,11 +19,11 @@ use super::{OfAgent, OfGates, OfHistory, Verb, messages, turns, watch};
 use crate::api::endpoint::{Endpoint, get, group, post};
 use crate::api::events::EventQuery;
 use crate::api::peer::Peer;
-use crate::api::{Context, archive, drafts, events, mail, metrics};
+use crate::api::{Context, archive, drafts, events, look, mail, metrics};
 
 /// The groups of endpoints.
 pub(crate) const TAGS: &[(&str, &str)] = &[
-    ("look", "See how things are, and why"),
+    look::TAG,
     ("gates", "See what waits for a decision, and decide"),
     ("agents", "Say what is to become of an agent"),
     ("archive", "Remove agents for good, and bring them back"),
@@ -36,7 +36,7 @@ pub(crate) const TAGS: &[(&str, &str)] = &[
 
 /// All of them.
 pub(crate) fn endpoints() -> Vec<Endpoint<Context>> {
-    let look = [
+    let look_of = [
         get("/v1/status", super::status, "status", "The hive at a glance").answers::<HiveStatus>(),
         get("/v1/agents/{name}", super::agent, "agent", "One agent in full").answers::<AgentStatus>(),
         get("/v1/plan", super::plan, "plan", "What would be done, and what it waits on")
@@ -233,7 +233,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint<Context>> {
         get("/v1/openapi.json", super::openapi, "openapi", "This document")
             .answers::<serde_json::Map<String, serde_json::Value>>(),
     ];
-    group("look", look)
+    group("look", look_of)
+        .chain(look::endpoints())
         .chain(group("gates", gates))
         .chain(group("agents", agents))
         .chain(group("archive", archive))

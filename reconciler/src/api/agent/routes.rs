@@ -12,7 +12,7 @@ use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
 
 use super::{events, messages, transfers, turns};
 use crate::api::endpoint::{Endpoint, delete, get, group, post};
-use crate::api::{drafts, mail};
+use crate::api::{drafts, look, mail, orders};
 
 /// The groups of endpoints.
 pub(crate) const TAGS: &[(&str, &str)] = &[
@@ -22,6 +22,8 @@ pub(crate) const TAGS: &[(&str, &str)] = &[
     ("reminders", "Be told something later"),
     mail::LOOSE_ENDS_TAG,
     ("config", "The config repo, and commits offered for it"),
+    look::TAG,
+    orders::TAG,
     drafts::TAG,
     ("daemon", "About the daemon itself"),
 ];
@@ -175,6 +177,9 @@ pub(crate) fn endpoints() -> Vec<Endpoint<()>> {
         .chain(group("reminders", reminders))
         .chain(mail::loose_ends())
         .chain(group("config", config))
+        .chain(look::of_agents())
+        .chain(look::endpoints())
+        .chain(orders::endpoints())
         .chain(drafts::endpoints())
         .chain(group("daemon", daemon))
         .collect()

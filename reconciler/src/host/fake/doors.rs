@@ -14,8 +14,8 @@ use shared::{AgentName, AgentUid, CommitOid, HiveId, ServerName};
 use super::{Behaviour, Source, State, World, oid};
 use crate::host::{
     Announcement, ArchiveState, Builder, Clock, ExitCause, FolderState, Folders, HarnessLink, HarnessState,
-    HostError, Ids, Imported, LaunchFile, RefUpdate, RepoState, Repos, Runtime, Space, SpecFile, TagState,
-    UnitState,
+    HostError, Ids, Imported, LaunchFile, Output, RefUpdate, RepoState, Repos, Runtime, Space, SpecFile,
+    TagState, UnitState,
 };
 use crate::model::build::{BuildOutput, BuildRequest, assemble};
 
@@ -120,6 +120,17 @@ impl Runtime for World {
             Ok(())
         })
         .await
+    }
+
+    async fn output(&self, agent: &AgentName, max: u64) -> Result<Output, HostError> {
+        let printed = self.lock().printed.get(agent).cloned().unwrap_or_default();
+        let begin = printed
+            .len()
+            .saturating_sub(usize::try_from(max).unwrap_or(usize::MAX));
+        Ok(Output {
+            end: printed[begin..].to_vec(),
+            cut: begin > 0,
+        })
     }
 
     fn unsandboxed(&self) -> Option<String> {

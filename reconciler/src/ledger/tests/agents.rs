@@ -105,6 +105,7 @@ fn one_of_each() -> Vec<Change> {
                 reason: String::new(),
                 since: now(),
                 until: None,
+                over: None,
             }),
         },
         Change::Failures {

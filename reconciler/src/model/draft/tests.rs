@@ -21,6 +21,7 @@ fn record(name: &str, number: u128, life: AgentLife) -> AgentRecord {
         deployed: None,
         last_good: None,
         restart_before: None,
+        order: None,
         purge: None,
         recovered: None,
         draft: None,

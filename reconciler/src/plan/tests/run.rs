@@ -61,6 +61,7 @@ fn the_operators_model_is_announced_as_long_as_it_holds_and_is_no_drift() {
         reason: "a hard week".to_owned(),
         since: case.now,
         until: Some(until),
+        over: None,
     });
     let plan = case.plan();
     assert!(plan.steps.is_empty(), "{:?}", kinds(&plan));

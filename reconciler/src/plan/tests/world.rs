@@ -80,6 +80,7 @@ impl Case {
             deployed: None,
             last_good: None,
             restart_before: None,
+            order: None,
             purge: None,
             draft: None,
             recovered: None,
@@ -401,6 +402,7 @@ pub(super) fn over<T>(value: T, until: Option<Timestamp>) -> Override<T> {
         reason: "for a reason".to_owned(),
         since: at(NOW - 60),
         until,
+        over: None,
     }
 }
 

@@ -1,0 +1,270 @@
+//! What is to be seen of one agent, at both doors: an ordinary agent sees itself, a manager anybody, the operator all.
+//! Who asks is the door's to say.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+use shared::config::{AgentConfig, OVERLAY_FILE};
+use shared::event::Event;
+use shared::look::{AgentLog, ConfigInfo, MAX_LOG_EVENTS, MAX_LOG_LINES};
+use shared::status::AgentStatus;
+use shared::wire_error::ErrorCode;
+use shared::{AgentName, CommitOid};
+
+use super::Context;
+use super::admin::{no_agent, parsed};
+use super::agent::AgentContext;
+use super::endpoint::{Endpoint, get, group};
+use super::error::{ApiError, ApiResult};
+use crate::control::command::CommandError;
+use crate::host::HostError;
+use crate::model::draft;
+use crate::model::records::AgentLedger;
+use crate::untrusted;
+
+mod log;
+
+/// How many lines of a log are shown unless asked otherwise.
+const LINES: u32 = 100;
+/// How many events are shown beside them unless asked otherwise.
+const EVENTS: u32 = 20;
+/// The largest overlay that is shown, in bytes.
+const MAX_OVERLAY: u64 = 256 * 1024;
+/// How many proposals are shown with a config.
+const PROPOSALS: usize = 20;
+/// What stands for the value of an environment variable.
+const LEFT_OUT: &str = "(left out)";
+
+/// The group of these endpoints.
+pub(super) const TAG: (&str, &str) = ("look", "See how things are, and why");
+
+/// Where somebody looks, and who.
+pub(super) struct Door {
+    context: Context,
+    /// The agent whose door it is; the operator has no bounds.
+    agent: Option<AgentName>,
+}
+
+impl FromRequestParts<()> for Door {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &()) -> Result<Self, ApiError> {
+        let door = AgentContext::from_request_parts(parts, state).await?;
+        Ok(Self {
+            context: door.context.clone(),
+            agent: Some(door.agent.clone()),
+        })
+    }
+}
+
+impl FromRequestParts<Context> for Door {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(_: &mut Parts, context: &Context) -> Result<Self, ApiError> {
+        Ok(Self {
+            context: context.clone(),
+            agent: None,
+        })
+    }
+}
+
+impl Door {
+    /// Who is there to be looked at by this name.
+    async fn of(&self, name: &str) -> ApiResult<AgentLedger> {
+        let name: AgentName = parsed(name, "an agent's name")?;
+        if let Some(who) = self.agent.as_ref().filter(|who| **who != name) {
+            must_manage(&self.context, who, "it sees itself alone").await?;
+        }
+        let ledger = self.context.reconciler.ledger().agent(&name).await?;
+        ledger.ok_or_else(|| match &self.agent {
+            None => no_agent(&self.context, &name),
+            Some(_) => ApiError::new(ErrorCode::NotFound, format!("there is no agent {name}"))
+                .hint("the tool list_agents names those there are"),
+        })
+    }
+}
+
+/// Refuses whoever is no manager by what is deployed of it.
+pub(super) async fn must_manage(context: &Context, who: &AgentName, else_: &str) -> ApiResult<()> {
+    let record = context.reconciler.ledger().record(who).await?;
+    if record.as_ref().is_some_and(draft::is_manager) {
+        return Ok(());
+    }
+    let message = format!("{who} is no manager of this hive: {else_}");
+    Err(ApiError::new(ErrorCode::Forbidden, message).hint("ask a manager, or the operator"))
+}
+
+/// The endpoints that both doors have.
+pub(super) fn endpoints<S>() -> impl Iterator<Item = Endpoint<S>>
+where
+    S: Clone + Send + Sync + 'static,
+    Door: FromRequestParts<S, Rejection = ApiError>,
+{
+    let all = [
+        get(
+            "/v1/agents/{name}/config",
+            config,
+            "config",
+            "An agent's config, where it comes from, and what is proposed",
+        )
+        .about("Values of `env` are left out.")
+        .answers::<ConfigInfo>(),
+        get(
+            "/v1/agents/{name}/logs",
+            logs,
+            "logs",
+            "The end of what an agent printed, and the last events about it",
+        )
+        .about("At most 128 KiB from the end are looked at. What looks like a key is masked.")
+        .query::<Wanted>()
+        .answers::<AgentLog>(),
+    ];
+    group(
+        TAG.0,
+        all.map(|endpoint| endpoint.refuses([ErrorCode::Forbidden, ErrorCode::NotFound])),
+    )
+}
+
+/// The endpoints that an agent's door has besides; the operator's status says more.
+pub(super) fn of_agents() -> impl Iterator<Item = Endpoint<()>> {
+    let all = [
+        get("/v1/agents", list, "agents", "How all agents are, by name")
+            .about("For managers alone.")
+            .answers::<Vec<AgentStatus>>(),
+        get("/v1/agents/{name}", status, "agent", "How an agent is")
+            .about("Without its config: that has a request of its own.")
+            .answers::<AgentStatus>()
+            .refuses([ErrorCode::NotFound]),
+    ];
+    group(
+        TAG.0,
+        all.map(|endpoint| endpoint.refuses([ErrorCode::Forbidden])),
+    )
+}
+
+async fn list(door: AgentContext) -> ApiResult<Json<Vec<AgentStatus>>> {
+    let AgentContext { context, agent, .. } = door;
+    must_manage(&context, &agent, "it sees itself alone").await?;
+    let inboxes = context.broker.inboxes().await?;
+    let views = context.reconciler.views();
+    let shown = views.agents.values().map(|view| AgentStatus {
+        inbox: inboxes
+            .get(view.status.name.as_str())
+            .copied()
+            .unwrap_or_default(),
+        ..plain(view.status.clone())
+    });
+    Ok(Json(shown.collect()))
+}
+
+async fn status(door: Door, Path(name): Path<String>) -> ApiResult<Json<AgentStatus>> {
+    let name = door.of(&name).await?.record.name;
+    let view = door.context.reconciler.views().agents.get(&name).cloned();
+    let Some(view) = view else {
+        let message = format!("{name} was not looked at yet");
+        return Err(ApiError::new(ErrorCode::Unavailable, message).hint("try again in a moment"));
+    };
+    let inbox = door.context.broker.queued(&name).await?;
+    Ok(Json(AgentStatus {
+        inbox,
+        ..plain(view.status)
+    }))
+}
+
+/// Without the config.
+fn plain(status: AgentStatus) -> AgentStatus {
+    AgentStatus {
+        config: None,
+        origins: BTreeMap::new(),
+        ..status
+    }
+}
+
+async fn config(door: Door, Path(name): Path<String>) -> ApiResult<Json<ConfigInfo>> {
+    let record = door.of(&name).await?.record;
+    let reconciler = &door.context.reconciler;
+    let commit = record.main().cloned();
+    let overlay = match &commit {
+        Some(commit) => overlay(&door.context, &record.name, commit).await?,
+        None => None,
+    };
+    let mut proposals = match reconciler.proposals(&record.name).await {
+        Ok(proposals) => proposals,
+        // A draft, or one that is not part of the hive any more, offers nothing.
+        Err(CommandError::Unfit { .. }) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    proposals.truncate(PROPOSALS);
+    let deployed = record.deployed;
+    let origins = deployed.iter().flat_map(|deployed| &deployed.output.origins);
+    Ok(Json(ConfigInfo {
+        agent: record.name,
+        commit,
+        proposal: deployed.as_ref().map(|deployed| deployed.proposal),
+        origins: origins
+            .map(|(field, origin)| (field.as_str().to_owned(), *origin))
+            .collect(),
+        config: deployed
+            .as_ref()
+            .map(|deployed| without_values(deployed.output.config.clone())),
+        overlay,
+        proposals,
+    }))
+}
+
+/// The overlay of a commit as text, unless there is none or it is too large to be one.
+async fn overlay(context: &Context, agent: &AgentName, commit: &CommitOid) -> ApiResult<Option<String>> {
+    let repos = &context.reconciler.host().repos;
+    match repos.read_file(agent, commit, OVERLAY_FILE, MAX_OVERLAY).await {
+        Ok(bytes) => Ok(bytes.map(|bytes| untrusted::clean(&String::from_utf8_lossy(&bytes)))),
+        Err(HostError::Refused { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What an environment variable is set to may be meant for that agent alone.
+fn without_values(mut config: AgentConfig) -> AgentConfig {
+    for server in config.mcp_servers.values_mut() {
+        for value in server.env.values_mut() {
+            LEFT_OUT.clone_into(value);
+        }
+    }
+    config
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct Wanted {
+    /// At most this many lines, and never more than 1,000; 100 unless given
+    lines: Option<u32>,
+    /// At most this many events, and never more than 100; 20 unless given
+    events: Option<u32>,
+}
+
+async fn logs(
+    door: Door,
+    Path(name): Path<String>,
+    Query(wanted): Query<Wanted>,
+) -> ApiResult<Json<AgentLog>> {
+    let agent = door.of(&name).await?.record.name;
+    let lines = wanted.lines.unwrap_or(LINES).min(MAX_LOG_LINES);
+    let events = wanted.events.unwrap_or(EVENTS).min(MAX_LOG_EVENTS);
+    let reconciler = &door.context.reconciler;
+    let output = reconciler.host().runtime.output(&agent, log::MAX_BYTES).await?;
+    let (lines, cut) = log::tail(&output, usize::try_from(lines).unwrap_or(usize::MAX));
+    let events = reconciler.ledger().events_about(&agent, events).await?;
+    let bare = |event: Event| Event {
+        data: Value::Null,
+        ..event
+    };
+    Ok(Json(AgentLog {
+        agent,
+        lines,
+        cut,
+        events: events.into_iter().rev().map(bare).collect(),
+    }))
+}

@@ -1,0 +1,63 @@
+//! `hive logs`: the end of what an agent printed.
+
+use shared::AgentName;
+use shared::look::AgentLog;
+
+use super::Session;
+use super::error::CliError;
+use super::exit::Exit;
+use super::page::{Page, Tone};
+
+/// Arguments of `hive logs`.
+#[derive(Debug, clap::Args)]
+pub(super) struct LogsArgs {
+    /// The agent
+    agent: AgentName,
+    /// Show at most this many lines
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    lines: u32,
+}
+
+pub(super) async fn run(session: &mut Session<'_>, args: LogsArgs) -> Result<Exit, CliError> {
+    let LogsArgs { agent, lines } = args;
+    let path = format!("/v1/agents/{agent}/logs?lines={lines}");
+    let reply = session.client.get::<AgentLog>(&path).await?;
+    session.ui.show(&reply.raw, || render(&reply.view))?;
+    Ok(Exit::Done)
+}
+
+fn render(log: &AgentLog) -> Page {
+    let mut page = Page::default();
+    if log.lines.is_empty() {
+        let said = format!("{} has printed nothing; hive events has what happened", log.agent);
+        page.line([Tone::Faint.of(said)]);
+    } else if log.cut {
+        page.line([Tone::Faint.of("… there is more before this")]);
+    }
+    for line in &log.lines {
+        page.line([line.as_str().into()]);
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::fixtures;
+
+    #[test]
+    fn a_log_is_shown_line_by_line_and_cannot_act_on_a_terminal() {
+        let log: AgentLog = serde_json::from_value(fixtures::log_json()).expect("a wire document");
+        insta::assert_snapshot!(fixtures::plain(&render(&log)), @r"
+        … there is more before this
+        INFO a turn begins
+        the wiki ␛[2Jis ready
+        ");
+        let nothing = AgentLog {
+            lines: Vec::new(),
+            cut: false,
+            ..log
+        };
+        insta::assert_snapshot!(fixtures::plain(&render(&nothing)), @"alice has printed nothing; hive events has what happened");
+    }
+}

@@ -1,0 +1,151 @@
+//! What managers see of other agents and order about them, and that nobody else does.
+
+use serde_json::{Value, json};
+use shared::admin_api::Acknowledged;
+use shared::gate::{Asker, GateState};
+use shared::look::AgentLog;
+use shared::status::Health;
+use shared::wire_error::ErrorCode;
+
+use super::http;
+use super::world::{World, scripted, silent, spec, with};
+
+fn manager() -> Value {
+    with(silent(), &json!({ "role": "manager" }))
+}
+
+#[test]
+fn a_log_of_a_real_harness_is_shown_to_the_operator_and_to_managers_alone() {
+    let world = World::serving(&spec(
+        &json!({ "queen": manager(), "pawn": silent(), "bee": scripted(&json!([])) }),
+    ));
+    world.until_healthy("bee");
+    world.until_stopped("queen");
+    world.until_stopped("pawn");
+    let log: AgentLog = serde_json::from_value(world.does(&["logs", "bee", "-n", "5"])).unwrap();
+    assert!((1..=5).contains(&log.lines.len()), "{log:?}");
+    assert!(
+        log.events.iter().any(|event| event.kind == "started"),
+        "{:?}",
+        log.events
+    );
+    let path = "/v1/agents/bee/logs?lines=5";
+    let seen: AgentLog = http::get(&world.door("queen"), path).unwrap().ok();
+    assert_eq!((seen.agent, seen.lines), (log.agent, log.lines));
+    let refused = http::get(&world.door("pawn"), path).unwrap();
+    let refused = refused.refused(403, ErrorCode::Forbidden);
+    assert!(
+        refused.message.contains("pawn is no manager of this hive"),
+        "{refused:?}"
+    );
+    let typo = world.hive(&["logs", "bea"]);
+    assert!(typo.err.contains("did you mean bee?"), "{typo:?}");
+}
+
+/// A manager and a worker at whose doors a test may speak, and an agent that runs, under this policy for agents.
+fn hive(policy: &Value) -> World {
+    let mut spec = spec(&json!({ "queen": manager(), "pawn": silent(), "bee": scripted(&json!([])) }));
+    spec["policy"] = json!({ "agent": policy });
+    let world = World::serving(&spec);
+    world.until_healthy("bee");
+    world.until_stopped("queen");
+    world.until_stopped("pawn");
+    world
+}
+
+fn order(world: &World, agent: &str, verb: &str, id: &str) -> Acknowledged {
+    let body = json!({ "reason": "it hangs", "dedupe": id });
+    world
+        .ask("queen", &format!("/v1/agents/{agent}/{verb}"), &body)
+        .ok()
+}
+
+#[test]
+fn a_manager_restarts_an_agent_once_and_nobody_else_does() {
+    let mut world = hive(&json!({}));
+    let refused = world.ask("pawn", "/v1/agents/bee/restart", &json!({}));
+    let refused = refused.refused(403, ErrorCode::Forbidden);
+    assert!(
+        refused.message.contains("pawn is no manager of this hive"),
+        "{refused:?}"
+    );
+    let before = world.run_pid("bee").unwrap();
+    assert!(order(&world, "bee", "restart", "one").changed);
+    // Whatever becomes of the daemon, the order is there; and the agent is restarted once.
+    world.kill();
+    world.start();
+    let after = world.until("another run", || {
+        world.run_pid("bee").filter(|pid| *pid != before)
+    });
+    world.until_healthy("bee");
+    assert!(
+        !order(&world, "bee", "restart", "one").changed,
+        "it is the same order"
+    );
+    let carried = || {
+        world
+            .events()
+            .into_iter()
+            .filter(|event| event.kind == "orderCarriedOut")
+            .count()
+    };
+    assert_eq!(carried(), 1);
+    assert!(order(&world, "bee", "stop", "two").changed);
+    world.until_agent("bee", "stopped", |bee| bee.health.value == Health::Suspended);
+    assert_eq!(carried(), 2);
+    assert_eq!(
+        world.run_pid("bee"),
+        Some(after),
+        "nothing was started in between"
+    );
+    let shown = world.agent("bee").unwrap().notices;
+    assert!(
+        shown
+            .iter()
+            .any(|line| line == "kept stopped by agent:queen: it hangs"),
+        "{shown:?}"
+    );
+    // The operator has the last word.
+    world.does(&["start", "bee"]);
+    world.until_healthy("bee");
+}
+
+#[test]
+fn where_the_policy_asks_the_operator_decides_about_exactly_this_order() {
+    let mut world = hive(&json!({ "stop": "ask", "restart": "never" }));
+    let refused = world.ask("queen", "/v1/agents/bee/restart", &json!({}));
+    let refused = refused.refused(403, ErrorCode::Forbidden);
+    assert!(refused.message.contains("agent.restart=never"), "{refused:?}");
+    let said = order(&world, "bee", "stop", "one");
+    assert!(said.message.contains("agent.stop=ask"), "{said:?}");
+    let gate = world.until_gate("stop");
+    assert_eq!(gate.asked_by, Asker::Manager);
+    assert_eq!(
+        gate.view.summary,
+        "queen orders that bee be stopped, and stay stopped"
+    );
+    assert_eq!(gate.view.reason.as_deref(), Some("it hangs"));
+    // The question outlives the daemon, and until it is answered nothing happens.
+    world.kill();
+    world.start();
+    assert_eq!(world.until_gate("stop").id, gate.id);
+    world.until_agent("bee", "healthy", |bee| bee.health.value == Health::Healthy);
+    world.does(&["gate", "deny", &gate.id.to_string(), "--reason", "it works"]);
+    world.until("the order is over", || {
+        let said = order(&world, "bee", "stop", "one");
+        said.message.contains("came to nothing").then_some(())
+    });
+    world.until_healthy("bee");
+    assert_eq!(world.gate(gate.id).state, GateState::Denied);
+
+    assert!(order(&world, "bee", "stop", "two").changed);
+    let gate = world.until_gate("stop");
+    world.does(&["gate", "approve", &gate.id.to_string()]);
+    world.until_agent("bee", "stopped", |bee| bee.health.value == Health::Suspended);
+    let told = world.messages("SELECT body FROM messages WHERE to_addr = 'queen' AND from_addr = 'system'");
+    assert!(
+        told.iter()
+            .any(|body| body.contains("agreed that bee be stopped")),
+        "{told:?}"
+    );
+}
