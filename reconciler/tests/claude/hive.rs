@@ -37,6 +37,21 @@ pub(crate) fn claude() -> Utf8PathBuf {
     })
 }
 
+/// What a login leaves in the agent's own folder.
+pub(crate) fn log_in_at(state: &Utf8Path, agent: &str) {
+    let folder = state.join("claude");
+    DirBuilder::new().recursive(true).create(&folder).unwrap();
+    let login = json!({ "claudeAiOauth": {
+        "accessToken": format!("made-up-token-of-{agent}"),
+        "refreshToken": "made-up",
+        "expiresAt": 4_102_444_800_000_u64,
+        "scopes": ["user:inference", "user:profile"],
+        "subscriptionType": "max",
+    } });
+    let file = folder.join(".credentials.json");
+    write_atomic(&file, login.to_string().as_bytes(), 0o600).unwrap();
+}
+
 /// A provider for tests that know nothing of tasks.
 pub(crate) struct Provider {
     server: ModelServer,
@@ -110,19 +125,8 @@ impl Hive {
         hive
     }
 
-    /// What a login leaves in the agent's own folder.
     pub(crate) fn log_in(&self, agent: &str) {
-        let folder = self.world.layout.agent_state(&name(agent)).join("claude");
-        DirBuilder::new().recursive(true).create(&folder).unwrap();
-        let login = json!({ "claudeAiOauth": {
-            "accessToken": format!("made-up-token-of-{agent}"),
-            "refreshToken": "made-up",
-            "expiresAt": 4_102_444_800_000_u64,
-            "scopes": ["user:inference", "user:profile"],
-            "subscriptionType": "max",
-        } });
-        let file = folder.join(".credentials.json");
-        write_atomic(&file, login.to_string().as_bytes(), 0o600).unwrap();
+        log_in_at(&self.world.layout.agent_state(&name(agent)), agent);
     }
 
     pub(crate) fn say(&self, agent: &str, text: &str) {

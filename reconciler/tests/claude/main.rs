@@ -12,6 +12,7 @@ mod changes;
 #[expect(dead_code, reason = "the tests of the daemon use the rest")]
 mod contract;
 mod crashes;
+mod demo;
 mod hive;
 #[path = "../daemon_support/http.rs"]
 #[expect(dead_code, reason = "the tests of the daemon use the rest")]
