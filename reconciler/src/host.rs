@@ -121,6 +121,9 @@ pub struct Launch {
     pub uid: AgentUid,
     /// The harness program on the host.
     pub harness: Utf8PathBuf,
+    /// Claude Code's program on the host; without, the driver looks for it inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claude: Option<Utf8PathBuf>,
     /// What runs its turns; decides whether a sandbox is required.
     pub driver: DriverKind,
     /// What reaches it over the network.

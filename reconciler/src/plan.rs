@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use shared::canonical::{Encoding, NotCanonical, digest};
 use shared::gate::GateView;
 use shared::plan::{PlanView, Waiting, WaitingOn};
-use shared::spec::{OperatorSpec, PolicySpec};
+use shared::spec::{OperatorSpec, PolicySpec, ProgramsSpec};
 use shared::{AgentName, Digest, HiveId};
 
 use crate::gate;
@@ -44,6 +44,12 @@ pub struct HiveFacts {
     pub policy: PolicySpec,
     /// The harness program.
     pub harness: Utf8PathBuf,
+    /// The programs that drivers run.
+    #[serde(default, skip_serializing_if = "ProgramsSpec::is_empty")]
+    pub programs: ProgramsSpec,
+    /// The model provider's address, if the operator declared one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_url: Option<String>,
     /// Why agents of this spec cannot be run by this daemon at all.
     pub unsupported: Option<String>,
     /// When this daemon began to watch.

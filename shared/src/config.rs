@@ -73,6 +73,9 @@ pub struct AgentConfig {
     pub recipients: Option<BTreeSet<Address>>,
     /// The longest turn, in minutes.
     pub max_turn_minutes: u32,
+    /// The model provider's address, unless it is the one that the driver's program knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_url: Option<String>,
     /// The commit this was rendered from.
     pub commit: CommitOid,
 }

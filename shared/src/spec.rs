@@ -47,6 +47,9 @@ pub struct Spec {
     /// Absolute path of the harness program; by default the one beside the daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub harness: Option<String>,
+    /// The programs that drivers run.
+    #[serde(default, skip_serializing_if = "ProgramsSpec::is_empty")]
+    pub programs: ProgramsSpec,
     /// Settings of agents that a spawn proposal creates.
     #[serde(default)]
     pub spawn_defaults: AgentSpec,
@@ -232,12 +235,30 @@ pub struct ForgeSpec {
     pub token_file: Option<String>,
 }
 
+/// The programs that drivers run, each an absolute path on the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProgramsSpec {
+    /// Claude Code, a program that needs no other file beside it; by default `claude` in the agent's own search path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claude: Option<String>,
+}
+
+impl ProgramsSpec {
+    /// Whether it names none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The egress service shared by all agents.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EgressSpec {
-    /// Where the model gateway forwards to, as in `https://api.example.com`.
+    /// The model provider's address, as in `https://api.example.com`; by default the one the driver's program knows.
+    /// Agents with `network` `host` go there themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_url: Option<String>,
     /// A file that holds the key which the gateway injects.

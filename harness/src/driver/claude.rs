@@ -209,7 +209,8 @@ fn find(settings: &Settings) -> Result<Utf8PathBuf, String> {
             Ok(program.clone())
         } else {
             Err(format!(
-                "the driver's program {program} is not there, or cannot be run: correct --claude or HIVE_CLAUDE, {after}"
+                "the driver's program {program} is not there, or cannot be run: correct programs.claude in the spec (by \
+                 hand --claude or HIVE_CLAUDE), {after}"
             ))
         };
     }
@@ -219,8 +220,8 @@ fn find(settings: &Settings) -> Result<Utf8PathBuf, String> {
         .find(|program| program.is_absolute() && is_program(program))
         .ok_or_else(|| {
             format!(
-                "driver.kind is `claude`, and there is no program `claude` in {}: add Claude Code to the agent's system, \
-                 or name it with --claude or HIVE_CLAUDE, {after}",
+                "driver.kind is `claude`, and there is no program `claude` in {}: install Claude Code there, or name it \
+                 as programs.claude in the spec (by hand with --claude or HIVE_CLAUDE), {after}",
                 path.to_string_lossy()
             )
         })

@@ -49,6 +49,8 @@ async fn plans(on: &Hive, rounds: usize) -> Result<()> {
         operator: spec.operator.clone(),
         policy: spec.policy.clone(),
         harness: harness(),
+        programs: spec.programs.clone(),
+        model_url: None,
         unsupported: None,
         watched_since: now,
     };

@@ -20,7 +20,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router};
 use futures_util::StreamExt as _;
-use shared::AgentName;
 use shared::agent_api::{
     AckRequest, MAX_BODY_BYTES, MAX_WAIT_SECS, PollRequest, PollResponse, ProposalInfo, RecvRequest,
     RecvResponse,
@@ -28,6 +27,7 @@ use shared::agent_api::{
 use shared::status::TurnState;
 use shared::version::{AGENT_API, AGENT_API_HEADER, agent_api_accepts};
 use shared::wire_error::ErrorCode;
+use shared::{AgentName, Digest};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -49,6 +49,8 @@ const TELL_AGAIN: Duration = Duration::from_secs(5);
 
 /// Another day or another spec may allow an agent what it had not: that is looked at so often.
 const LOOK_AT_BUDGET: Duration = Duration::from_secs(30);
+/// How long a message waits for a deployment to be laid down, so that the turn which reads of it has what it brings.
+const LAID_DOWN_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long the body of a request may take, besides that of a bundle.
 const BODY_WITHIN: Duration = Duration::from_secs(20);
@@ -239,6 +241,7 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
     let until = wait_until(request.wait_secs);
     // Told at once the first time, then only every few seconds: a harness that cannot follow must not spin.
     let mut grace = context.link.is_news(&agent, &report.run_id);
+    let mut unsettled_until = None;
     loop {
         let announcement = told.borrow_and_update().clone();
         inbox.borrow_and_update();
@@ -263,7 +266,13 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
         let another_model = context.link.is_another_model(&agent, &report.run_id);
         // Nobody waits longer than needed for what the operator has just allowed.
         let allowed_again = !paused && !over_budget && report.turn == TurnState::OverBudget;
-        if queued > 0 && can_work
+        let wakes = queued > 0 && can_work;
+        let settled_at = if wakes && is_unsettled(&context, &agent, config.as_ref()).await? {
+            *unsettled_until.get_or_insert(now + LAID_DOWN_WITHIN)
+        } else {
+            now
+        };
+        if wakes && now >= settled_at
             || allowed_again
             || differs && grace
             || another_model
@@ -287,6 +296,7 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
             (false, true) => until.min(now + LOOK_AT_BUDGET),
             (false, false) => until,
         };
+        let again = if wakes { again.min(settled_at) } else { again };
         tokio::select! {
             changed = told.changed() => grace = changed.is_ok(),
             _ = inbox.changed() => {}
@@ -294,6 +304,16 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
             () = tokio::time::sleep_until(again) => grace = true,
         }
     }
+}
+
+/// Whether something is deployed that is not announced yet: its files are being written.
+async fn is_unsettled(context: &Context, agent: &AgentName, announced: Option<&Digest>) -> ApiResult<bool> {
+    let Some(announced) = announced else {
+        return Ok(false);
+    };
+    let record = context.reconciler.ledger().record(agent).await?;
+    let deployed = record.and_then(|record| record.deployed);
+    Ok(deployed.is_some_and(|deployed| deployed.output.config_digest != *announced))
 }
 
 async fn recv(door: AgentContext, Json(request): Json<RecvRequest>) -> ApiResult<Json<RecvResponse>> {

@@ -65,6 +65,16 @@ pub struct ServeArgs {
     pub logging: LogArgs,
 }
 
+/// What runs alice in the demo.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum DemoDriver {
+    /// Rules; no model is called
+    #[default]
+    Scripted,
+    /// Claude Code, with a login of her own
+    Claude,
+}
+
 /// Arguments of `hive demo`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoArgs {
@@ -74,6 +84,18 @@ pub struct DemoArgs {
     /// Begin anew: remove what an earlier demo left there
     #[arg(long)]
     pub fresh: bool,
+    /// What runs alice
+    #[arg(long, value_name = "DRIVER", value_enum, default_value_t)]
+    pub driver: DemoDriver,
+    /// Claude Code's program, for --driver claude; by default `claude` in PATH
+    #[arg(long, value_name = "FILE")]
+    pub claude: Option<Utf8PathBuf>,
+    /// The model that answers alice, in Claude Code's words
+    #[arg(long, value_name = "MODEL", default_value = "haiku")]
+    pub model: String,
+    /// The model provider's address; by default the one that Claude Code knows
+    #[arg(long, value_name = "URL")]
+    pub model_url: Option<String>,
     // For those who play the demo's story with a daemon of their own.
     /// Print the demo's spec and end
     #[arg(long, hide = true)]

@@ -1,5 +1,7 @@
 //! `hive demo`: a manager and two agents that need no model, and a proposal that waits for you.
 
+mod claude;
+
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -10,8 +12,9 @@ use shared::event::Event;
 use shared::gate::{Gate, GateState};
 use tokio::sync::watch;
 
+use self::claude::{Claude, Watch};
 use super::client::Client;
-use super::daemon::{DemoArgs, LogArgs, ServeArgs};
+use super::daemon::{DemoArgs, DemoDriver, LogArgs, ServeArgs};
 use super::error::CliError;
 use super::exit::Exit;
 use super::look::Look;
@@ -42,8 +45,12 @@ const QUIET: [&str; 6] = [
 
 /// Runs the demo until Ctrl-C.
 pub(super) async fn run(ui: &mut Ui, args: DemoArgs) -> Result<Exit, CliError> {
+    let claude = match args.driver {
+        DemoDriver::Scripted => None,
+        DemoDriver::Claude => Some(Claude::chosen(&args).await?),
+    };
     if args.print_spec {
-        return ui.raw_json(&demo_spec()).map(|()| Exit::Done);
+        return ui.raw_json(&demo_spec(claude.as_ref())).map(|()| Exit::Done);
     }
     let log = if args.logging.log == "info" {
         "warn".to_owned()
@@ -63,12 +70,12 @@ pub(super) async fn run(ui: &mut Ui, args: DemoArgs) -> Result<Exit, CliError> {
         harness: None,
         logging: args.logging,
     };
-    prepare(&dir, &serve, args.fresh).await?;
+    prepare(&dir, &serve, args.fresh, claude.as_ref()).await?;
     let socket = serve.run.join("admin.sock");
     let (tell, shutdown) = watch::channel(false);
     let daemon = tokio::spawn(serve_until(serve, shutdown, AtEnd::StopAgents));
     let told = tokio::select! {
-        ended = story(ui, &socket, &dir, &daemon) => ended,
+        ended = story(ui, &socket, &dir, &daemon, claude.as_ref()) => ended,
         () = wait_for_signal() => {
             let mut page = Page::default();
             page.line([Tone::Faint.of("Stopping the agents and the daemon.")]);
@@ -91,7 +98,12 @@ fn unusable(dir: &Utf8Path, error: &dyn std::fmt::Display) -> CliError {
 }
 
 /// Makes the folder ready. Nothing in it is touched while another demo runs there.
-async fn prepare(dir: &Utf8Path, serve: &ServeArgs, fresh: bool) -> Result<(), CliError> {
+async fn prepare(
+    dir: &Utf8Path,
+    serve: &ServeArgs,
+    fresh: bool,
+    claude: Option<&Claude>,
+) -> Result<(), CliError> {
     use std::os::unix::fs::DirBuilderExt as _;
     let failed = |error: std::io::Error| unusable(dir, &error);
     let socket = serve.run.join("agents/queen/sock/hive.sock~");
@@ -120,11 +132,26 @@ async fn prepare(dir: &Utf8Path, serve: &ServeArgs, fresh: bool) -> Result<(), C
         check_free(serve).await
     };
     free.map_err(|error| taken(dir, serve, &error))?;
+    let spec = demo_spec(claude);
+    if !fresh && other_driver(&serve.spec, &spec) {
+        let why = "alice has another driver in the demo that it holds (--fresh begins anew there)";
+        return Err(unusable(dir, &why));
+    }
     if fresh || !serve.spec.exists() {
-        let text = format!("{:#}\n", demo_spec());
+        let text = format!("{spec:#}\n");
         write_atomic(&serve.spec, text.as_bytes(), 0o644).map_err(|error| unusable(dir, &error.chain()))?;
     }
     Ok(())
+}
+
+/// Whether alice is run by something else in the spec of an earlier demo. What else was changed in it is respected.
+fn other_driver(file: &Utf8Path, wanted: &serde_json::Value) -> bool {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let earlier: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let kind = "/agents/alice/driver/kind";
+    earlier
+        .pointer(kind)
+        .is_some_and(|earlier| Some(earlier) != wanted.pointer(kind))
 }
 
 fn taken(dir: &Utf8Path, serve: &ServeArgs, error: &ServeError) -> CliError {
@@ -142,13 +169,13 @@ fn taken(dir: &Utf8Path, serve: &ServeArgs, error: &ServeError) -> CliError {
 }
 
 /// The spec of the demo, as a user would write one.
-pub(super) fn demo_spec() -> serde_json::Value {
+fn demo_spec(claude: Option<&Claude>) -> serde_json::Value {
     let propose = json!({
         "title": "Look after the garden too",
         "reason": "The garden has no keeper, and I have time for it.",
         "set": { "prompt": "You look after the wiki and the garden." }
     });
-    json!({
+    let mut spec = json!({
         "version": 1,
         "hive": { "name": "demo" },
         "agents": {
@@ -179,7 +206,11 @@ pub(super) fn demo_spec() -> serde_json::Value {
                 ] }
             }
         }
-    })
+    });
+    if let Some(claude) = claude {
+        claude.declare(&mut spec);
+    }
+    spec
 }
 
 type DaemonTask = tokio::task::JoinHandle<Result<(), ServeError>>;
@@ -189,6 +220,7 @@ async fn story(
     socket: &Utf8PathBuf,
     dir: &Utf8Path,
     daemon: &DaemonTask,
+    claude: Option<&Claude>,
 ) -> Result<(), CliError> {
     let client = Client::new(socket)?;
     let Some(mut after) = up(&client, daemon).await? else {
@@ -203,8 +235,9 @@ async fn story(
         dedupe: Some("demo-begin".to_owned()),
     };
     let again = begin(&client, &message, daemon).await?;
-    ui.page(&intro(&look, dir, again))?;
+    ui.page(&intro(&look, dir, again, claude))?;
     remind(ui, &client, &look).await?;
+    let mut watch = Watch::default();
     while !daemon.is_finished() {
         let page = client
             .get::<EventPage>(&format!("/v1/events?after={after}"))
@@ -216,6 +249,9 @@ async fn story(
             if !page.as_ansi().is_empty() {
                 ui.page(&page)?;
             }
+        }
+        if let Some(claude) = claude {
+            watch.look(ui, &client, &look, claude, dir).await?;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -268,10 +304,16 @@ async fn remind(ui: &mut Ui, client: &Client, look: &Look) -> Result<(), CliErro
     Ok(())
 }
 
-fn intro(look: &Look, dir: &Utf8Path, again: bool) -> Page {
+fn intro(look: &Look, dir: &Utf8Path, again: bool, claude: Option<&Claude>) -> Page {
     let mut page = Page::default();
-    page.line([Tone::Strong.of("A hive of three scripted agents: queen (the manager), alice and bob.")]);
-    page.line([format!("Everything is in {dir}; no model is called, nothing leaves this machine.").into()]);
+    if let Some(claude) = claude {
+        claude.intro(&mut page, dir);
+    } else {
+        page.line([Tone::Strong.of("A hive of three scripted agents: queen (the manager), alice and bob.")]);
+        page.line([
+            format!("Everything is in {dir}; no model is called, nothing leaves this machine.").into(),
+        ]);
+    }
     page.line(["In another terminal: ".into(), look.command("hive status")]);
     page.line([if again {
         "Ctrl-C ends it. It goes on where an earlier run ended; --fresh begins anew."

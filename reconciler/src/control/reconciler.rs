@@ -216,6 +216,8 @@ impl Reconciler {
             operator: spec.operator.clone(),
             policy: spec.policy.clone(),
             harness,
+            programs: spec.programs.clone(),
+            model_url: spec.egress.model_url.clone(),
             unsupported: support::unsupported(spec),
             watched_since: lock(&self.watching).since,
         })

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use shared::canonical::{Encoding, NotCanonical, digest};
 use shared::config::{AgentConfig, ConfigFile, Overlay};
 use shared::gate::CapabilityChange;
-use shared::spec::{AgentSpec, ConfigField, OperatorSpec};
+use shared::spec::{AgentSpec, ConfigField, DriverKind, Network, OperatorSpec, ProgramsSpec};
 use shared::status::Origin;
 use shared::{AgentName, AgentUid, CommitOid, Digest};
 
@@ -36,6 +36,12 @@ pub struct BuildRequest {
     pub spec: AgentSpec,
     /// The harness program.
     pub harness: Utf8PathBuf,
+    /// The programs that drivers run.
+    #[serde(default, skip_serializing_if = "ProgramsSpec::is_empty")]
+    pub programs: ProgramsSpec,
+    /// The model provider's address, if the operator declared one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_url: Option<String>,
     /// What the overlay may do beyond the ceiling.
     pub grants: GrantMode,
 }
@@ -128,10 +134,18 @@ pub fn assemble(
         recipients,
         network,
     } = effective.fields;
+    let claude = (driver.kind == DriverKind::Claude)
+        .then(|| request.programs.claude.clone())
+        .flatten();
+    // On any other network it cannot be reached from inside.
+    let model_url = (driver.kind == DriverKind::Claude && network == Network::Host)
+        .then(|| request.model_url.clone())
+        .flatten();
     let launch = Launch {
         agent: request.agent.clone(),
         uid: request.uid,
         harness: request.harness.clone(),
+        claude: claude.map(Utf8PathBuf::from),
         driver: driver.kind,
         network,
         binds: spec.binds.clone(),
@@ -149,6 +163,7 @@ pub fn assemble(
         tools,
         recipients,
         max_turn_minutes: spec.max_turn_minutes,
+        model_url,
         commit: request.commit.clone(),
     };
     let host_side = HostSide {
@@ -263,12 +278,21 @@ impl BuildOutput {
         ));
         let role_before = before.map_or(shared::spec::Role::Worker, |b| b.config.role);
         changes.extend(capability::role(role_before, self.config.role));
-        if let Some(before) = before.filter(|b| b.launch.harness != self.launch.harness) {
-            changes.extend(capability::text(
-                "harness",
-                before.launch.harness.as_str(),
-                self.launch.harness.as_str(),
-            ));
+        if let Some(before) = before {
+            let program = |path: &Option<Utf8PathBuf>| path.clone().unwrap_or_default().into_string();
+            let url = |url: &Option<String>| url.clone().unwrap_or_default();
+            let (old, new) = (&before.launch, &self.launch);
+            for (what, old, new) in [
+                ("harness", old.harness.to_string(), new.harness.to_string()),
+                ("programs.claude", program(&old.claude), program(&new.claude)),
+                (
+                    "egress.modelUrl",
+                    url(&before.config.model_url),
+                    url(&self.config.model_url),
+                ),
+            ] {
+                changes.extend(capability::text(what, &old, &new));
+            }
         }
         changes
     }

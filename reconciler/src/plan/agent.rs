@@ -240,6 +240,8 @@ impl<'a> Planner<'a> {
             commit: commit.clone(),
             spec: build_inputs(spec),
             harness: self.inputs.facts.harness.clone(),
+            programs: self.inputs.facts.programs.clone(),
+            model_url: self.inputs.facts.model_url.clone(),
             grants,
         }
     }

@@ -1,6 +1,6 @@
 //! What of a valid spec this version does not do yet. It is said wherever somebody would look, never passed over.
 
-use shared::spec::{AgentSpec, BuilderKind, LimitsSpec, Network, RuntimeKind, Spec};
+use shared::spec::{AgentSpec, BuilderKind, DriverKind, LimitsSpec, Network, RuntimeKind, Spec};
 
 /// Why this daemon cannot run any agent of this spec.
 pub fn unsupported(spec: &Spec) -> Option<String> {
@@ -20,11 +20,6 @@ pub fn of_hive(spec: &Spec) -> Vec<String> {
     let declared = [
         (spec.web.listen.is_some(), "web.listen", "there is no web UI"),
         (spec.forge.is_some(), "forge", "config repos are not mirrored"),
-        (
-            spec.egress.model_url.is_some(),
-            "egress.modelUrl",
-            "there is no model gateway",
-        ),
         (
             spec.egress.api_key_file.is_some(),
             "egress.apiKeyFile",
@@ -57,6 +52,11 @@ pub fn of_agent(spec: &AgentSpec) -> Vec<String> {
             "network \"hosts\"",
             "without the egress service it means loopback only",
         ),
+        (
+            spec.network == Network::Model && spec.driver.kind == DriverKind::Claude,
+            "network \"model\"",
+            "without the model gateway it means loopback only, where the driver reaches no provider; write \"host\"",
+        ),
         (spec.system.is_some(), "system", "it is for the nix builder"),
         (
             !spec.modules.is_empty(),
@@ -76,6 +76,8 @@ fn without_effect(declared: &[(bool, &str, &str)]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn spec(text: &str) -> Spec {
@@ -84,7 +86,10 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_named_and_what_has_is_not() {
-        let plain = spec(r#"{ "version": 1, "hive": { "name": "h" }, "agents": { "a": {} } }"#);
+        let plain = spec(
+            r#"{ "version": 1, "hive": { "name": "h" }, "egress": { "modelUrl": "http://provider" },
+                 "agents": { "a": { "network": "host" } } }"#,
+        );
         assert_eq!(unsupported(&plain), None);
         assert!(of_hive(&plain).is_empty());
         assert!(of_agent(&plain.agents.values().next().unwrap().clone()).is_empty());
@@ -95,6 +100,18 @@ mod tests {
         );
         assert_eq!(of_hive(&more).len(), 1);
         assert_eq!(of_agent(&more.agents.values().next().unwrap().clone()).len(), 2);
+    }
+
+    #[test]
+    fn a_driver_without_a_way_to_its_provider_is_named() {
+        let notices = |network: &str, driver: &str| {
+            of_agent(
+                &serde_json::from_value(json!({ "network": network, "driver": { "kind": driver } })).unwrap(),
+            )
+        };
+        assert!(notices("model", "claude")[0].contains("write \"host\""));
+        assert_eq!(notices("model", "scripted"), Vec::<String>::new());
+        assert_eq!(notices("host", "claude"), Vec::<String>::new());
     }
 
     #[test]

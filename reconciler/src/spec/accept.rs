@@ -82,6 +82,7 @@ fn empty() -> Spec {
         forge: None,
         egress: Default::default(),
         harness: None,
+        programs: Default::default(),
         spawn_defaults: Default::default(),
         max_agents: 0,
         agents: BTreeMap::new(),

@@ -9,8 +9,8 @@ use shared::gate::{GateClass, Verdict};
 use shared::spec::{
     AgentSpec, BindSpec, BudgetSpec, BuilderKind, BuilderSpec, ConfigField, Drain, DriverKind, DriverSpec,
     EgressSpec, ForgeKind, ForgeSpec, HiveSpec, LimitsSpec, McpServerSpec, Network, OperatorSpec, PolicySpec,
-    ProxyAuthSpec, Role, RunState, RuntimeKind, RuntimeSpec, ScriptAction, ScriptPropose, ScriptRule,
-    ScriptSend, SecretSpec, Spec, ToolsSpec, WebSpec,
+    ProgramsSpec, ProxyAuthSpec, Role, RunState, RuntimeKind, RuntimeSpec, ScriptAction, ScriptPropose,
+    ScriptRule, ScriptSend, SecretSpec, Spec, ToolsSpec, WebSpec,
 };
 use shared::{Address, AgentName, ServerName};
 
@@ -304,6 +304,7 @@ pub(crate) fn spec() -> BoxedStrategy<Spec> {
                 one_of(&[RuntimeKind::Process, RuntimeKind::Nspawn]),
                 any::<bool>(),
                 option::of(path()),
+                option::of(path()),
                 option::of((host(), path())),
                 10..1000_u32,
             );
@@ -320,7 +321,8 @@ pub(crate) fn spec() -> BoxedStrategy<Spec> {
             )
                 .prop_map(
                     |(hive, builder, by_spec, by_agent, web, forge, agents, spawn_defaults)| {
-                        let (name, operator, kind, unsafe_no_sandbox, harness, model, max_agents) = hive;
+                        let (name, operator, kind, unsafe_no_sandbox, harness, claude, model, max_agents) =
+                            hive;
                         let (model_host, api_key_file) = model.unzip();
                         Spec {
                             version: 1,
@@ -352,6 +354,7 @@ pub(crate) fn spec() -> BoxedStrategy<Spec> {
                                 api_key_file,
                             },
                             harness,
+                            programs: ProgramsSpec { claude },
                             spawn_defaults,
                             max_agents,
                             agents: agents.into_iter().collect(),

@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use shared::gate::{GateClass, Verdict};
 use shared::spec::{
     BuilderKind, BuilderSpec, EgressSpec, ForgeKind, ForgeSpec, HiveSpec, OperatorSpec, PolicySpec,
-    ProxyAuthSpec, RuntimeSpec, Spec, WebSpec,
+    ProgramsSpec, ProxyAuthSpec, RuntimeSpec, Spec, WebSpec,
 };
 
 use super::VERSION;
@@ -55,6 +55,7 @@ pub(super) fn document(spec: &Spec, declared: usize, out: &mut Findings) {
         forge,
         egress,
         harness,
+        programs: ProgramsSpec { claude },
         spawn_defaults,
         max_agents,
         agents: _,
@@ -72,8 +73,10 @@ pub(super) fn document(spec: &Spec, declared: usize, out: &mut Findings) {
             words::label(path, text, out);
         }
     }
-    if let Some(harness) = harness {
-        words::absolute_path("harness", harness, out);
+    for (path, program) in [("harness", harness), ("programs.claude", claude)] {
+        if let Some(program) = program {
+            words::absolute_path(path, program, out);
+        }
     }
     if usize::try_from(*max_agents).is_ok_and(|max| declared > max) && !out.is_patched("maxAgents") {
         out.judge(

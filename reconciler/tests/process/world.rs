@@ -115,6 +115,7 @@ impl World {
             agent: name(agent),
             uid: "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().expect("a uid"),
             harness: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/process/harness.sh").into(),
+            claude: None,
             driver: DriverKind::Claude,
             network: Network::None,
             binds: Vec::new(),

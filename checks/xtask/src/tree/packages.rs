@@ -16,13 +16,13 @@ const NEWEST_RUST: RustVersion = RustVersion { major: 1, minor: 94 };
 /// Where packages may come from.
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// Which members may depend on which: `shared` below, the two programs side by side, xtask apart. Only tests of the
-/// harness use the made-up model provider.
+/// Which members may depend on which: `shared` below, the two programs side by side, xtask apart. Only tests use the
+/// made-up model provider.
 const LAYERS: &[(&str, &[&str])] = &[
     ("shared", &[]),
     ("model-server", &[]),
     ("harness", &["shared", "model-server"]),
-    ("reconciler", &["shared"]),
+    ("reconciler", &["shared", "model-server"]),
     ("xtask", &["shared"]),
 ];
 

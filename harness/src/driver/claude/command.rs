@@ -168,6 +168,7 @@ pub(super) fn settings(config: &AgentConfig, offered: &Offered, state: &Utf8Path
 /// The whole environment. `passed` is what [`PASSED_ON`] names of the harness's own.
 pub(super) fn environment(
     passed: &BTreeMap<String, OsString>,
+    config: &AgentConfig,
     state: &Utf8Path,
     turn: TurnId,
 ) -> BTreeMap<String, OsString> {
@@ -185,6 +186,9 @@ pub(super) fn environment(
             .map(|(name, value)| (name.clone(), value.clone())),
     );
     let mut set = |name: &str, value: &str| environment.insert(name.to_owned(), value.into());
+    if let Some(url) = &config.model_url {
+        set("ANTHROPIC_BASE_URL", url);
+    }
     set("HOME", state.as_str());
     for (name, folder) in [
         ("XDG_CONFIG_HOME", "xdg/config"),

@@ -136,7 +136,8 @@ pub(super) async fn run(turn: &mut Turn, session: &mut Session) -> Result<Verdic
 async fn start(turn: &Turn, session: &Session) -> Result<Process, RunError> {
     let (setup, spec) = (std::sync::Arc::clone(&turn.setup), &turn.spec);
     let args = command::args(&spec.config, session, &setup.state);
-    let environment = command::environment(&setup.settings.environment, &setup.state, spec.turn);
+    let environment =
+        command::environment(&setup.settings.environment, &spec.config, &setup.state, spec.turn);
     let servers = servers::document(&setup.settings.own_server, &spec.config, spec.turn).to_string();
     let settings = command::settings(&spec.config, &spec.offered, &setup.state).to_string();
     let (kept, id) = (session.clone(), spec.turn.to_string());

@@ -31,7 +31,7 @@ fn the_program_is_found_where_it_is_named_or_in_the_search_path() {
     let elsewhere = Utf8Path::new("/nonexistent");
     assert_eq!(find(&settings(Some(&program), elsewhere)).as_ref(), Ok(&program));
     let error = find(&settings(Some(elsewhere), &folder)).expect_err("the named one counts");
-    assert!(error.contains("correct --claude or HIVE_CLAUDE"), "{error}");
+    assert!(error.contains("correct programs.claude in the spec"), "{error}");
 }
 
 #[test]

@@ -64,6 +64,7 @@ fn launch_file(agent: &AgentName) -> LaunchFile {
         agent: agent.clone(),
         uid: uid(),
         harness: "/bin/true".into(),
+        claude: None,
         driver: DriverKind::Scripted,
         network: Network::None,
         binds: Vec::new(),

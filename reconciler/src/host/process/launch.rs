@@ -343,7 +343,12 @@ fn unsandboxed(launch: &Launch, layout: &Layout, any_driver: bool) -> Result<Com
     permit_unsandboxed(launch, any_driver, "no sandbox was passed to the launcher")?;
     let (agent, state) = (&launch.agent, layout.agent_state(&launch.agent));
     let mut command = program(&launch.harness);
-    command.args(serve(&layout.agent_socket(agent), &layout.config(agent), &state));
+    command.args(serve(
+        &layout.agent_socket(agent),
+        &layout.config(agent),
+        &state,
+        launch.claude.as_deref(),
+    ));
     command
         .env_clear()
         .envs(sandbox::environment(state.as_str()))
@@ -367,8 +372,8 @@ pub(super) fn permit_unsandboxed(launch: &Launch, any_driver: bool, why: &str) -
 }
 
 /// The harness's command line.
-fn serve(socket: &Utf8Path, config: &Utf8Path, state: &Utf8Path) -> Vec<String> {
-    strings([
+fn serve(socket: &Utf8Path, config: &Utf8Path, state: &Utf8Path, claude: Option<&Utf8Path>) -> Vec<String> {
+    let mut words = strings([
         "serve",
         "--socket",
         socket.as_str(),
@@ -376,7 +381,11 @@ fn serve(socket: &Utf8Path, config: &Utf8Path, state: &Utf8Path) -> Vec<String> 
         config.as_str(),
         "--state",
         state.as_str(),
-    ])
+    ]);
+    if let Some(claude) = claude {
+        words.extend(strings(["--claude", claude.as_str()]));
+    }
+    words
 }
 
 /// The sandbox around the harness. What it inherits by number is kept in `inherited` until exec.
@@ -401,7 +410,7 @@ fn sandboxed(
 
     let mut words = sandbox::isolation(bwrap, launch.network, agent.as_str());
     words.extend(sandbox::root());
-    for (path, text) in names(agent, launch.network) {
+    for (path, text) in sandbox::names(agent, launch.network) {
         words.extend(strings(["--ro-bind-data", &inherit(memory_file(&text)?), path]));
     }
     if launch.network == Network::Host {
@@ -409,6 +418,10 @@ fn sandboxed(
     }
     words.extend(sandbox::hide(&[layout.state(), layout.run()]));
     words.extend(strings(["--ro-bind", launch.harness.as_str(), sandbox::HARNESS]));
+    if let Some(claude) = &launch.claude {
+        // Where it is not, the agent says so itself: better than one that cannot start for want of a driver.
+        words.extend(strings(["--ro-bind-try", claude.as_str(), sandbox::CLAUDE]));
+    }
     words.extend(strings(["--ro-bind", layout.config(agent).as_str(), "/config"]));
     words.extend(strings(["--bind", layout.agent_state(agent).as_str(), "/state"]));
     // A socket can be connected to through a read-only bind, but not be replaced.
@@ -436,41 +449,12 @@ fn sandboxed(
         "/run/hive/hive.sock".into(),
         "/config".into(),
         "/state".into(),
+        launch.claude.as_ref().map(|_| sandbox::CLAUDE.into()),
     ));
 
     let mut command = program(&bwrap.program);
     command.args(words);
     Ok(command)
-}
-
-/// The few files that give ids and addresses names.
-fn names(agent: &AgentName, network: Network) -> Vec<(&'static str, String)> {
-    let sources = if network == Network::Host {
-        "files dns"
-    } else {
-        "files"
-    };
-    vec![
-        (
-            "/etc/passwd",
-            format!(
-                "root:x:0:0:root:/root:/bin/sh\n{agent}:x:1000:1000:{agent}:/state:/bin/sh\n\
-                 nobody:x:65534:65534:nobody:/:/bin/false\n"
-            ),
-        ),
-        (
-            "/etc/group",
-            format!("root:x:0:\n{agent}:x:1000:\nnogroup:x:65534:\n"),
-        ),
-        (
-            "/etc/hosts",
-            format!("127.0.0.1 localhost {agent}\n::1 localhost\n"),
-        ),
-        (
-            "/etc/nsswitch.conf",
-            format!("passwd: files\ngroup: files\nhosts: {sources}\n"),
-        ),
-    ]
 }
 
 /// A file without a name, to be inherited.

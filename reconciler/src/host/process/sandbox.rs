@@ -8,10 +8,13 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use shared::AgentName;
 use shared::spec::Network;
 
 /// Where the harness lies inside.
 pub(super) const HARNESS: &str = "/run/hive-harness-bin/hive-harness";
+/// Where the driver's program lies inside, if the operator named one.
+pub(super) const CLAUDE: &str = "/run/hive-harness-bin/claude";
 /// How long a probe may take.
 const PROBE_TIME: Duration = Duration::from_secs(10);
 
@@ -204,6 +207,36 @@ pub(super) fn root() -> Vec<String> {
     }
     words.extend(strings(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]));
     words
+}
+
+/// The few files that give ids and addresses names.
+pub(super) fn names(agent: &AgentName, network: Network) -> Vec<(&'static str, String)> {
+    let sources = if network == Network::Host {
+        "files dns"
+    } else {
+        "files"
+    };
+    vec![
+        (
+            "/etc/passwd",
+            format!(
+                "root:x:0:0:root:/root:/bin/sh\n{agent}:x:1000:1000:{agent}:/state:/bin/sh\n\
+                 nobody:x:65534:65534:nobody:/:/bin/false\n"
+            ),
+        ),
+        (
+            "/etc/group",
+            format!("root:x:0:\n{agent}:x:1000:\nnogroup:x:65534:\n"),
+        ),
+        (
+            "/etc/hosts",
+            format!("127.0.0.1 localhost {agent}\n::1 localhost\n"),
+        ),
+        (
+            "/etc/nsswitch.conf",
+            format!("passwd: files\ngroup: files\nhosts: {sources}\n"),
+        ),
+    ]
 }
 
 /// Names of the host, for agents on its network.

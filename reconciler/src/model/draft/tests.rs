@@ -41,6 +41,8 @@ fn running(name: &str, number: u128, role: Role) -> AgentRecord {
             ..AgentSpec::default()
         },
         harness: "/bin/hive-harness".into(),
+        programs: Default::default(),
+        model_url: None,
         grants: GrantMode::Asked,
     };
     let output = assemble(&request, &Overlay::default(), |digest| {

@@ -131,6 +131,42 @@ fn a_system_is_told_apart_by_launch_config_and_host_side() {
     assert_eq!(systems.len(), changes.len());
 }
 
+/// Another program restarts the agent, another provider is taken up between two turns; an agent that uses neither is
+/// left alone.
+#[test]
+fn what_a_driver_needs_of_the_host_changes_only_the_agents_that_use_it() {
+    let differs = |driver: &str, network: &str, change: fn(&mut BuildRequest)| {
+        let spec = format!(r#"{{ "driver": {{ "kind": "{driver}" }}, "network": "{network}" }}"#);
+        let request = Case::at_rest_with(&spec).candidate();
+        let mut other = request.clone();
+        change(&mut other);
+        assert_ne!(request.key().unwrap(), other.key().unwrap());
+        let [before, after] =
+            [request, other].map(|r| assemble(&r, &Overlay::default(), Digest::to_string).unwrap());
+        let widened = after.capability_diff(Some(&before)).into_iter();
+        let widened: Vec<_> = widened
+            .filter(|change| change.widens)
+            .map(|change| change.field)
+            .collect();
+        let restarts = before.toplevel != after.toplevel;
+        (restarts, before.config_digest != after.config_digest, widened)
+    };
+    let program: fn(&mut BuildRequest) = |request| request.programs.claude = Some("/opt/claude".to_owned());
+    let provider: fn(&mut BuildRequest) = |request| request.model_url = Some("http://another".to_owned());
+    let nothing = || (false, false, Vec::new());
+    assert_eq!(
+        differs("claude", "host", program),
+        (true, false, vec!["programs.claude".to_owned()])
+    );
+    assert_eq!(
+        differs("claude", "host", provider),
+        (false, true, vec!["egress.modelUrl".to_owned()])
+    );
+    assert_eq!(differs("claude", "model", provider), nothing());
+    assert_eq!(differs("scripted", "host", program), nothing());
+    assert_eq!(differs("scripted", "host", provider), nothing());
+}
+
 #[test]
 fn launch_config_and_plan_are_told_apart_by_every_field() {
     let output = Case::at_rest_with(RICH).output();

@@ -38,6 +38,8 @@ pub(super) fn facts() -> HiveFacts {
         operator: OperatorSpec::default(),
         policy: PolicySpec::default(),
         harness: "/bin/hive-harness".into(),
+        programs: Default::default(),
+        model_url: None,
         unsupported: None,
         watched_since: at(0),
     }
@@ -158,6 +160,8 @@ impl Case {
             commit: commit.clone(),
             spec: self.spec.clone().unwrap(),
             harness: self.facts.harness.clone(),
+            programs: self.facts.programs.clone(),
+            model_url: self.facts.model_url.clone(),
             grants,
         }
     }

@@ -315,6 +315,7 @@ fn what_a_hive_may_not_have_is_named_where_it_is() {
             "egress.apiKeyFile",
         ),
         ("harness", json!("hive-harness"), "harness"),
+        ("programs", json!({ "claude": "claude" }), "programs.claude"),
         ("maxAgents", json!(1), "agents"),
         (
             "spawnDefaults",

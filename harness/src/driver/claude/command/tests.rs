@@ -143,7 +143,7 @@ fn the_environment_is_fresh_but_for_a_short_list() {
     ];
     let passed = passed.map(|(name, value)| (name.to_owned(), value.into())).into();
     let turn = TurnId(crate::ids::session_id());
-    let environment = environment(&passed, Utf8Path::new(STATE), turn);
+    let environment = environment(&passed, &config(&json!({})), Utf8Path::new(STATE), turn);
     let value = |name: &str| environment.get(name).and_then(|value| value.to_str());
     assert_eq!(
         (value("PATH"), value("ANTHROPIC_API_KEY")),
@@ -156,6 +156,18 @@ fn the_environment_is_fresh_but_for_a_short_list() {
         (Some("/state"), Some("/state/claude"))
     );
     assert_eq!(value(TURN_MARK), Some(turn.to_string().as_str()));
+}
+
+#[test]
+fn the_provider_is_the_one_that_the_operator_declared() {
+    let passed = [("ANTHROPIC_BASE_URL".to_owned(), "http://passed".into())].into();
+    let turn = TurnId(crate::ids::session_id());
+    let url = |fields: &Value| {
+        let environment = environment(&passed, &config(fields), Utf8Path::new(STATE), turn);
+        environment["ANTHROPIC_BASE_URL"].clone()
+    };
+    assert_eq!(url(&json!({ "modelUrl": "http://declared" })), "http://declared");
+    assert_eq!(url(&json!({})), "http://passed");
 }
 
 #[test]
