@@ -7,7 +7,7 @@ use shared::agent_api::MessageKind;
 use shared::turn::{Tokens, TurnStats};
 use shared::{Address, AgentName};
 
-use super::AgentContext;
+use super::{AgentContext, login};
 use crate::api::Context;
 use crate::api::error::ApiResult;
 use crate::broker::Outgoing;
@@ -35,7 +35,9 @@ pub(super) async fn ended(
     let AgentContext { context, agent, .. } = door;
     let now = context.reconciler.host().clock.now();
     let ledger = context.reconciler.ledger();
-    ledger.note_turn(&agent, bounded(stats), now).await?;
+    let stats = bounded(stats);
+    login::tell(&context, &agent, &stats).await?;
+    ledger.note_turn(&agent, stats, now).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -229,6 +229,7 @@ impl Case {
                 turn_error: None,
                 turn: TurnState::Idle,
                 mcp: BTreeMap::new(),
+                login: None,
             },
             at: at(NOW - 10),
         });
