@@ -15,8 +15,9 @@ use async_trait::async_trait;
 use shared::TurnId;
 use shared::agent_api::Message;
 use shared::config::AgentConfig;
+use shared::login::LoginCode;
 use shared::turn::{Tokens, TurnResult};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::turn::Purpose;
@@ -175,6 +176,19 @@ pub trait Driver: Send + Sync {
     /// at all, if so. Looks at files: not to be called where nothing may block.
     fn prepare(&self) -> Option<String> {
         None
+    }
+
+    /// Logs in: tells the address where a person gets a code, and takes that.
+    ///
+    /// # Errors
+    /// Why there is no login, in words.
+    async fn log_in(
+        &self,
+        _config: Arc<AgentConfig>,
+        _address: oneshot::Sender<String>,
+        _code: oneshot::Receiver<LoginCode>,
+    ) -> Result<(), String> {
+        Err("the driver of this agent needs no login".to_owned())
     }
 
     /// Something that changes when the login does. Looks at files, like [`Driver::prepare`].

@@ -4,6 +4,7 @@
 //! notes. An idle harness is one pending poll: no timer is set, nothing is written.
 
 mod drivers;
+mod login;
 mod meter;
 mod poller;
 mod tally;
@@ -17,6 +18,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use shared::TurnId;
 use shared::agent_api::{PollResponse, Report};
 use shared::config::{AgentConfig, ConfigFile};
+use shared::login::LoginState;
 use shared::spec::ScriptRule;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -32,6 +34,7 @@ use crate::lock::{self, LockError};
 use crate::mcp_probe::{Probed, Probes};
 use crate::turn::{Action, Event, InForce, Interruption, Purpose, State, Timer, decide};
 use drivers::Drivers;
+use login::Logins;
 use turn_task::TurnTask;
 
 /// The longest error text in a report.
@@ -78,6 +81,8 @@ enum Note {
     File(Box<Result<(ConfigFile, Option<String>), LoadError>>),
     /// The login was looked at.
     Login(u64),
+    /// A login that the operator asked for goes on.
+    LogsIn(LoginState),
     /// The daemon answered a poll.
     Answer(PollResponse),
     /// A turn goes on.
@@ -197,6 +202,8 @@ struct Loop {
     feed: Feed,
     /// Why that is not kept.
     events_error: Option<String>,
+    /// The login that the operator asks for.
+    logins: Logins,
 }
 
 impl Loop {
@@ -222,6 +229,7 @@ impl Loop {
             events_error: None,
             turn: state.turn_state(),
             mcp: BTreeMap::new(),
+            login: None,
         };
         Self {
             settings,
@@ -229,6 +237,7 @@ impl Loop {
             exit: None,
             timers: BTreeMap::new(),
             reports: watch::Sender::new(report),
+            logins: Logins::new(notes.clone()),
             notes,
             drivers,
             client,
@@ -247,13 +256,20 @@ impl Loop {
 
     fn noted(&mut self, note: Note) {
         match note {
-            Note::Answer(answer) => self.happened(Event::Polled(answer)),
+            Note::Answer(mut answer) => {
+                // It is no news for the turn loop, which has no use for a code.
+                if let Some(order) = answer.login.take() {
+                    self.logins.heed(order, self.driver().zip(self.config.clone()));
+                }
+                self.happened(Event::Polled(answer));
+            }
             Note::Turn(event) => self.happened(event),
             Note::Login(login) => self.login_seen(login),
             Note::Servers(found) => {
                 self.probes.note_turn(found);
                 self.report();
             }
+            Note::LogsIn(login) => self.login_told(login),
             Note::File(file) => {
                 let event = match *file {
                     Ok((file, unusable)) => self.put_in_force(file, unusable),
@@ -302,6 +318,13 @@ impl Loop {
             self.login = None;
             self.happened(Event::LoginChanged);
         }
+    }
+
+    fn login_told(&mut self, login: LoginState) {
+        if self.logins.told(login) {
+            self.run(Action::CheckLogin);
+        }
+        self.report();
     }
 
     fn not_loaded(&self, error: &LoadError) -> Event {
@@ -460,6 +483,7 @@ impl Loop {
     fn report(&self) {
         let (turn, mcp) = (self.state.turn_state(), self.probes.states());
         let config = self.state.config.as_ref().map(|config| config.digest.clone());
+        let login = self.logins.state();
         let config_error = self.state.config_error().map(str::to_owned);
         // From before the first message is leased until the daemon has settled the last.
         let lease = self.lease.filter(|_| self.state.is_in_turn());
@@ -477,6 +501,7 @@ impl Loop {
                 events_error: self.events_error.clone(),
                 turn,
                 mcp,
+                login,
             };
             let modified = *report != new;
             *report = Report {

@@ -33,6 +33,7 @@ mod export;
 mod fixtures;
 mod gate;
 mod history;
+mod login;
 mod logs;
 mod look;
 mod mail;
@@ -197,6 +198,8 @@ enum Request {
     Pause(agent::TimedOverrideArgs),
     /// Have another model run an agent's turns than its config says
     Model(agent::ModelArgs),
+    /// Log an agent's driver in: shows an address to open, and takes the code that is shown there
+    Login(login::LoginArgs),
     /// Restart an agent between two turns
     Restart(agent::OverrideArgs),
     /// Propose what an agent had deployed before
@@ -328,6 +331,7 @@ async fn ask(session: &mut Session<'_>, request: Request) -> Result<Exit, CliErr
         Request::Stop(args) => agent::command(session, "stop", args).await,
         Request::Pause(args) => agent::command(session, "pause", args).await,
         Request::Model(args) => agent::model(session, args).await,
+        Request::Login(args) => login::run(session, args).await,
         Request::Restart(args) => agent::command(session, "restart", args.into()).await,
         Request::Rollback(args) => agent::rollback(session, args).await,
         Request::Suspend(args) => agent::command(session, "suspend", args).await,

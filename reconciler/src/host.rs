@@ -33,7 +33,7 @@ use shared::agent_api::Report;
 use shared::config::ConfigFile;
 use shared::draft::{StagedFile, StatePath};
 use shared::spec::{BindSpec, DriverKind, LimitsSpec, Network};
-use shared::{AgentName, AgentUid, CommitOid, Digest, HiveId};
+use shared::{AgentName, AgentUid, CommitOid, Digest, HiveId, LoginId};
 
 pub use error::HostError;
 
@@ -107,6 +107,8 @@ pub trait Ids: Send + Sync {
     fn agent_uid(&self) -> AgentUid;
     /// A new hive id.
     fn hive_id(&self) -> HiveId;
+    /// A new id of a login.
+    fn login_id(&self) -> LoginId;
     /// A number in `0.0..1.0` that spreads retries.
     fn jitter(&self) -> f64;
 }

@@ -31,6 +31,9 @@
 //! | `POST /v1/messages/{id}/requeue` | | [`crate::agent_api::SentMessage`]: one that was given up, queued again |
 //! | `/v1/questions…` | as in [`crate::agent_api`] | as there, for the questions of all; the operator asks, answers and takes back any |
 //! | `/v1/loose-ends…` | as in [`crate::agent_api`] | as there, for those of all |
+//! | `POST /v1/agents/{name}/login` | | [`crate::login::LoginState`] |
+//! | `GET /v1/agents/{name}/login` | | [`crate::login::LoginState`] |
+//! | `POST /v1/agents/{name}/login/code` | [`crate::login::LoginAnswer`] | [`crate::login::LoginState`] |
 //! | `GET /v1/turns[?agent=&before=ID&limit=]` | | a list of [`crate::turn::TurnInfo`], newest first |
 //! | `GET /v1/agents/{name}/events[?after=N&follow=true&limit=]` | | [`crate::agent_event::AgentEventPage`], or SSE of [`crate::agent_event::StreamedEvent`] when `follow`; `Last-Event-ID` is honoured |
 //! | `GET /v1/metrics` | | Prometheus' text format |

@@ -57,6 +57,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{CommitOid, Digest, GateId, ProposalNumber, TurnId};
+use crate::login::{LoginOrder, LoginState};
 use crate::name::{Address, AgentName, ServerName};
 use crate::spec::{OperatorSpec, Role};
 use crate::status::{McpServerState, TurnState};
@@ -104,6 +105,9 @@ pub struct Report {
     /// Declared MCP servers as probed.
     #[serde(default)]
     pub mcp: BTreeMap<ServerName, McpServerState>,
+    /// The login that was last asked for in this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<LoginState>,
 }
 
 /// Reports, and waits for work.
@@ -141,6 +145,9 @@ pub struct PollResponse {
     /// the next turn; absent: the one there is goes on.
     #[serde(default)]
     pub conversation: Option<u64>,
+    /// A login that the operator asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<LoginOrder>,
 }
 
 /// Leases undelivered messages to a turn.

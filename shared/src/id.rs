@@ -46,6 +46,10 @@ uuid_newtype! {
     HiveId
 }
 uuid_newtype! {
+    /// One attempt to log an agent's driver in.
+    LoginId
+}
+uuid_newtype! {
     /// One run of a driver. Leases on messages belong to it.
     TurnId
 }

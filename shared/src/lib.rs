@@ -18,6 +18,7 @@ pub mod draft;
 pub mod event;
 pub mod gate;
 pub mod id;
+pub mod login;
 pub mod look;
 pub mod loose_end;
 pub mod name;
@@ -31,5 +32,5 @@ pub mod turn;
 pub mod version;
 pub mod wire_error;
 
-pub use id::{AgentUid, CommitOid, Digest, GateId, HiveId, ProposalNumber, TurnId};
+pub use id::{AgentUid, CommitOid, Digest, GateId, HiveId, LoginId, ProposalNumber, TurnId};
 pub use name::{Address, AgentName, InvalidName, ServerName};

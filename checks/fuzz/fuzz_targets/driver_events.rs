@@ -133,6 +133,7 @@ fn event(kind: u8, with: u8) -> Event {
             model: None,
             over_budget: with % 16 == 15,
             conversation: (with % 8 == 7).then_some(1),
+            login: None,
         }),
         3 => Event::Leased,
         4 => Event::DriverEnded,

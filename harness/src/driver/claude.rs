@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  command, servers, session --> run --lines--> parse --> story --> TurnEvents
-//!  (what to start)               |  (the only part that touches a process)  \--> TurnEnd
+//!  (what to start)               |  (touches the process of a turn)          \--> TurnEnd
 //!                                +-- SIGINT, SIGTERM, SIGKILL, then what the turn left behind
 //! ```
 //!
@@ -13,6 +13,7 @@
 
 mod command;
 mod lines;
+mod login;
 mod parse;
 mod run;
 mod servers;
@@ -28,8 +29,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
+use shared::config::AgentConfig;
+use shared::login::LoginCode;
 use shared::turn::TurnResult;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Capabilities, Driver, Failure, RunningTurn, TurnEnd, TurnEvent, TurnSpec};
 use crate::children::Children;
@@ -117,6 +120,16 @@ impl Driver for Claude {
     fn prepare(&self) -> Option<String> {
         run::end_stray(&self.setup.state);
         find(&self.setup.settings).err()
+    }
+
+    async fn log_in(
+        &self,
+        config: Arc<AgentConfig>,
+        address: oneshot::Sender<String>,
+        code: oneshot::Receiver<LoginCode>,
+    ) -> Result<(), String> {
+        let outcome = login::run(Arc::clone(&self.setup), &config, address, code).await;
+        outcome.map_err(|error| crate::tame(&crate::error_chain(&error), 2000))
     }
 
     fn login(&self) -> u64 {

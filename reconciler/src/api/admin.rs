@@ -27,6 +27,7 @@ use crate::export::Export;
 use crate::model::draft;
 use crate::plan::support;
 
+mod login;
 mod messages;
 pub(super) mod routes;
 mod turns;

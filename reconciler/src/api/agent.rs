@@ -3,6 +3,7 @@
 
 mod allowance;
 mod events;
+mod login;
 mod messages;
 mod report;
 pub(super) mod transfers;
@@ -237,14 +238,19 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
         context.reconciler.nudge(Key::Agent(agent.clone()));
     }
     let mut told = context.link.listen(&agent);
+    let mut logins = context.link.login_orders(&agent);
     let mut inbox = context.broker.subscribe(&agent);
     let until = wait_until(request.wait_secs);
     // Told at once the first time, then only every few seconds: a harness that cannot follow must not spin.
-    let mut grace = context.link.is_news(&agent, &report.run_id);
-    let mut unsettled_until = None;
+    let link = &context.link;
+    let mut grace = link.is_news(&agent, &report.run_id) || link.is_new_order(&agent, &report.run_id);
     loop {
         let announcement = told.borrow_and_update().clone();
         inbox.borrow_and_update();
+        let login = logins.borrow_and_update().clone();
+        let unheeded = login
+            .as_ref()
+            .is_some_and(|order| !order.is_heeded(report.login.as_ref()));
         let queued = context.broker.queued(&agent).await?;
         let Announcement {
             config,
@@ -261,14 +267,16 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
             && !over_budget;
         let differs = config.is_some() && config != report.config
             || paused != (report.turn == TurnState::Paused)
-            || !paused && !report.turn.is_busy() && over_budget != (report.turn == TurnState::OverBudget);
+            || !paused && !report.turn.is_busy() && over_budget != (report.turn == TurnState::OverBudget)
+            || unheeded;
         let now = Instant::now();
         let another_model = context.link.is_another_model(&agent, &report.run_id);
         // Nobody waits longer than needed for what the operator has just allowed.
         let allowed_again = !paused && !over_budget && report.turn == TurnState::OverBudget;
         let wakes = queued > 0 && can_work;
-        let settled_at = if wakes && is_unsettled(&context, &agent, config.as_ref()).await? {
-            *unsettled_until.get_or_insert(now + LAID_DOWN_WITHIN)
+        let settled_at = if wakes {
+            let rest = unsettled(&context, &agent, config.as_ref()).await?;
+            now + rest.unwrap_or_default()
         } else {
             now
         };
@@ -280,6 +288,7 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
             || *context.shutdown.borrow()
         {
             context.link.told(&agent, &report.run_id, announcement);
+            context.link.told_login(&agent, &report.run_id, login.clone());
             return Ok(Json(PollResponse {
                 // Nothing is handed out that no turn may be taken for.
                 inbox: if over_budget { 0 } else { queued },
@@ -289,6 +298,7 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
                 over_budget,
                 // Nobody asks for a new one yet.
                 conversation: None,
+                login,
             }));
         }
         let again = match (differs, over_budget) {
@@ -299,6 +309,7 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
         let again = if wakes { again.min(settled_at) } else { again };
         tokio::select! {
             changed = told.changed() => grace = changed.is_ok(),
+            changed = logins.changed() => grace = changed.is_ok(),
             _ = inbox.changed() => {}
             _ = context.shutdown.wait_for(|end| *end) => {}
             () = tokio::time::sleep_until(again) => grace = true,
@@ -306,14 +317,22 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
     }
 }
 
-/// Whether something is deployed that is not announced yet: its files are being written.
-async fn is_unsettled(context: &Context, agent: &AgentName, announced: Option<&Digest>) -> ApiResult<bool> {
+/// How long the files of what was deployed just now may still be being written; nothing once they are announced.
+async fn unsettled(
+    context: &Context,
+    agent: &AgentName,
+    announced: Option<&Digest>,
+) -> ApiResult<Option<Duration>> {
     let Some(announced) = announced else {
-        return Ok(false);
+        return Ok(None);
     };
     let record = context.reconciler.ledger().record(agent).await?;
     let deployed = record.and_then(|record| record.deployed);
-    Ok(deployed.is_some_and(|deployed| deployed.output.config_digest != *announced))
+    let new = deployed.filter(|deployed| deployed.output.config_digest != *announced);
+    let age = new.map(|deployed| context.reconciler.host().clock.now().duration_since(deployed.at));
+    // One of the future was deployed before the clock was set: nothing is known of its age.
+    let age = age.and_then(|age| Duration::try_from(age).ok());
+    Ok(age.and_then(|age| LAID_DOWN_WITHIN.checked_sub(age)))
 }
 
 async fn recv(door: AgentContext, Json(request): Json<RecvRequest>) -> ApiResult<Json<RecvResponse>> {

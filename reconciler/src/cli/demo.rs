@@ -250,8 +250,8 @@ async fn story(
                 ui.page(&page)?;
             }
         }
-        if let Some(claude) = claude {
-            watch.look(ui, &client, &look, claude, dir).await?;
+        if claude.is_some() {
+            watch.look(ui, &client, &look).await?;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

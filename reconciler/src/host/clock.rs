@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use shared::{AgentUid, HiveId};
+use shared::{AgentUid, HiveId, LoginId};
 
 use super::{Clock, Ids};
 
@@ -39,6 +39,10 @@ impl Ids for RandomIds {
 
     fn hive_id(&self) -> HiveId {
         HiveId(uuid::Uuid::new_v4())
+    }
+
+    fn login_id(&self) -> LoginId {
+        LoginId(uuid::Uuid::new_v4())
     }
 
     fn jitter(&self) -> f64 {

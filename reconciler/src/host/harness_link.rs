@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shared::AgentName;
 use shared::agent_api::Report;
+use shared::login::{LoginAnswer, LoginOrder, LoginPhase, LoginState};
+use shared::{AgentName, LoginId};
 use tokio::sync::watch;
 
 use super::turn_events::{Room, TurnEvents};
@@ -31,6 +32,18 @@ struct Agent {
     /// The run whose predecessors' leases were given back.
     settled_run: Option<String>,
     announcement: watch::Sender<Announcement>,
+    /// The login that the operator asks for.
+    login: watch::Sender<Option<LoginOrder>>,
+    /// The run and the order that were last told.
+    told_login: Option<(String, LoginOrder)>,
+}
+
+impl Agent {
+    fn end_login_of_another(&mut self, run_id: &str) {
+        if self.told_login.take_if(|(run, _)| run != run_id).is_some() {
+            self.login.send_replace(None);
+        }
+    }
 }
 
 /// The link to all harnesses of the hive.
@@ -99,9 +112,82 @@ impl Link {
             {
                 state.at = last.at;
             }
+            // The program that waited for a code is gone with the run that was told of it.
+            agent.end_login_of_another(&state.report.run_id);
+            if let Some(login) = state.report.login.as_ref().filter(|login| login.phase.is_over()) {
+                let over =
+                    |order: &mut Option<LoginOrder>| order.take_if(|order| order.id == login.id).is_some();
+                agent.login.send_if_modified(over);
+            }
             agent.state = Some(state);
         }
         heard
+    }
+
+    /// Asks an agent's harness to log in; another login that is under way ends. What it is like, from now on.
+    pub fn begin_login(&self, name: &AgentName, id: LoginId) {
+        let mut agents = self.agents();
+        let agent = agents.entry(name.clone()).or_default();
+        agent.login.send_replace(Some(LoginOrder { id, code: None }));
+    }
+
+    /// Hands over the code of a login, if that waits for one.
+    pub fn give_code(&self, name: &AgentName, answer: LoginAnswer) -> bool {
+        let waits = self
+            .login(name)
+            .is_some_and(|login| login.id == answer.id && login.phase == LoginPhase::WaitingForCode);
+        if let (true, Some(agent)) = (waits, self.agents().get(name)) {
+            agent.login.send_replace(Some(LoginOrder {
+                id: answer.id,
+                code: Some(answer.code),
+            }));
+        }
+        waits
+    }
+
+    /// How the login that was last asked for stands.
+    pub fn login(&self, name: &AgentName) -> Option<LoginState> {
+        let agents = self.agents();
+        let agent = agents.get(name)?;
+        let reported = agent.state.as_ref().and_then(|state| state.report.login.clone());
+        let order = agent.login.borrow();
+        let Some(order) = order.as_ref() else {
+            return reported;
+        };
+        let at = |phase| LoginState {
+            id: order.id,
+            phase,
+            url: None,
+            error: None,
+        };
+        match reported.filter(|reported| reported.id == order.id) {
+            None => Some(at(LoginPhase::Starting)),
+            Some(reported) if !order.is_heeded(Some(&reported)) => Some(at(LoginPhase::Checking)),
+            reported => reported,
+        }
+    }
+
+    /// The login that this agent's harness is asked for, and every change of it.
+    pub fn login_orders(&self, name: &AgentName) -> watch::Receiver<Option<LoginOrder>> {
+        self.agents().entry(name.clone()).or_default().login.subscribe()
+    }
+
+    /// Whether this run was not told yet which login is asked for now.
+    pub fn is_new_order(&self, name: &AgentName, run_id: &str) -> bool {
+        let agents = self.agents();
+        let Some(agent) = agents.get(name) else {
+            return false;
+        };
+        let order = agent.login.borrow();
+        let told = agent.told_login.as_ref().filter(|(run, _)| run == run_id);
+        order.is_some() && told.map(|(_, told)| told) != order.as_ref()
+    }
+
+    /// Notes which login this run was asked for.
+    pub fn told_login(&self, name: &AgentName, run_id: &str, order: Option<LoginOrder>) {
+        if let (Some(order), Some(agent)) = (order, self.agents().get_mut(name)) {
+            agent.told_login = Some((run_id.to_owned(), order));
+        }
     }
 
     /// Notes that the leases of all runs before this one were given back.
@@ -191,7 +277,62 @@ mod tests {
             events_error: None,
             turn: TurnState::Idle,
             mcp: BTreeMap::new(),
+            login: None,
         }
+    }
+
+    #[test]
+    fn a_login_goes_from_order_to_address_to_code_and_ends_with_its_run() {
+        let link = Link::new(Arc::new(SystemClock));
+        let alice: AgentName = "alice".parse().unwrap();
+        let id = LoginId(uuid::Uuid::from_u128(1));
+        let phase = || link.login(&alice).map(|login| login.phase);
+        let says = |run: &str, seq: u64, phase: LoginPhase| {
+            let url = Some("https://claude.com/".to_owned());
+            let login = Some(LoginState {
+                id,
+                phase,
+                url,
+                error: None,
+            });
+            link.report(
+                &alice,
+                Report {
+                    seq,
+                    login,
+                    ..report(run)
+                },
+            );
+        };
+        let code = |id: LoginId| {
+            let code = shared::login::LoginCode("code".to_owned());
+            link.give_code(&alice, LoginAnswer { id, code })
+        };
+        link.report(&alice, report("one"));
+        assert!(phase().is_none() && !code(id));
+        link.begin_login(&alice, id);
+        assert_eq!(phase(), Some(LoginPhase::Starting));
+        assert!(link.is_new_order(&alice, "one"));
+        let order = link.login_orders(&alice).borrow().clone();
+        link.told_login(&alice, "one", order);
+        assert!(!link.is_new_order(&alice, "one"), "it is told once");
+        says("one", 1, LoginPhase::WaitingForCode);
+        assert!(!code(LoginId(uuid::Uuid::from_u128(2))), "of another login");
+        assert!(code(id));
+        assert_eq!(phase(), Some(LoginPhase::Checking));
+        assert!(!code(id), "there is one already");
+        assert!(link.is_new_order(&alice, "one"));
+        // The harness that has the program dies.
+        link.report(&alice, report("two"));
+        assert_eq!(phase(), None);
+        assert!(
+            link.login_orders(&alice).borrow().is_none(),
+            "no code goes to another program"
+        );
+        link.begin_login(&alice, id);
+        says("two", 1, LoginPhase::Done);
+        assert_eq!(phase(), Some(LoginPhase::Done));
+        assert!(link.login_orders(&alice).borrow().is_none());
     }
 
     #[test]

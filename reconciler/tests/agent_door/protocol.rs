@@ -7,7 +7,7 @@ use serde_json::json;
 use shared::agent_api::{MAX_WAIT_SECS, MessageKind, Report};
 use shared::status::{McpHealth, McpServerState, TurnState};
 
-use super::world::{Hive, PROMPT, announcement, idle, name, turn};
+use super::world::{AGO, Hive, PROMPT, announcement, idle, name, turn};
 
 #[tokio::test]
 async fn a_daemon_that_has_just_started_keeps_to_the_deployed_recipients() {
@@ -206,6 +206,39 @@ async fn a_waiting_poll_is_answered_by_a_message_and_by_an_announcement() {
     daemon.message("operator", MessageKind::Message).await;
     let answer = tokio::time::timeout(PROMPT, answer).await.unwrap().unwrap();
     assert_eq!(answer.inbox, 1);
+}
+
+/// Else the turn that reads of a deployment would not have what it brings.
+#[tokio::test]
+async fn a_message_waits_until_what_was_deployed_just_now_is_announced() {
+    let hive = Hive::new(json!({ "alice": {} })).await;
+    hive.world.advance(-AGO);
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    daemon.link.announce(&name("alice"), announcement(false));
+    daemon.message("operator", MessageKind::Message).await;
+    assert_eq!(door.poll(idle("one", 0), 0).await.inbox, 1, "it is no secret");
+    assert!(
+        !door.is_answered(idle("one", 0)).await,
+        "the files are being written"
+    );
+
+    let record = hive.ledger.record(&name("alice")).await.unwrap().unwrap();
+    let deployed = Some(record.deployed.unwrap().output.config_digest);
+    let announced = Announcement {
+        config: deployed.clone(),
+        ..announcement(false)
+    };
+    daemon.link.announce(&name("alice"), announced);
+    let loaded = Report {
+        config: deployed,
+        ..idle("one", 1)
+    };
+    assert!(door.is_answered(loaded).await);
+    // What is never announced holds nothing up for long.
+    daemon.link.announce(&name("alice"), announcement(false));
+    hive.world.advance(AGO);
+    assert!(door.is_answered(idle("one", 2)).await);
 }
 
 #[tokio::test]

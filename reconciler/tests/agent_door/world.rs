@@ -65,8 +65,12 @@ pub(crate) fn idle(run: &str, seq: u64) -> Report {
         events_error: None,
         turn: TurnState::Idle,
         mcp: [].into(),
+        login: None,
     }
 }
+
+/// How long ago the agents of a hive were deployed, in seconds.
+pub(crate) const AGO: i64 = 60;
 
 /// A ledger and a world, which outlive the daemon.
 pub(crate) struct Hive {
@@ -93,6 +97,8 @@ impl Hive {
             let record = hive.ledger.record(&name(agent)).await.unwrap().unwrap();
             assert!(record.deployed.is_some(), "{agent} is not deployed");
         }
+        // It was some time ago.
+        hive.world.advance(AGO);
         hive
     }
 

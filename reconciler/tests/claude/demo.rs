@@ -62,7 +62,7 @@ fn the_story_of_the_demo_is_told_by_claude_code_too() {
         assert!(shown.is_some(), "never told {text:?}: {} {errors}", told());
     };
     until("alice has no login yet");
-    assert!(told().contains("auth login"), "{}", told());
+    assert!(told().contains("login alice"), "{}", told());
     log_in_at(&world.root.join("d/state/agents/alice/state"), "alice");
     until("It is your turn");
     let hive = |args: &[&str]| -> Value {

@@ -148,6 +148,14 @@ impl Hive {
             .until(&format!("{said:?}"), || (self.world.said() == said).then_some(()));
     }
 
+    /// Waits until something that the operator was told contains this.
+    pub(crate) fn until_told(&self, what: &str) {
+        self.world.until(&format!("{what:?}"), || {
+            let said = self.world.said();
+            said.iter().any(|said| said.contains(what)).then_some(())
+        });
+    }
+
     /// What the provider was asked, for whoever looks into a failure.
     fn asked(&self) -> String {
         let log = self.model.log();

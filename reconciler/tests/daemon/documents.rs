@@ -191,6 +191,15 @@ fn every_operation_can_succeed_and_answers_as_documented() {
     let message = json!({ "to": "operator", "kind": "message", "body": "hello" });
     let asked = |path: &str, body: Value| world.ask("alice", path, &body).status;
     assert_eq!(asked("/v1/poll", json!({ "report": report, "waitSecs": 0 })), 200);
+    let login: Value = world.post("/v1/agents/alice/login", &json!({})).ok();
+    let mut told = report.clone();
+    told["seq"] = json!(1);
+    told["login"] = json!({ "id": login["id"], "phase": "waitingForCode", "url": "https://claude.com/" });
+    assert_eq!(asked("/v1/poll", json!({ "report": told, "waitSecs": 0 })), 200);
+    let shown: Value = world.get("/v1/agents/alice/login").ok();
+    assert_eq!(shown["url"], "https://claude.com/");
+    let code = json!({ "id": login["id"], "code": "made-up" });
+    let _tried: Value = world.post("/v1/agents/alice/login/code", &code).ok();
     assert_eq!(asked("/v1/recv", json!({ "turn": turn, "max": 1 })), 200);
     assert_eq!(asked("/v1/ack", json!({ "turn": turn, "done": true })), 204);
     assert_eq!(asked("/v1/send", message), 200);

@@ -10,12 +10,13 @@ use shared::admin_api::{
 use shared::agent_api::{SendResponse, SentMessage};
 use shared::agent_event::AgentEventPage;
 use shared::gate::Gate;
+use shared::login::{LoginAnswer, LoginState};
 use shared::plan::PlanView;
 use shared::status::{AgentStatus, HiveStatus};
 use shared::turn::TurnInfo;
 use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
 
-use super::{OfAgent, OfGates, OfHistory, Verb, messages, turns, watch};
+use super::{OfAgent, OfGates, OfHistory, Verb, login, messages, turns, watch};
 use crate::api::endpoint::{Endpoint, get, group, post};
 use crate::api::events::EventQuery;
 use crate::api::peer::Peer;
@@ -157,6 +158,32 @@ pub(crate) fn endpoints() -> Vec<Endpoint<Context>> {
         .takes::<RollbackRequest>()
         .answers::<Acknowledged>()
         .refuses([Forbidden, Conflict, Exhausted]),
+        post(
+            "/v1/agents/{name}/login",
+            login::begin,
+            "login",
+            "Have an agent's driver log in",
+        )
+        .about("Its harness starts the driver's own program. A login that is under way ends.")
+        .answers::<LoginState>()
+        .refuses([Forbidden, Conflict]),
+        get(
+            "/v1/agents/{name}/login",
+            login::show,
+            "loginState",
+            "How the login of an agent stands",
+        )
+        .answers::<LoginState>(),
+        post(
+            "/v1/agents/{name}/login/code",
+            login::code,
+            "loginCode",
+            "Hand over the code that was shown at a login's address",
+        )
+        .about("It is passed on to the agent's harness and kept nowhere.")
+        .takes::<LoginAnswer>()
+        .answers::<LoginState>()
+        .refuses([Forbidden, Conflict]),
     ];
     let archive = [
         get(

@@ -2,6 +2,7 @@
 //! report is the agent's, is kept in memory, and is shown to the operator.
 
 use shared::agent_api::Report;
+use shared::login::{LoginState, MAX_URL_BYTES};
 use shared::status::McpServerState;
 use shared::wire_error::ErrorCode;
 
@@ -31,6 +32,7 @@ pub(super) fn bounded(report: Report) -> ApiResult<Report> {
         events_error,
         turn,
         mcp,
+        login,
     } = report;
     let refused = |message: String| Err(ApiError::new(ErrorCode::BadRequest, message));
     if run_id.is_empty() || run_id.len() > MAX_ID || run_id.contains(is_hazard) {
@@ -70,11 +72,34 @@ pub(super) fn bounded(report: Report) -> ApiResult<Report> {
             .into_iter()
             .map(|(name, state)| (name, server(state)))
             .collect(),
+        login: login.map(bounded_login),
     })
+}
+
+/// What is shown as an address to open is one, and nothing that a terminal acts on.
+fn bounded_login(login: LoginState) -> LoginState {
+    let LoginState {
+        id,
+        phase,
+        url,
+        error,
+    } = login;
+    let is_address = |url: &String| {
+        url.len() <= MAX_URL_BYTES
+            && url.starts_with("https://")
+            && url.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    LoginState {
+        id,
+        phase,
+        url: url.filter(is_address),
+        error: error.map(|error| line(&error, MAX_ERROR)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use shared::login::LoginPhase;
     use shared::status::{McpHealth, TurnState};
 
     use super::*;
@@ -91,6 +116,7 @@ mod tests {
             events_error: None,
             turn: TurnState::Idle,
             mcp: [].into(),
+            login: None,
         }
     }
 
@@ -101,6 +127,37 @@ mod tests {
             schema_tokens: Some(7),
             ..McpServerState::of(McpHealth::Failed)
         }
+    }
+
+    #[test]
+    fn an_address_to_open_is_one_or_is_not_shown() {
+        let shown = |url: &str| {
+            let login = LoginState {
+                id: shared::LoginId(uuid::Uuid::from_u128(1)),
+                phase: LoginPhase::WaitingForCode,
+                url: Some(url.to_owned()),
+                error: Some("\x1b[2J".to_owned()),
+            };
+            let kept = bounded(Report {
+                login: Some(login),
+                ..report()
+            });
+            let kept = kept.expect("a good report").login.expect("a login");
+            assert!(!kept.error.expect("an error").contains('\x1b'));
+            kept.url
+        };
+        let good = "https://claude.com/cai/oauth/authorize?code=true&state=x";
+        assert_eq!(shown(good).as_deref(), Some(good));
+        for bad in [
+            "http://claude.com/",
+            "https://a b",
+            "https://a\u{202e}b",
+            "javascript:x",
+            "https://\x1b[2J",
+        ] {
+            assert_eq!(shown(bad), None, "{bad}");
+        }
+        assert_eq!(shown(&format!("https://{}", "a".repeat(5000))), None);
     }
 
     #[test]

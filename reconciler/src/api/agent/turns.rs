@@ -7,7 +7,7 @@ use shared::turn::{Tokens, TurnStats};
 use shared::wire_error::ErrorCode;
 use shared::{AgentName, TurnId};
 
-use super::AgentContext;
+use super::{AgentContext, login};
 use crate::api::Context;
 use crate::api::error::{ApiError, ApiResult};
 use crate::plan::budget::Budgets;
@@ -30,6 +30,7 @@ pub(super) async fn ended(door: AgentContext, Json(stats): Json<TurnStats>) -> A
     let AgentContext { context, agent, .. } = door;
     let now = context.reconciler.host().clock.now();
     let ledger = context.reconciler.ledger();
+    login::tell(&context, &agent, &stats).await?;
     ledger.note_turn(&agent, stats, now).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -12,7 +12,6 @@ use crate::cli::daemon::DemoArgs;
 use crate::cli::error::CliError;
 use crate::cli::look::Look;
 use crate::cli::page::{Page, Tone};
-use crate::cli::text::shell_word;
 use crate::cli::ui::Ui;
 use crate::control::serve::search_path;
 use crate::host::process::Sandbox;
@@ -127,14 +126,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Looks, now and then.
-    pub(super) async fn look(
-        &mut self,
-        ui: &mut Ui,
-        client: &Client,
-        look: &Look,
-        claude: &Claude,
-        dir: &Utf8Path,
-    ) -> Result<(), CliError> {
+    pub(super) async fn look(&mut self, ui: &mut Ui, client: &Client, look: &Look) -> Result<(), CliError> {
         if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
             return Ok(());
         }
@@ -157,13 +149,7 @@ impl Watch {
                 Tone::Strong
                     .of("alice has no login yet. Log her in, in another terminal; she goes on by herself:"),
             ]);
-            let home = dir.join("state/agents/alice/state/claude");
-            let program = shell_word(claude.program.as_str());
-            let command = format!(
-                "CLAUDE_CONFIG_DIR={} {program} auth login",
-                shell_word(home.as_str())
-            );
-            page.line(["    ".into(), Tone::Info.of(command)]);
+            page.line(["    ".into(), look.command("hive login alice")]);
         } else {
             page.line([Tone::Warn.of("◆ "), Tone::Strong.of(alice.health.message)]);
             page.line(["    ".into(), look.command("hive explain alice")]);

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use shared::agent_api::Report;
 use shared::config::{ConfigFile, OVERLAY_FILE, Overlay};
 use shared::status::{McpHealth, McpServerState, TurnState};
-use shared::{AgentName, AgentUid, CommitOid, HiveId, ServerName};
+use shared::{AgentName, AgentUid, CommitOid, HiveId, LoginId, ServerName};
 
 use super::{Behaviour, Source, State, World, oid};
 use crate::host::{
@@ -40,6 +40,10 @@ impl Ids for World {
 
     fn hive_id(&self) -> HiveId {
         HiveId(uuid::Uuid::from_u128(7))
+    }
+
+    fn login_id(&self) -> LoginId {
+        LoginId(uuid::Uuid::from_u128(7))
     }
 
     fn jitter(&self) -> f64 {
@@ -547,6 +551,7 @@ impl State {
             events_error: None,
             turn,
             mcp: probed(config),
+            login: None,
         };
         Some(HarnessState {
             report,

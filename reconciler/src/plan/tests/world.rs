@@ -231,6 +231,7 @@ impl Case {
                 events_error: None,
                 turn: TurnState::Idle,
                 mcp: BTreeMap::new(),
+                login: None,
             },
             at: at(NOW - 10),
         });
