@@ -5,6 +5,7 @@
 
 mod drivers;
 mod meter;
+mod orders;
 mod poller;
 mod tally;
 mod turn_task;
@@ -187,6 +188,8 @@ struct Loop {
     waits: watch::Sender<bool>,
     /// The login when it was found wanting.
     login: Option<u64>,
+    /// The model that the latest turn was begun with.
+    model: Option<String>,
 }
 
 impl Loop {
@@ -209,6 +212,8 @@ impl Loop {
             config: None,
             config_error: None,
             turn_error: None,
+            ordered: 0,
+            model: None,
             turn: state.turn_state(),
             mcp: BTreeMap::new(),
         };
@@ -229,12 +234,19 @@ impl Loop {
             received: watch::Sender::new(0),
             waits: watch::Sender::new(false),
             login: None,
+            model: None,
         }
     }
 
     fn noted(&mut self, note: Note) {
         match note {
-            Note::Answer(answer) => self.happened(Event::Polled(answer)),
+            Note::Answer(mut answer) => {
+                for order in std::mem::take(&mut answer.orders) {
+                    let running = self.lease.filter(|_| self.state.is_in_turn());
+                    self.happened(Event::Ordered(orders::understood(&order, running)));
+                }
+                self.happened(Event::Polled(answer));
+            }
             Note::Turn(event) => self.happened(event),
             Note::Login(login) => self.login_seen(login),
             Note::File(file) => {
@@ -399,6 +411,7 @@ impl Loop {
             // The file is what was deployed; the operator's word goes before it and is gone with it.
             Arc::make_mut(&mut config).driver.model = Some(model);
         }
+        self.model.clone_from(&config.driver.model);
         let (turn, interrupted) = watch::channel(None);
         self.turn = turn;
         let id = crate::ids::turn_id();
@@ -432,6 +445,7 @@ impl Loop {
         let config_error = self.state.config_error().map(str::to_owned);
         // From before the first message is leased until the daemon has settled the last.
         let lease = self.lease.filter(|_| self.state.is_in_turn());
+        let ordered = self.state.ordered();
         let turn_error = self.state.turn_error.as_deref();
         let turn_error = turn_error.map(|error| crate::tame(error, MAX_ERROR));
         self.reports.send_if_modified(|report| {
@@ -443,6 +457,8 @@ impl Loop {
                 config,
                 config_error,
                 turn_error,
+                ordered,
+                model: self.model.clone(),
                 turn,
                 mcp,
             };

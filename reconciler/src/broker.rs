@@ -11,6 +11,7 @@ mod budgets;
 mod deadlines;
 pub mod loose_ends;
 mod mail;
+pub mod orders;
 pub mod questions;
 pub mod reminders;
 mod rights;

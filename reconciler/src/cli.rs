@@ -12,6 +12,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use clap::Parser as _;
 use jiff::Timestamp;
 use shared::AgentName;
+use shared::order::OrderKind;
 
 use crate::host::Clock;
 use crate::host::clock::SystemClock;
@@ -36,6 +37,7 @@ mod history;
 mod look;
 mod mail;
 mod metrics;
+mod orders;
 mod page;
 mod plan;
 mod recover;
@@ -195,6 +197,17 @@ enum Request {
     Pause(agent::TimedOverrideArgs),
     /// Have another model run an agent's turns than its config says
     Model(agent::ModelArgs),
+    /// End the turn that an agent runs
+    Cancel(agent::OverrideArgs),
+    /// Shorten an agent's conversation before its next turn
+    Compact(agent::OverrideArgs),
+    /// Let an agent take no turns for a while, or until it is woken
+    Nap(orders::NapArgs),
+    /// Let an agent take turns again
+    Wake(agent::OverrideArgs),
+    /// See to an agent's conversation
+    #[command(subcommand)]
+    Session(orders::SessionCommand),
     /// Restart an agent between two turns
     Restart(agent::OverrideArgs),
     /// Propose what an agent had deployed before
@@ -324,6 +337,11 @@ async fn ask(session: &mut Session<'_>, request: Request) -> Result<Exit, CliErr
         Request::Stop(args) => agent::command(session, "stop", args).await,
         Request::Pause(args) => agent::command(session, "pause", args).await,
         Request::Model(args) => agent::model(session, args).await,
+        Request::Cancel(args) => orders::simple(session, OrderKind::Cancel, args).await,
+        Request::Compact(args) => orders::simple(session, OrderKind::Compact, args).await,
+        Request::Nap(args) => orders::nap(session, args).await,
+        Request::Wake(args) => orders::simple(session, OrderKind::Wake, args).await,
+        Request::Session(command) => orders::conversation(session, command).await,
         Request::Restart(args) => agent::command(session, "restart", args.into()).await,
         Request::Rollback(args) => agent::rollback(session, args).await,
         Request::Suspend(args) => agent::command(session, "suspend", args).await,

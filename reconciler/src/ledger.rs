@@ -26,6 +26,7 @@ pub(crate) mod leases;
 mod memory;
 pub(crate) mod messages;
 mod open;
+pub(crate) mod orders;
 mod plans;
 mod prune;
 pub(crate) mod questions;

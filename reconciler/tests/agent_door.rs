@@ -7,6 +7,8 @@ mod budget;
 mod hostile;
 #[path = "agent_door/mail.rs"]
 mod mail;
+#[path = "agent_door/orders.rs"]
+mod orders;
 #[path = "agent_door/protocol.rs"]
 mod protocol;
 #[path = "agent_door/wire.rs"]

@@ -19,6 +19,7 @@ pub mod gate;
 pub mod id;
 pub mod loose_end;
 pub mod name;
+pub mod order;
 pub mod plan;
 pub mod question;
 pub mod reminder;

@@ -16,6 +16,7 @@ use shared::agent_api::{
 };
 use shared::budget::{TurnLimits, TurnUsage};
 use shared::name::Address;
+use shared::order::Order;
 use shared::turn::TurnStats;
 use shared::version::AGENT_API_HEADER;
 use shared::wire_error::{ErrorCode, WireError};
@@ -42,6 +43,8 @@ pub(crate) struct World {
     pub(crate) paused: bool,
     pub(crate) model: Option<String>,
     pub(crate) conversation: Option<u64>,
+    /// Handed out with each answer.
+    pub(crate) orders: Vec<Order>,
     /// What turns were.
     pub(crate) turns: Vec<TurnStats>,
     /// The daemon has no route for what turns were.
@@ -68,6 +71,8 @@ pub(crate) struct World {
     pub(crate) lose_leases: usize,
     /// Model and conversation as told last.
     told: Option<(Option<String>, Option<u64>)>,
+    /// The last order that was handed out.
+    told_order: u64,
     dedupe: BTreeMap<String, u64>,
     last_id: u64,
 }
@@ -270,10 +275,15 @@ async fn poll(
             paused: world.paused,
             model: world.model.clone(),
             conversation: world.conversation,
+            orders: world.orders.clone(),
             ..PollResponse::default()
         };
         let announced = (answer.model.clone(), answer.conversation);
         let news = answer.inbox > 0
+            || world
+                .orders
+                .last()
+                .is_some_and(|order| order.id > world.told_order)
             || world.told != Some(announced)
             || (answer.config.is_some() && answer.config != report.config)
             || answer.paused != (report.turn == shared::status::TurnState::Paused);
@@ -286,6 +296,8 @@ async fn poll(
     };
     let _expired = tokio::time::timeout(Duration::from_secs(wait_secs.into()), wait).await;
     let answer = look().0;
+    let last = answer.orders.last().map_or(0, |order| order.id);
+    shared.0.lock().expect("lock").told_order = last;
     shared.0.lock().expect("lock").told = Some((answer.model.clone(), answer.conversation));
     Json(answer).into_response()
 }

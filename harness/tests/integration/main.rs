@@ -10,6 +10,7 @@ mod budget;
 mod configs;
 mod daemon;
 mod mcp;
+mod orders;
 mod process;
 mod proposals;
 mod turns;

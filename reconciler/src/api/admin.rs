@@ -28,6 +28,7 @@ use crate::model::draft;
 use crate::plan::support;
 
 mod messages;
+mod orders;
 pub(super) mod routes;
 mod turns;
 
@@ -144,6 +145,7 @@ async fn status(State(context): State<Context>) -> ApiResult<Json<HiveStatus>> {
     let views = reconciler.views();
     let agents = views.agents.values().map(|view| AgentStatus {
         config: None,
+        model: None,
         origins: std::collections::BTreeMap::new(),
         inbox: inboxes
             .get(view.status.name.as_str())

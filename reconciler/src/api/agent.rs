@@ -34,6 +34,7 @@ pub(super) use self::messages::may_be_written_to;
 pub use self::transfers::MAX_TRANSFERS;
 use super::error::{ApiError, ApiResult, in_one_shape};
 use super::{Context, endpoint};
+use crate::broker::orders::Orders;
 use crate::broker::{Ask, Batch};
 use crate::control::Key;
 use crate::host::Announcement;
@@ -237,6 +238,15 @@ async fn poll(
             paused,
             model,
         } = announcement.clone();
+        let Orders {
+            pending: orders,
+            conversation,
+        } = context
+            .broker
+            .orders(&agent, report.ordered, context.reconciler.host().clock.now())
+            .await?;
+        let last_order = orders.last().map_or(0, |order| order.id);
+        let another_order = context.link.is_another_order(&agent, &report.run_id, last_order);
         // What a turn that runs may use is said when it tells what it uses.
         let over_budget = !report.turn.is_busy() && turns::over_budget(&context, &agent).await?;
         // A message may end a nap; whether it does is for the agent to say.
@@ -254,12 +264,14 @@ async fn poll(
         let allowed_again = !paused && !over_budget && report.turn == TurnState::OverBudget;
         if queued > 0 && can_work
             || allowed_again
+            || another_order
             || differs && grace
             || another_model
             || now >= until
             || *context.shutdown.borrow()
         {
             context.link.told(&agent, &report.run_id, announcement);
+            context.link.told_order(&agent, &report.run_id, last_order);
             return Ok(Json(PollResponse {
                 // Nothing is handed out that no turn may be taken for.
                 inbox: if over_budget { 0 } else { queued },
@@ -267,8 +279,8 @@ async fn poll(
                 paused,
                 model,
                 over_budget,
-                // Nobody asks for a new one yet.
-                conversation: None,
+                orders,
+                conversation,
             }));
         }
         let again = match (differs, over_budget) {

@@ -3,6 +3,7 @@ mod crashes;
 mod leases;
 mod mail;
 mod model;
+mod orders;
 mod questions;
 mod reminders;
 

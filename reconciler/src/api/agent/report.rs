@@ -28,6 +28,8 @@ pub(super) fn bounded(report: Report) -> ApiResult<Report> {
         config,
         config_error,
         turn_error,
+        ordered,
+        model,
         turn,
         mcp,
     } = report;
@@ -61,6 +63,8 @@ pub(super) fn bounded(report: Report) -> ApiResult<Report> {
         config,
         config_error: config_error.map(|error| line(&error, MAX_ERROR)),
         turn_error: turn_error.map(|error| line(&error, MAX_ERROR)),
+        ordered,
+        model: model.map(|model| line(&model, MAX_ID)),
         turn,
         mcp: mcp
             .into_iter()
@@ -84,6 +88,8 @@ mod tests {
             config: None,
             config_error: None,
             turn_error: None,
+            ordered: 0,
+            model: None,
             turn: TurnState::Idle,
             mcp: [].into(),
         }

@@ -533,6 +533,8 @@ impl State {
             config: Some(config.digest.clone()),
             config_error: None,
             turn_error: None,
+            ordered: 0,
+            model: None,
             turn,
             mcp: probed(config),
         };

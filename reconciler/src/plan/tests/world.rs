@@ -223,6 +223,8 @@ impl Case {
                 config: Some(output.config_digest),
                 config_error: None,
                 turn_error: None,
+                ordered: 0,
+                model: None,
                 turn: TurnState::Idle,
                 mcp: BTreeMap::new(),
             },
