@@ -68,10 +68,10 @@ pub(super) fn turn_cancelled(state: &mut State, actions: &mut Vec<Action>) {
     park::forget_nap(state, actions);
     match state.purpose {
         Purpose::Messages => {
-            state.turn_error = Some(format!(
-                "the operator ended the turn: {} messages wait until another one comes, or hive wake",
-                state.waited
-            ));
+            state.turn_error = Some(
+                "the operator ended the turn: its messages wait until another one comes, or hive wake"
+                    .to_owned(),
+            );
             state.parked = Some(Parked::Stuck { inbox: state.waited });
         }
         Purpose::Compaction => not_compacted(state, actions),
