@@ -4,8 +4,8 @@
 //! notes. An idle harness is one pending poll: no timer is set, nothing is written.
 
 mod drivers;
+mod instructions;
 mod meter;
-mod orders;
 mod poller;
 mod tally;
 mod turn_task;
@@ -212,7 +212,7 @@ impl Loop {
             config: None,
             config_error: None,
             turn_error: None,
-            ordered: 0,
+            instructed: 0,
             model: None,
             turn: state.turn_state(),
             mcp: BTreeMap::new(),
@@ -241,9 +241,9 @@ impl Loop {
     fn noted(&mut self, note: Note) {
         match note {
             Note::Answer(mut answer) => {
-                for order in std::mem::take(&mut answer.orders) {
+                for instruction in std::mem::take(&mut answer.instructions) {
                     let running = self.lease.filter(|_| self.state.is_in_turn());
-                    self.happened(Event::Ordered(orders::understood(&order, running)));
+                    self.happened(Event::Instructed(instructions::understood(&instruction, running)));
                 }
                 self.happened(Event::Polled(answer));
             }
@@ -445,7 +445,7 @@ impl Loop {
         let config_error = self.state.config_error().map(str::to_owned);
         // From before the first message is leased until the daemon has settled the last.
         let lease = self.lease.filter(|_| self.state.is_in_turn());
-        let ordered = self.state.ordered();
+        let instructed = self.state.instructed();
         let turn_error = self.state.turn_error.as_deref();
         let turn_error = turn_error.map(|error| crate::tame(error, MAX_ERROR));
         self.reports.send_if_modified(|report| {
@@ -457,7 +457,7 @@ impl Loop {
                 config,
                 config_error,
                 turn_error,
-                ordered,
+                instructed,
                 model: self.model.clone(),
                 turn,
                 mcp,

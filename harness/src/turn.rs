@@ -4,12 +4,12 @@
 //! lengths; whoever runs the actions keeps the clock.
 
 pub mod decide;
-mod orders;
+mod instructions;
 mod park;
 pub mod state;
 
 pub use decide::decide;
 pub use state::{
-    Action, Command, Compaction, Event, InForce, Interruption, Ordered, Outcome, Parked, Phase, Purpose,
+    Action, Command, Compaction, Event, InForce, Instructed, Interruption, Outcome, Parked, Phase, Purpose,
     Refusal, State, Timer,
 };

@@ -9,9 +9,9 @@
 
 mod budgets;
 mod deadlines;
+pub mod instructions;
 pub mod loose_ends;
 mod mail;
-pub mod orders;
 pub mod questions;
 pub mod reminders;
 mod rights;

@@ -12,7 +12,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use clap::Parser as _;
 use jiff::Timestamp;
 use shared::AgentName;
-use shared::order::OrderKind;
+use shared::instruction::InstructionKind;
 
 use crate::host::Clock;
 use crate::host::clock::SystemClock;
@@ -34,10 +34,10 @@ mod export;
 mod fixtures;
 mod gate;
 mod history;
+mod instructions;
 mod look;
 mod mail;
 mod metrics;
-mod orders;
 mod page;
 mod plan;
 mod recover;
@@ -202,12 +202,12 @@ enum Request {
     /// Shorten an agent's conversation before its next turn
     Compact(agent::OverrideArgs),
     /// Let an agent take no turns for a while, or until it is woken
-    Nap(orders::NapArgs),
+    Nap(instructions::NapArgs),
     /// Let an agent take turns again
     Wake(agent::OverrideArgs),
     /// See to an agent's conversation
     #[command(subcommand)]
-    Session(orders::SessionCommand),
+    Session(instructions::SessionCommand),
     /// Restart an agent between two turns
     Restart(agent::OverrideArgs),
     /// Propose what an agent had deployed before
@@ -337,11 +337,11 @@ async fn ask(session: &mut Session<'_>, request: Request) -> Result<Exit, CliErr
         Request::Stop(args) => agent::command(session, "stop", args).await,
         Request::Pause(args) => agent::command(session, "pause", args).await,
         Request::Model(args) => agent::model(session, args).await,
-        Request::Cancel(args) => orders::simple(session, OrderKind::Cancel, args).await,
-        Request::Compact(args) => orders::simple(session, OrderKind::Compact, args).await,
-        Request::Nap(args) => orders::nap(session, args).await,
-        Request::Wake(args) => orders::simple(session, OrderKind::Wake, args).await,
-        Request::Session(command) => orders::conversation(session, command).await,
+        Request::Cancel(args) => instructions::simple(session, InstructionKind::Cancel, args).await,
+        Request::Compact(args) => instructions::simple(session, InstructionKind::Compact, args).await,
+        Request::Nap(args) => instructions::nap(session, args).await,
+        Request::Wake(args) => instructions::simple(session, InstructionKind::Wake, args).await,
+        Request::Session(command) => instructions::conversation(session, command).await,
         Request::Restart(args) => agent::command(session, "restart", args.into()).await,
         Request::Rollback(args) => agent::rollback(session, args).await,
         Request::Suspend(args) => agent::command(session, "suspend", args).await,

@@ -5,10 +5,10 @@
 mod budget;
 #[path = "agent_door/hostile.rs"]
 mod hostile;
+#[path = "agent_door/instructions.rs"]
+mod instructions;
 #[path = "agent_door/mail.rs"]
 mod mail;
-#[path = "agent_door/orders.rs"]
-mod orders;
 #[path = "agent_door/protocol.rs"]
 mod protocol;
 #[path = "agent_door/wire.rs"]

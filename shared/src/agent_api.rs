@@ -51,8 +51,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{CommitOid, Digest, GateId, ProposalNumber, TurnId};
+use crate::instruction::Instruction;
 use crate::name::{Address, AgentName, ServerName};
-use crate::order::Order;
 use crate::spec::{OperatorSpec, Role};
 use crate::status::{McpServerState, TurnState};
 
@@ -93,9 +93,9 @@ pub struct Report {
     pub turn_error: Option<String>,
     /// What the turn loop does.
     pub turn: TurnState,
-    /// Every order up to this number was carried out; 0 when there was none yet.
+    /// Every instruction up to this number was carried out; 0 when there was none yet.
     #[serde(default)]
-    pub ordered: u64,
+    pub instructed: u64,
     /// The model that the latest turn was begun with, in the driver's own words; absent before the first, and where the
     /// driver chooses.
     #[serde(default)]
@@ -136,9 +136,9 @@ pub struct PollResponse {
     /// Take no turns: there is no money left for them.
     #[serde(default)]
     pub over_budget: bool,
-    /// What the operator orders, the oldest first.
+    /// What the operator instructions, the oldest first.
     #[serde(default)]
-    pub orders: Vec<Order>,
+    pub instructions: Vec<Instruction>,
     /// The number of the conversation. One that is higher than the harness has heard of begins a new conversation with
     /// the next turn; absent: the one there is goes on.
     #[serde(default)]

@@ -7,7 +7,7 @@ use shared::agent_api::PollResponse;
 use super::state::{
     Action, Compaction, Event, InForce, Interruption, Outcome, Parked, Phase, Purpose, State, Timer,
 };
-use super::{orders, park};
+use super::{instructions, park};
 
 /// How long a turn may still run after the harness was told to end.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -37,7 +37,7 @@ pub fn decide(mut state: State, event: Event) -> (State, Vec<Action>) {
             leave(&mut state, Phase::Loading);
             load_again_later(&mut state, &mut actions);
         }
-        Event::Ordered(order) => orders::ordered(&mut state, &order, &mut actions),
+        Event::Instructed(instruction) => instructions::instructed(&mut state, &instruction, &mut actions),
         Event::Polled(answer) => polled(&mut state, answer, &mut actions),
         Event::Leased => {
             if state.phase == Phase::Leasing {
@@ -81,7 +81,7 @@ fn at_the_boundary(state: &mut State, actions: &mut Vec<Action>) {
     if state.phase != Phase::Idle {
         return;
     }
-    orders::start_nap(state, actions);
+    instructions::start_nap(state, actions);
     if state.stopping {
         state.phase = Phase::Ended;
         actions.push(Action::Exit(0));
@@ -203,7 +203,7 @@ fn turn_ended(state: &mut State, outcome: &Outcome, actions: &mut Vec<Action>) {
         Outcome::Completed => completed(state, actions),
         Outcome::Nothing => rest_after(state, REST_LONGEST_EMPTY, actions),
         Outcome::Interrupted | Outcome::Failed(_) if state.cancelled => {
-            orders::turn_cancelled(state, actions);
+            instructions::turn_cancelled(state, actions);
         }
         Outcome::Interrupted => not_well(state, actions),
         Outcome::Failed(error) => {

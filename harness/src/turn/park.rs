@@ -158,7 +158,7 @@ pub(super) fn forget_nap(state: &mut State, actions: &mut Vec<Action>) {
 /// The nap's time is over, whether it has begun or not.
 pub(super) fn nap_over(state: &mut State) {
     state.nap = None;
-    state.ordered_nap = None;
+    state.instructed_nap = None;
     if let Some(Parked::Napping { .. }) = state.parked {
         state.parked = None;
     }

@@ -47,13 +47,13 @@ pub struct State {
     pub compaction: Compaction,
     /// A nap the agent wishes for after this turn; whether a message ends it.
     pub nap: Option<bool>,
-    /// A nap that is ordered for after this turn; whether a message ends it.
-    pub ordered_nap: Option<bool>,
-    /// The last order that was seen.
+    /// A nap that is instructed for after this turn; whether a message ends it.
+    pub instructed_nap: Option<bool>,
+    /// The last instruction that was seen.
     pub seen: u64,
-    /// The order to shorten the conversation that waits for its place.
+    /// The instruction to shorten the conversation that waits for its place.
     pub compact: Option<u64>,
-    /// Whether the running turn was ended by order.
+    /// Whether the running turn was ended by instruction.
     pub cancelled: bool,
 }
 
@@ -80,15 +80,15 @@ impl State {
             compacting: false,
             compaction: Compaction::NotWanted,
             nap: None,
-            ordered_nap: None,
+            instructed_nap: None,
             seen: 0,
             compact: None,
             cancelled: false,
         }
     }
 
-    /// The number up to which every order was carried out.
-    pub fn ordered(&self) -> u64 {
+    /// The number up to which every instruction was carried out.
+    pub fn instructed(&self) -> u64 {
         self.compact.map_or(self.seen, |waits| waits.saturating_sub(1))
     }
 
@@ -224,16 +224,16 @@ pub enum Interruption {
     Cancelled,
 }
 
-/// An order of the operator.
+/// An instruction of the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ordered {
+pub struct Instructed {
     /// Its number.
     pub id: u64,
     /// What to do.
     pub command: Command,
 }
 
-/// What the operator orders.
+/// What the operator wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// End the turn that runs.
@@ -318,8 +318,8 @@ pub enum Event {
     Loaded(InForce),
     /// The config file could not be loaded.
     LoadFailed(String),
-    /// The operator orders something.
-    Ordered(Ordered),
+    /// The operator instructs the agent.
+    Instructed(Instructed),
     /// The daemon answered a poll.
     Polled(PollResponse),
     /// Messages were leased to the turn that was started, or its driver fetches them itself: it starts now.

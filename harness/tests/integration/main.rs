@@ -9,8 +9,8 @@
 mod budget;
 mod configs;
 mod daemon;
+mod instructions;
 mod mcp;
-mod orders;
 mod process;
 mod proposals;
 mod turns;

@@ -27,8 +27,8 @@ use crate::export::Export;
 use crate::model::draft;
 use crate::plan::support;
 
+mod instructions;
 mod messages;
-mod orders;
 pub(super) mod routes;
 mod turns;
 

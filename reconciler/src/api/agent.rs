@@ -34,7 +34,7 @@ pub(super) use self::messages::may_be_written_to;
 pub use self::transfers::MAX_TRANSFERS;
 use super::error::{ApiError, ApiResult, in_one_shape};
 use super::{Context, endpoint};
-use crate::broker::orders::Orders;
+use crate::broker::instructions::Instructions;
 use crate::broker::{Ask, Batch};
 use crate::control::Key;
 use crate::host::Announcement;
@@ -238,15 +238,18 @@ async fn poll(
             paused,
             model,
         } = announcement.clone();
-        let Orders {
-            pending: orders,
+        let Instructions {
+            pending: instructions,
             conversation,
         } = context
             .broker
-            .orders(&agent, report.ordered, context.reconciler.host().clock.now())
+            .instructions(&agent, report.instructed, context.reconciler.host().clock.now())
             .await?;
-        let last_order = orders.last().map_or(0, |order| order.id);
-        let another_order = context.link.is_another_order(&agent, &report.run_id, last_order);
+        let last_instruction = instructions.last().map_or(0, |instruction| instruction.id);
+        let another_instruction =
+            context
+                .link
+                .is_another_instruction(&agent, &report.run_id, last_instruction);
         // What a turn that runs may use is said when it tells what it uses.
         let over_budget = !report.turn.is_busy() && turns::over_budget(&context, &agent).await?;
         // A message may end a nap; whether it does is for the agent to say.
@@ -264,14 +267,16 @@ async fn poll(
         let allowed_again = !paused && !over_budget && report.turn == TurnState::OverBudget;
         if queued > 0 && can_work
             || allowed_again
-            || another_order
+            || another_instruction
             || differs && grace
             || another_model
             || now >= until
             || *context.shutdown.borrow()
         {
             context.link.told(&agent, &report.run_id, announcement);
-            context.link.told_order(&agent, &report.run_id, last_order);
+            context
+                .link
+                .told_instruction(&agent, &report.run_id, last_instruction);
             return Ok(Json(PollResponse {
                 // Nothing is handed out that no turn may be taken for.
                 inbox: if over_budget { 0 } else { queued },
@@ -279,7 +284,7 @@ async fn poll(
                 paused,
                 model,
                 over_budget,
-                orders,
+                instructions,
                 conversation,
             }));
         }

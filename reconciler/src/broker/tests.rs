@@ -1,9 +1,9 @@
 mod budgets;
 mod crashes;
+mod instructions;
 mod leases;
 mod mail;
 mod model;
-mod orders;
 mod questions;
 mod reminders;
 

@@ -212,7 +212,7 @@ pub(crate) const RAW_TABLES: [RawTable; 10] = [
         },
     },
     RawTable {
-        name: "orders",
+        name: "instructions",
         since: 2,
         columns: &[
             "id", "uid", "kind", "turn", "until", "wakes", "ends_at", "by", "at", "taken_at",
@@ -220,7 +220,7 @@ pub(crate) const RAW_TABLES: [RawTable; 10] = [
         check: |row| {
             row.parsed::<AgentUid>("uid")?;
             row.time("at")?;
-            super::orders::decode(row).map(drop)
+            super::instructions::decode(row).map(drop)
         },
     },
     RawTable {

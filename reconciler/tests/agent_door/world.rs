@@ -62,7 +62,7 @@ pub(crate) fn idle(run: &str, seq: u64) -> Report {
         config: Some(config()),
         config_error: None,
         turn_error: None,
-        ordered: 0,
+        instructed: 0,
         model: None,
         turn: TurnState::Idle,
         mcp: [].into(),

@@ -9,13 +9,13 @@ use shared::admin_api::{
 };
 use shared::agent_api::{SendResponse, SentMessage};
 use shared::gate::Gate;
-use shared::order::OrderRequest;
+use shared::instruction::InstructionRequest;
 use shared::plan::PlanView;
 use shared::status::{AgentStatus, HiveStatus};
 use shared::turn::TurnInfo;
 use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
 
-use super::{OfAgent, OfGates, OfHistory, Verb, messages, orders, turns};
+use super::{OfAgent, OfGates, OfHistory, Verb, instructions, messages, turns};
 use crate::api::endpoint::{Endpoint, get, group, post};
 use crate::api::events::EventQuery;
 use crate::api::peer::Peer;
@@ -133,17 +133,17 @@ pub(crate) fn endpoints() -> Vec<Endpoint<Context>> {
         .answers::<Acknowledged>()
         .refuses([Forbidden]),
         post(
-            "/v1/agents/{name}/orders",
-            orders::order,
-            "order",
-            "Order something of an agent's turn loop",
+            "/v1/agents/{name}/instructions",
+            instructions::instruction,
+            "instruction",
+            "Instruction something of an agent's turn loop",
         )
         .about(
             "`cancel` ends the turn that runs, `compact` shortens the conversation before the next one, `nap` and `wake` end \
              and begin the taking of turns, `newConversation` begins one with the next turn. Once this is answered the \
-             order survives a crash; it is carried out when the harness is told, which is at once when it runs.",
+             instruction survives a crash; it is carried out when the harness is told, which is at once when it runs.",
         )
-        .takes::<OrderRequest>()
+        .takes::<InstructionRequest>()
         .answers::<Acknowledged>()
         .refuses([Forbidden, Conflict, Exhausted]),
         post(

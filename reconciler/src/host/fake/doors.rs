@@ -533,7 +533,7 @@ impl State {
             config: Some(config.digest.clone()),
             config_error: None,
             turn_error: None,
-            ordered: 0,
+            instructed: 0,
             model: None,
             turn,
             mcp: probed(config),

@@ -96,8 +96,8 @@ CREATE TABLE overspending (
 ) STRICT;
 CREATE INDEX overspending_by_question ON overspending (question);
 
--- What the operator ordered harnesses to do. One is taken when a harness has carried it out.
-CREATE TABLE orders (
+-- What the operator instructed harnesses to do. One is taken when a harness has carried it out.
+CREATE TABLE instructions (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
     uid      TEXT NOT NULL,
     kind     TEXT NOT NULL,
@@ -109,4 +109,4 @@ CREATE TABLE orders (
     at       INTEGER NOT NULL,
     taken_at INTEGER
 ) STRICT;
-CREATE INDEX orders_by_agent ON orders (uid, id);
+CREATE INDEX instructions_by_agent ON instructions (uid, id);

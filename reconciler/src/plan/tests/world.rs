@@ -223,7 +223,7 @@ impl Case {
                 config: Some(output.config_digest),
                 config_error: None,
                 turn_error: None,
-                ordered: 0,
+                instructed: 0,
                 model: None,
                 turn: TurnState::Idle,
                 mcp: BTreeMap::new(),

@@ -1,7 +1,7 @@
-//! `hive cancel`, `compact`, `nap`, `wake` and `session new`: orders to an agent's turn loop.
+//! `hive cancel`, `compact`, `nap`, `wake` and `session new`: instructions to an agent's turn loop.
 
 use jiff::SignedDuration;
-use shared::order::{OrderKind, OrderRequest};
+use shared::instruction::{InstructionKind, InstructionRequest};
 
 use super::Session;
 use super::agent::{OverrideArgs, TimedOverrideArgs, post};
@@ -27,10 +27,10 @@ pub(super) enum SessionCommand {
 
 pub(super) async fn simple(
     session: &mut Session<'_>,
-    kind: OrderKind,
+    kind: InstructionKind,
     of: OverrideArgs,
 ) -> Result<Exit, CliError> {
-    order(session, kind, of, None, false).await
+    instruction(session, kind, of, None, false).await
 }
 
 pub(super) async fn nap(session: &mut Session<'_>, args: NapArgs) -> Result<Exit, CliError> {
@@ -38,7 +38,7 @@ pub(super) async fn nap(session: &mut Session<'_>, args: NapArgs) -> Result<Exit
         timed: TimedOverrideArgs { of, lasts },
         wake_on_message,
     } = args;
-    order(session, OrderKind::Nap, of, lasts, wake_on_message).await
+    instruction(session, InstructionKind::Nap, of, lasts, wake_on_message).await
 }
 
 pub(super) async fn conversation(
@@ -46,22 +46,22 @@ pub(super) async fn conversation(
     command: SessionCommand,
 ) -> Result<Exit, CliError> {
     let SessionCommand::New(of) = command;
-    order(session, OrderKind::NewConversation, of, None, false).await
+    instruction(session, InstructionKind::NewConversation, of, None, false).await
 }
 
-async fn order(
+async fn instruction(
     session: &mut Session<'_>,
-    kind: OrderKind,
+    kind: InstructionKind,
     of: OverrideArgs,
     lasts: Option<SignedDuration>,
     wake_on_message: bool,
 ) -> Result<Exit, CliError> {
     let OverrideArgs { agent, reason } = of;
-    let request = OrderRequest {
+    let request = InstructionRequest {
         kind,
         reason,
         until: lasts.map(|lasts| session.clock.now() + lasts),
         wake_on_message,
     };
-    post(session, &format!("/v1/agents/{agent}/orders"), &request).await
+    post(session, &format!("/v1/agents/{agent}/instructions"), &request).await
 }

@@ -1,24 +1,24 @@
-//! Orders of the operator, and where they are carried out.
+//! Instructions of the operator, and where they are carried out.
 //!
-//! | Order | Carried out |
+//! | Instruction | Carried out |
 //! | --- | --- |
 //! | cancel | at once; the messages of the turn go back, and none is taken until something new comes |
 //! | compact | before the next turn, when one may run |
 //! | nap | at the end of the turn; it takes the place of whatever else no turn was taken for |
 //! | wake | at once; it ends whatever no turn is taken for |
 //!
-//! An order that was seen is not carried out again. One that waits for its place counts as not carried out, so that a
+//! An instruction that was seen is not carried out again. One that waits for its place counts as not carried out, so that a
 //! harness that comes after this one gets it too.
 
 use std::time::Duration;
 
 use super::decide::{interrupt, not_compacted};
 use super::park;
-use super::state::{Action, Command, Interruption, Ordered, Parked, Phase, Purpose, State, Timer};
+use super::state::{Action, Command, Instructed, Interruption, Parked, Phase, Purpose, State, Timer};
 
-/// Takes in an order.
-pub(super) fn ordered(state: &mut State, order: &Ordered, actions: &mut Vec<Action>) {
-    let Ordered { id, command } = order;
+/// Takes in an instruction.
+pub(super) fn instructed(state: &mut State, instruction: &Instructed, actions: &mut Vec<Action>) {
+    let Instructed { id, command } = instruction;
     if *id <= state.seen {
         return;
     }
@@ -36,7 +36,7 @@ pub(super) fn ordered(state: &mut State, order: &Ordered, actions: &mut Vec<Acti
             wake_on_message,
         } => nap(state, *length, *wake_on_message, actions),
         Command::Wake => {
-            state.ordered_nap = None;
+            state.instructed_nap = None;
             state.nap = None;
             actions.push(Action::Clear(Timer::Nap));
             park::leave(state, actions);
@@ -48,13 +48,13 @@ pub(super) fn ordered(state: &mut State, order: &Ordered, actions: &mut Vec<Acti
 fn nap(state: &mut State, length: Duration, wake_on_message: bool, actions: &mut Vec<Action>) {
     park::leave(state, actions);
     state.nap = None;
-    state.ordered_nap = Some(wake_on_message);
+    state.instructed_nap = Some(wake_on_message);
     actions.push(Action::Set(Timer::Nap, length.min(park::LONGEST_NAP)));
 }
 
-/// Between two turns: falls asleep when that was ordered.
+/// Between two turns: falls asleep when that was instructed.
 pub(super) fn start_nap(state: &mut State, actions: &mut Vec<Action>) {
-    if let Some(wake_on_message) = state.ordered_nap.take() {
+    if let Some(wake_on_message) = state.instructed_nap.take() {
         // The turn's end may have found another reason; its timers go with it, that of the nap stays.
         if !matches!(state.parked, Some(Parked::Napping { .. })) {
             park::leave(state, actions);
@@ -63,7 +63,7 @@ pub(super) fn start_nap(state: &mut State, actions: &mut Vec<Action>) {
     }
 }
 
-/// The turn was ended by order: to take its messages again at once would undo that.
+/// The turn was ended by instruction: to take its messages again at once would undo that.
 pub(super) fn turn_cancelled(state: &mut State, actions: &mut Vec<Action>) {
     park::forget_nap(state, actions);
     match state.purpose {

@@ -1,18 +1,18 @@
-//! What the operator orders a harness to do. An order is kept until its harness has carried it out, or has no use any more.
+//! What the operator instructions a harness to do. An instruction is kept until its harness has carried it out, or has no use any more.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::id::TurnId;
 
-/// The most orders in one answer.
-pub const MAX_ORDERS: u32 = 16;
+/// The most instructions in one answer.
+pub const MAX_INSTRUCTIONS: u32 = 16;
 
-/// The kinds of orders.
+/// The kinds of instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-pub enum OrderKind {
+pub enum InstructionKind {
     /// End the turn that runs; its messages go back, and wait until something new comes.
     Cancel,
     /// Shorten the conversation before the next turn.
@@ -28,7 +28,7 @@ pub enum OrderKind {
     Unknown,
 }
 
-impl OrderKind {
+impl InstructionKind {
     /// The kind in one word, as on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -42,15 +42,15 @@ impl OrderKind {
     }
 }
 
-/// An order as its harness gets it.
+/// An instruction as its harness gets it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-pub struct Order {
-    /// Its number; later orders have higher ones. One that was seen before is not carried out again.
+pub struct Instruction {
+    /// Its number; later instructions have higher ones. One that was seen before is not carried out again.
     pub id: u64,
     /// What to do.
-    pub kind: OrderKind,
+    pub kind: InstructionKind,
     /// Of `cancel`: the turn that was seen running. Another one goes on.
     #[serde(default)]
     pub turn: Option<TurnId>,
@@ -62,13 +62,13 @@ pub struct Order {
     pub wake_on_message: bool,
 }
 
-/// Orders something of an agent's harness.
+/// Instructions something of an agent's harness.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-pub struct OrderRequest {
+pub struct InstructionRequest {
     /// What.
-    pub kind: OrderKind,
+    pub kind: InstructionKind,
     /// Why.
     #[serde(default)]
     pub reason: String,

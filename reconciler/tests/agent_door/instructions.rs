@@ -1,15 +1,15 @@
-//! Orders reach a harness at its poll, at once and each run anew until it has carried them out.
+//! Instructions reach a harness at its poll, at once and each run anew until it has carried them out.
 
-use reconciler::broker::orders::Given;
+use reconciler::broker::instructions::Given;
 use serde_json::json;
 use shared::agent_api::Report;
-use shared::order::{Order, OrderKind};
+use shared::instruction::{Instruction, InstructionKind};
 
 use super::world::{Daemon, Hive, PROMPT, idle, name};
 
-async fn order(daemon: &Daemon, kind: OrderKind) -> u64 {
+async fn instruction(daemon: &Daemon, kind: InstructionKind) -> u64 {
     let given = Given {
-        order: Order {
+        instruction: Instruction {
             id: 0,
             kind,
             turn: None,
@@ -20,13 +20,13 @@ async fn order(daemon: &Daemon, kind: OrderKind) -> u64 {
         by: "unix:ann".into(),
         reason: String::new(),
     };
-    let given = daemon.broker.order(&name("alice"), given, daemon.now).await;
+    let given = daemon.broker.instruction(&name("alice"), given, daemon.now).await;
     given.unwrap()
 }
 
-fn did(run: &str, seq: u64, ordered: u64) -> Report {
+fn did(run: &str, seq: u64, instructed: u64) -> Report {
     Report {
-        ordered,
+        instructed,
         ..idle(run, seq)
     }
 }
@@ -41,17 +41,21 @@ async fn a_harness_that_waits_is_told_at_once_and_only_once() {
         let door = door.clone();
         async move { door.poll(idle("one", 0), 180).await }
     });
-    let id = order(&daemon, OrderKind::Compact).await;
+    let id = instruction(&daemon, InstructionKind::Compact).await;
     let answer = tokio::time::timeout(PROMPT, waiting).await.unwrap().unwrap();
     assert_eq!(
-        answer.orders.iter().map(|order| order.id).collect::<Vec<_>>(),
+        answer
+            .instructions
+            .iter()
+            .map(|instruction| instruction.id)
+            .collect::<Vec<_>>(),
         [id]
     );
     let again = door.is_answered(idle("one", 0)).await;
     assert!(!again, "it was told; what it waits for is its own business");
     let lost = door.poll(idle("one", 1), 0).await;
-    assert_eq!(lost.orders.len(), 1, "an answer may have been lost");
-    assert_eq!(door.poll(did("one", 2, id), 0).await.orders, []);
+    assert_eq!(lost.instructions.len(), 1, "an answer may have been lost");
+    assert_eq!(door.poll(did("one", 2, id), 0).await.instructions, []);
 }
 
 #[tokio::test]
@@ -59,11 +63,11 @@ async fn what_was_not_carried_out_is_told_after_restarts_of_either_side() {
     let hive = Hive::new(json!({ "alice": {} })).await;
     let mut daemon = hive.daemon();
     let door = daemon.door("alice");
-    let id = order(&daemon, OrderKind::NewConversation).await;
+    let id = instruction(&daemon, InstructionKind::NewConversation).await;
     let told = door.poll(idle("one", 0), 180).await;
-    assert_eq!((told.orders.len(), told.conversation.is_some()), (1, true));
+    assert_eq!((told.instructions.len(), told.conversation.is_some()), (1, true));
     assert_eq!(
-        door.poll(idle("two", 0), 180).await.orders.len(),
+        door.poll(idle("two", 0), 180).await.instructions.len(),
         1,
         "another run"
     );
@@ -71,11 +75,14 @@ async fn what_was_not_carried_out_is_told_after_restarts_of_either_side() {
     let mut daemon = hive.daemon();
     let door = daemon.door("alice");
     assert_eq!(
-        door.poll(idle("two", 0), 180).await.orders.len(),
+        door.poll(idle("two", 0), 180).await.instructions.len(),
         1,
         "another daemon"
     );
-    assert_eq!(door.poll(did("two", 1, id), 0).await.orders, []);
+    assert_eq!(door.poll(did("two", 1, id), 0).await.instructions, []);
     let later = door.poll(did("three", 0, 0), 0).await;
-    assert_eq!((later.orders, later.conversation), (vec![], told.conversation));
+    assert_eq!(
+        (later.instructions, later.conversation),
+        (vec![], told.conversation)
+    );
 }

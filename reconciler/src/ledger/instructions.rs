@@ -1,8 +1,8 @@
-//! Orders of the operator to harnesses: kept until one has carried them out, or they have no use any more.
+//! Instructions of the operator to harnesses: kept until one has carried them out, or they have no use any more.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row};
-use shared::order::{MAX_ORDERS, Order, OrderKind};
+use shared::instruction::{Instruction, InstructionKind, MAX_INSTRUCTIONS};
 use shared::{AgentName, AgentUid};
 
 use super::Tx;
@@ -10,31 +10,31 @@ use super::agents;
 use super::error::{Fault, LedgerError};
 use super::sql::{At, Columns as _, execute, int, list, text};
 
-pub(super) const ORDERS: (&str, &[&str]) = ("orders", &["id"]);
+pub(super) const INSTRUCTIONS: (&str, &[&str]) = ("instructions", &["id"]);
 
-/// An order to be kept.
-pub(crate) struct NewOrder<'a> {
+/// An instruction to be kept.
+pub(crate) struct NewInstruction<'a> {
     pub(crate) uid: AgentUid,
     /// What; its number is given by the ledger.
-    pub(crate) order: &'a Order,
+    pub(crate) instruction: &'a Instruction,
     /// Until when it is of any use.
     pub(crate) ends_at: Option<Timestamp>,
     pub(crate) by: &'a str,
     pub(crate) at: Timestamp,
 }
 
-/// Keeps an order; returns its number.
-pub(crate) fn insert(tx: &Tx<'_>, new: &NewOrder<'_>) -> Result<u64, LedgerError> {
-    let Order {
+/// Keeps an instruction; returns its number.
+pub(crate) fn insert(tx: &Tx<'_>, new: &NewInstruction<'_>) -> Result<u64, LedgerError> {
+    let Instruction {
         id: _,
         kind,
         turn,
         until,
         wake_on_message,
-    } = new.order;
+    } = new.instruction;
     execute(
         tx,
-        "INSERT INTO orders (uid, kind, turn, until, wakes, ends_at, by, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO instructions (uid, kind, turn, until, wakes, ends_at, by, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         (
             text(&new.uid),
             kind.as_str(),
@@ -56,15 +56,15 @@ pub(crate) fn pending(
     uid: AgentUid,
     done: u64,
     now: Timestamp,
-) -> Result<Vec<Order>, LedgerError> {
+) -> Result<Vec<Instruction>, LedgerError> {
     let found = list(
         db,
-        ORDERS,
-        "SELECT * FROM orders o WHERE uid = ?1 AND id > ?2 AND (ends_at IS NULL OR ends_at > ?3)
+        INSTRUCTIONS,
+        "SELECT * FROM instructions o WHERE uid = ?1 AND id > ?2 AND (ends_at IS NULL OR ends_at > ?3)
              AND (taken_at IS NULL OR (kind = 'nap' AND NOT EXISTS (
-                 SELECT 1 FROM orders l WHERE l.uid = o.uid AND l.id > o.id AND l.kind IN ('nap', 'wake'))))
+                 SELECT 1 FROM instructions l WHERE l.uid = o.uid AND l.id > o.id AND l.kind IN ('nap', 'wake'))))
          ORDER BY id LIMIT ?4",
-        (text(&uid), int(done), At(now), MAX_ORDERS),
+        (text(&uid), int(done), At(now), MAX_INSTRUCTIONS),
         decode,
     )?;
     // One that cannot be read is nothing a harness could carry out.
@@ -74,43 +74,48 @@ pub(crate) fn pending(
 /// Whether something up to `done` was not known to be carried out.
 pub(crate) fn is_news(db: &Connection, uid: AgentUid, done: u64) -> Result<bool, LedgerError> {
     let mut statement =
-        db.prepare_cached("SELECT 1 FROM orders WHERE uid = ?1 AND id <= ?2 AND taken_at IS NULL")?;
+        db.prepare_cached("SELECT 1 FROM instructions WHERE uid = ?1 AND id <= ?2 AND taken_at IS NULL")?;
     Ok(statement.exists((text(&uid), int(done)))?)
 }
 
 /// Notes that everything up to `done` was carried out; returns what that is news of.
-pub(crate) fn take(tx: &Tx<'_>, uid: AgentUid, done: u64, at: Timestamp) -> Result<Vec<Order>, LedgerError> {
+pub(crate) fn take(
+    tx: &Tx<'_>,
+    uid: AgentUid,
+    done: u64,
+    at: Timestamp,
+) -> Result<Vec<Instruction>, LedgerError> {
     let open = list(
         tx,
-        ORDERS,
-        "SELECT * FROM orders WHERE uid = ?1 AND id <= ?2 AND taken_at IS NULL ORDER BY id",
+        INSTRUCTIONS,
+        "SELECT * FROM instructions WHERE uid = ?1 AND id <= ?2 AND taken_at IS NULL ORDER BY id",
         (text(&uid), int(done)),
         decode,
     )?;
     execute(
         tx,
-        "UPDATE orders SET taken_at = ?3 WHERE uid = ?1 AND id <= ?2 AND taken_at IS NULL",
+        "UPDATE instructions SET taken_at = ?3 WHERE uid = ?1 AND id <= ?2 AND taken_at IS NULL",
         (text(&uid), int(done), At(at)),
     )?;
     Ok(open.items)
 }
 
-/// How many orders wait for this agent's harness.
+/// How many instructions wait for this agent's harness.
 pub(crate) fn waiting(db: &Connection, uid: AgentUid, now: Timestamp) -> Result<u64, LedgerError> {
     let count: i64 = db
         .prepare_cached(
-            "SELECT count(*) FROM orders WHERE uid = ?1 AND taken_at IS NULL AND (ends_at IS NULL OR ends_at > ?2)",
+            "SELECT count(*) FROM instructions WHERE uid = ?1 AND taken_at IS NULL AND (ends_at IS NULL OR ends_at > ?2)",
         )?
         .query_row((text(&uid), At(now)), |row| row.get(0))?;
     Ok(count.unsigned_abs())
 }
 
-/// The number of the conversation that was ordered last: the second in which that was, which rises also when the ledger
+/// The number of the conversation that was instructed last: the second in which that was, which rises also when the ledger
 /// is rebuilt.
 pub(crate) fn conversation(db: &Connection, uid: AgentUid) -> Result<Option<u64>, LedgerError> {
     let at: Option<At> = db
         .prepare_cached(
-            "SELECT at FROM orders WHERE uid = ?1 AND kind = 'newConversation' ORDER BY id DESC LIMIT 1",
+            "SELECT at FROM instructions WHERE uid = ?1 AND kind = 'newConversation' ORDER BY id DESC LIMIT 1",
         )?
         .query_row([text(&uid)], |row| row.get(0))
         .optional()?;
@@ -122,10 +127,10 @@ pub(crate) fn uid_of(db: &Connection, agent: &AgentName) -> Result<Option<AgentU
     agents::uid_of(db, agent)
 }
 
-pub(super) fn decode(row: &Row<'_>) -> Result<Order, Fault> {
-    Ok(Order {
+pub(super) fn decode(row: &Row<'_>) -> Result<Instruction, Fault> {
+    Ok(Instruction {
         id: row.number("id")?,
-        kind: row.word::<OrderKind>("kind")?,
+        kind: row.word::<InstructionKind>("kind")?,
         turn: row.maybe_parsed("turn")?,
         until: row.maybe_time("until")?,
         wake_on_message: row.get("wakes")?,

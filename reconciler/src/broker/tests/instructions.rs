@@ -1,15 +1,15 @@
-//! Orders: handed out until they are carried out, and told of once.
+//! Instructions: handed out until they are carried out, and told of once.
 
-use shared::order::{MAX_ORDERS, Order, OrderKind};
+use shared::instruction::{Instruction, InstructionKind, MAX_INSTRUCTIONS};
 
 use super::crashes::World;
 use super::questions::later;
 use super::*;
-use crate::broker::orders::{Given, OrderError, Orders};
+use crate::broker::instructions::{Given, InstructionError, Instructions};
 
-fn given(kind: OrderKind) -> Given {
+fn given(kind: InstructionKind) -> Given {
     Given {
-        order: Order {
+        instruction: Instruction {
             id: 0,
             kind,
             turn: None,
@@ -22,15 +22,18 @@ fn given(kind: OrderKind) -> Given {
     }
 }
 
-async fn give(broker: &Broker, kind: OrderKind) -> u64 {
+async fn give(broker: &Broker, kind: InstructionKind) -> u64 {
     broker
-        .order(&name("alice"), given(kind), now())
+        .instruction(&name("alice"), given(kind), now())
         .await
         .expect("it is given")
 }
 
-async fn left(broker: &Broker, done: u64) -> Orders {
-    broker.orders(&name("alice"), done, now()).await.expect("a read")
+async fn left(broker: &Broker, done: u64) -> Instructions {
+    broker
+        .instructions(&name("alice"), done, now())
+        .await
+        .expect("a read")
 }
 
 async fn pending(broker: &Broker, done: u64) -> Vec<u64> {
@@ -38,7 +41,7 @@ async fn pending(broker: &Broker, done: u64) -> Vec<u64> {
         .await
         .pending
         .iter()
-        .map(|order| order.id)
+        .map(|instruction| instruction.id)
         .collect()
 }
 
@@ -48,13 +51,13 @@ async fn kinds_of_events(broker: &Broker) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_order_is_handed_out_until_it_is_carried_out_and_wakes_whoever_waits_for_it() {
+async fn an_instruction_is_handed_out_until_it_is_carried_out_and_wakes_whoever_waits_for_it() {
     let broker = broker().await;
     let mut woken = broker.subscribe(&name("alice"));
-    let first = give(&broker, OrderKind::Compact).await;
+    let first = give(&broker, InstructionKind::Compact).await;
     assert!(woken.has_changed().expect("it lives"));
     woken.mark_unchanged();
-    let second = give(&broker, OrderKind::Wake).await;
+    let second = give(&broker, InstructionKind::Wake).await;
     for _ in 0..2 {
         assert_eq!(
             pending(&broker, 0).await,
@@ -72,8 +75,11 @@ async fn an_order_is_handed_out_until_it_is_carried_out_and_wakes_whoever_waits_
     assert_eq!(broker.ledger.writes(), writes, "nothing new is nothing to write");
     assert_eq!(pending(&broker, second).await, [0_u64; 0]);
     let events = kinds_of_events(&broker).await;
-    assert_eq!(events, ["ordered", "ordered", "orderTaken", "orderTaken"]);
-    assert_eq!(left(&broker, u64::MAX).await, Orders::default());
+    assert_eq!(
+        events,
+        ["instructed", "instructed", "instructionTaken", "instructionTaken"]
+    );
+    assert_eq!(left(&broker, u64::MAX).await, Instructions::default());
 }
 
 #[tokio::test]
@@ -81,17 +87,20 @@ async fn a_nap_lasts_for_the_runs_after_until_its_time_or_something_later_ends_i
     let broker = broker().await;
     let nap = Given {
         ends_at: Some(later(60)),
-        ..given(OrderKind::Nap)
+        ..given(InstructionKind::Nap)
     };
     let id = broker
-        .order(&name("alice"), nap, now())
+        .instruction(&name("alice"), nap, now())
         .await
         .expect("it is given");
     assert_eq!(pending(&broker, id).await, [0_u64; 0], "this run naps");
     assert_eq!(pending(&broker, 0).await, [id], "the next one naps too");
-    let over = broker.orders(&name("alice"), 0, later(60)).await.expect("a read");
+    let over = broker
+        .instructions(&name("alice"), 0, later(60))
+        .await
+        .expect("a read");
     assert_eq!(over.pending, [], "its time is over");
-    let wake = give(&broker, OrderKind::Wake).await;
+    let wake = give(&broker, InstructionKind::Wake).await;
     assert_eq!(pending(&broker, 0).await, [wake]);
     assert_eq!(pending(&broker, wake).await, [0_u64; 0]);
     assert_eq!(pending(&broker, 0).await, [0_u64; 0]);
@@ -101,11 +110,11 @@ async fn a_nap_lasts_for_the_runs_after_until_its_time_or_something_later_ends_i
 async fn a_new_conversation_has_a_higher_number_and_goes_on_for_good() {
     let broker = broker().await;
     assert_eq!(left(&broker, 0).await.conversation, None);
-    let first = give(&broker, OrderKind::NewConversation).await;
+    let first = give(&broker, InstructionKind::NewConversation).await;
     let number = left(&broker, first).await.conversation.expect("a number");
     assert_eq!(left(&broker, 0).await.conversation, Some(number));
     let again = broker
-        .order(&name("alice"), given(OrderKind::NewConversation), later(5))
+        .instruction(&name("alice"), given(InstructionKind::NewConversation), later(5))
         .await;
     assert!(left(&broker, again.expect("it is given")).await.conversation > Some(number));
     let months = later(90 * 86_400);
@@ -114,32 +123,46 @@ async fn a_new_conversation_has_a_higher_number_and_goes_on_for_good() {
 }
 
 #[tokio::test]
-async fn orders_that_nobody_carries_out_do_not_heap_up() {
+async fn instructions_that_nobody_carries_out_do_not_heap_up() {
     let broker = broker().await;
-    for _ in 0..MAX_ORDERS {
-        give(&broker, OrderKind::Compact).await;
+    for _ in 0..MAX_INSTRUCTIONS {
+        give(&broker, InstructionKind::Compact).await;
     }
-    let refused = broker.order(&name("alice"), given(OrderKind::Wake), now()).await;
-    assert!(matches!(refused, Err(OrderError::TooMany(_))), "{refused:?}");
-    let refused = broker.order(&name("carol"), given(OrderKind::Wake), now()).await;
-    assert!(matches!(refused, Err(OrderError::NoAgent(_))), "{refused:?}");
+    let refused = broker
+        .instruction(&name("alice"), given(InstructionKind::Wake), now())
+        .await;
+    assert!(
+        matches!(refused, Err(InstructionError::TooMany(_))),
+        "{refused:?}"
+    );
+    let refused = broker
+        .instruction(&name("carol"), given(InstructionKind::Wake), now())
+        .await;
+    assert!(
+        matches!(refused, Err(InstructionError::NoAgent(_))),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
-async fn whatever_write_is_lost_each_order_is_handed_out_and_told_of_once() {
+async fn whatever_write_is_lost_each_instruction_is_handed_out_and_told_of_once() {
     let mut points = 0;
     for (after, dies) in [(false, false), (true, false), (false, true), (true, true)] {
         for at in 0.. {
             let mut world = World::new(at, after, dies).await;
             let alice = name("alice");
-            let give = async |broker: &Broker| broker.order(&alice, given(OrderKind::Compact), now()).await;
+            let give = async |broker: &Broker| {
+                broker
+                    .instruction(&alice, given(InstructionKind::Compact), now())
+                    .await
+            };
             world.until_done(give).await;
             let mut done = 0;
-            // An order whose answer was lost is given again.
+            // An instruction whose answer was lost is given again.
             for _ in 0..2 {
-                let orders = async |broker: &Broker| broker.orders(&alice, done, now()).await;
-                let left = world.until_done(orders).await;
-                done = left.pending.last().map_or(done, |order| order.id);
+                let instructions = async |broker: &Broker| broker.instructions(&alice, done, now()).await;
+                let left = world.until_done(instructions).await;
+                done = left.pending.last().map_or(done, |instruction| instruction.id);
             }
             assert!(done > 0, "it was handed out");
             let broker = &world.broker;
@@ -150,7 +173,7 @@ async fn whatever_write_is_lost_each_order_is_handed_out_and_told_of_once() {
             );
             let events = kinds_of_events(broker).await;
             let count = |kind: &str| events.iter().filter(|event| *event == kind).count();
-            assert_eq!(count("ordered"), count("orderTaken"), "{events:?}");
+            assert_eq!(count("instructed"), count("instructionTaken"), "{events:?}");
             if !world.was_met() {
                 break;
             }
