@@ -4,6 +4,7 @@
 //! notes. An idle harness is one pending poll: no timer is set, nothing is written.
 
 mod drivers;
+mod instructions;
 mod login;
 mod meter;
 mod poller;
@@ -204,6 +205,8 @@ struct Loop {
     events_error: Option<String>,
     /// The login that the operator asks for.
     logins: Logins,
+    /// The model that the latest turn was begun with.
+    model: Option<String>,
 }
 
 impl Loop {
@@ -227,6 +230,8 @@ impl Loop {
             config_error: None,
             turn_error: None,
             events_error: None,
+            instructed: 0,
+            model: None,
             turn: state.turn_state(),
             mcp: BTreeMap::new(),
             login: None,
@@ -251,6 +256,7 @@ impl Loop {
             login: None,
             feed: Feed::default(),
             events_error: None,
+            model: None,
         }
     }
 
@@ -260,6 +266,10 @@ impl Loop {
                 // It is no news for the turn loop, which has no use for a code.
                 if let Some(order) = answer.login.take() {
                     self.logins.heed(order, self.driver().zip(self.config.clone()));
+                }
+                for instruction in std::mem::take(&mut answer.instructions) {
+                    let running = self.lease.filter(|_| self.state.is_in_turn());
+                    self.happened(Event::Instructed(instructions::understood(&instruction, running)));
                 }
                 self.happened(Event::Polled(answer));
             }
@@ -451,6 +461,7 @@ impl Loop {
             // The file is what was deployed; the operator's word goes before it and is gone with it.
             Arc::make_mut(&mut config).driver.model = Some(model);
         }
+        self.model.clone_from(&config.driver.model);
         let (turn, interrupted) = watch::channel(None);
         self.turn = turn;
         let id = crate::ids::turn_id();
@@ -487,6 +498,7 @@ impl Loop {
         let config_error = self.state.config_error().map(str::to_owned);
         // From before the first message is leased until the daemon has settled the last.
         let lease = self.lease.filter(|_| self.state.is_in_turn());
+        let instructed = self.state.instructed();
         let turn_error = self.state.turn_error.as_deref();
         let turn_error = turn_error.map(|error| crate::tame(error, MAX_ERROR));
         self.reports.send_if_modified(|report| {
@@ -499,6 +511,8 @@ impl Loop {
                 config_error,
                 turn_error,
                 events_error: self.events_error.clone(),
+                instructed,
+                model: self.model.clone(),
                 turn,
                 mcp,
                 login,

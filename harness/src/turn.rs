@@ -4,10 +4,12 @@
 //! lengths; whoever runs the actions keeps the clock.
 
 pub mod decide;
+mod instructions;
 mod park;
 pub mod state;
 
 pub use decide::decide;
 pub use state::{
-    Action, Compaction, Event, InForce, Interruption, Outcome, Parked, Phase, Purpose, Refusal, State, Timer,
+    Action, Command, Compaction, Event, InForce, Instructed, Interruption, Outcome, Parked, Phase, Purpose,
+    Refusal, State, Timer,
 };

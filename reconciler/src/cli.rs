@@ -12,6 +12,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use clap::Parser as _;
 use jiff::Timestamp;
 use shared::AgentName;
+use shared::instruction::InstructionKind;
 
 use crate::host::Clock;
 use crate::host::clock::SystemClock;
@@ -33,6 +34,7 @@ mod export;
 mod fixtures;
 mod gate;
 mod history;
+mod instructions;
 mod login;
 mod logs;
 mod look;
@@ -200,6 +202,17 @@ enum Request {
     Model(agent::ModelArgs),
     /// Log an agent's driver in: shows an address to open, and takes the code that is shown there
     Login(login::LoginArgs),
+    /// End the turn that an agent runs
+    Cancel(agent::OverrideArgs),
+    /// Shorten an agent's conversation before its next turn
+    Compact(agent::OverrideArgs),
+    /// Let an agent take no turns for a while, or until it is woken
+    Nap(instructions::NapArgs),
+    /// Let an agent take turns again
+    Wake(agent::OverrideArgs),
+    /// See to an agent's conversation
+    #[command(subcommand)]
+    Session(instructions::SessionCommand),
     /// Restart an agent between two turns
     Restart(agent::OverrideArgs),
     /// Propose what an agent had deployed before
@@ -332,6 +345,11 @@ async fn ask(session: &mut Session<'_>, request: Request) -> Result<Exit, CliErr
         Request::Pause(args) => agent::command(session, "pause", args).await,
         Request::Model(args) => agent::model(session, args).await,
         Request::Login(args) => login::run(session, args).await,
+        Request::Cancel(args) => instructions::simple(session, InstructionKind::Cancel, args).await,
+        Request::Compact(args) => instructions::simple(session, InstructionKind::Compact, args).await,
+        Request::Nap(args) => instructions::nap(session, args).await,
+        Request::Wake(args) => instructions::simple(session, InstructionKind::Wake, args).await,
+        Request::Session(command) => instructions::conversation(session, command).await,
         Request::Restart(args) => agent::command(session, "restart", args.into()).await,
         Request::Rollback(args) => agent::rollback(session, args).await,
         Request::Suspend(args) => agent::command(session, "suspend", args).await,

@@ -22,6 +22,7 @@ mod drafts;
 mod error;
 pub(crate) mod events;
 mod gates;
+pub(crate) mod instructions;
 pub(crate) mod leases;
 mod memory;
 pub(crate) mod messages;

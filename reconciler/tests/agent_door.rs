@@ -5,6 +5,8 @@
 mod budget;
 #[path = "agent_door/hostile.rs"]
 mod hostile;
+#[path = "agent_door/instructions.rs"]
+mod instructions;
 #[path = "agent_door/look.rs"]
 mod look;
 #[path = "agent_door/mail.rs"]

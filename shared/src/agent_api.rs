@@ -57,6 +57,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{CommitOid, Digest, GateId, ProposalNumber, TurnId};
+use crate::instruction::Instruction;
 use crate::login::{LoginOrder, LoginState};
 use crate::name::{Address, AgentName, ServerName};
 use crate::spec::{OperatorSpec, Role};
@@ -102,6 +103,13 @@ pub struct Report {
     pub events_error: Option<String>,
     /// What the turn loop does.
     pub turn: TurnState,
+    /// Every instruction up to this number was carried out; 0 when there was none yet.
+    #[serde(default)]
+    pub instructed: u64,
+    /// The model that the latest turn was begun with, in the driver's own words; absent before the first, and where the
+    /// driver chooses.
+    #[serde(default)]
+    pub model: Option<String>,
     /// Declared MCP servers as probed.
     #[serde(default)]
     pub mcp: BTreeMap<ServerName, McpServerState>,
@@ -141,6 +149,9 @@ pub struct PollResponse {
     /// Take no turns: there is no money left for them.
     #[serde(default)]
     pub over_budget: bool,
+    /// What the operator instructions, the oldest first.
+    #[serde(default)]
+    pub instructions: Vec<Instruction>,
     /// The number of the conversation. One that is higher than the harness has heard of begins a new conversation with
     /// the next turn; absent: the one there is goes on.
     #[serde(default)]

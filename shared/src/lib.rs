@@ -18,6 +18,7 @@ pub mod draft;
 pub mod event;
 pub mod gate;
 pub mod id;
+pub mod instruction;
 pub mod login;
 pub mod look;
 pub mod loose_end;

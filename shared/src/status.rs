@@ -255,6 +255,26 @@ pub enum Origin {
     Locked,
 }
 
+/// Which model runs an agent's turns.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ModelStatus {
+    /// The one that the latest turn was begun with, as its harness says; absent before the first, and where the driver
+    /// chooses.
+    #[serde(default)]
+    pub active: Option<String>,
+    /// The one that the next turn begins with, when that is another.
+    #[serde(default)]
+    pub queued: Option<String>,
+    /// When the operator last switched to another than the config's; absent when the config's holds.
+    #[serde(default)]
+    pub switched_at: Option<Timestamp>,
+    /// Who did.
+    #[serde(default)]
+    pub switched_by: Option<String>,
+}
+
 /// One agent's status.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -276,6 +296,9 @@ pub struct AgentStatus {
     /// What its turn loop does, when known.
     #[serde(default)]
     pub turn: Option<TurnState>,
+    /// The model of its turns; absent while nothing is deployed. Only in the detailed view.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelStatus>,
     /// What this agent waits on.
     #[serde(default)]
     pub waiting: Vec<Waiting>,

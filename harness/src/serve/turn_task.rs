@@ -258,7 +258,7 @@ impl TurnTask {
                 TurnResult::Hung,
                 format!("hung: longer than {} min", self.config.max_turn_minutes),
             )),
-            (end, Cut::Asked(Interruption::Stop)) => end,
+            (end, Cut::Asked(Interruption::Stop | Interruption::Cancelled)) => end,
         }
     }
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use shared::agent_api::PollResponse;
 
-use super::park;
 use super::state::{
     Action, Compaction, Event, InForce, Interruption, Outcome, Parked, Phase, Purpose, State, Timer,
 };
+use super::{instructions, park};
 
 /// How long a turn may still run after the harness was told to end.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -37,6 +37,7 @@ pub fn decide(mut state: State, event: Event) -> (State, Vec<Action>) {
             leave(&mut state, Phase::Loading);
             load_again_later(&mut state, &mut actions);
         }
+        Event::Instructed(instruction) => instructions::instructed(&mut state, &instruction, &mut actions),
         Event::Polled(answer) => polled(&mut state, answer, &mut actions),
         Event::Leased => {
             if state.phase == Phase::Leasing {
@@ -80,6 +81,7 @@ fn at_the_boundary(state: &mut State, actions: &mut Vec<Action>) {
     if state.phase != Phase::Idle {
         return;
     }
+    instructions::start_nap(state, actions);
     if state.stopping {
         state.phase = Phase::Ended;
         actions.push(Action::Exit(0));
@@ -88,6 +90,7 @@ fn at_the_boundary(state: &mut State, actions: &mut Vec<Action>) {
         actions.push(Action::Load);
     } else if wants_compaction(state) {
         begin(state, Purpose::Compaction);
+        state.compact = None;
         actions.push(Action::Compact);
     } else if may_take_turn(state) {
         begin(state, Purpose::Messages);
@@ -103,11 +106,13 @@ fn begin(state: &mut State, purpose: Purpose) {
     state.purpose = purpose;
     state.taken_up = 0;
     state.compacting = false;
+    state.cancelled = false;
 }
 
 /// Before the next turn, and even before a nap: the conversation is as fresh in the provider's cache as it will be.
 fn wants_compaction(state: &State) -> bool {
-    let wanted = matches!(state.compaction, Compaction::NearlyFull | Compaction::NoRoom);
+    let wanted =
+        matches!(state.compaction, Compaction::NearlyFull | Compaction::NoRoom) || state.compact.is_some();
     let awake = matches!(state.parked, None | Some(Parked::Napping { .. }));
     wanted && awake && may_run(state)
 }
@@ -197,6 +202,9 @@ fn turn_ended(state: &mut State, outcome: &Outcome, actions: &mut Vec<Action>) {
     match outcome {
         Outcome::Completed => completed(state, actions),
         Outcome::Nothing => rest_after(state, REST_LONGEST_EMPTY, actions),
+        Outcome::Interrupted | Outcome::Failed(_) if state.cancelled => {
+            instructions::turn_cancelled(state, actions);
+        }
         Outcome::Interrupted => not_well(state, actions),
         Outcome::Failed(error) => {
             state.turn_error = Some(error.clone());
@@ -289,7 +297,7 @@ fn elapsed(state: &mut State, timer: Timer, actions: &mut Vec<Action>) {
 }
 
 /// Cuts a turn short, once for each reason. Leasing and settling wait for the daemon alone, and begin nothing.
-fn interrupt(state: &mut State, why: Interruption, actions: &mut Vec<Action>) {
+pub(super) fn interrupt(state: &mut State, why: Interruption, actions: &mut Vec<Action>) {
     if let Phase::InTurn { interrupted } = &mut state.phase
         && (interrupted.is_none() || why == Interruption::Stop)
     {

@@ -27,7 +27,7 @@ const OVERLOADED: (Duration, Duration) = (Duration::from_secs(5), Duration::from
 /// The longest pause a provider may ask for: its longest limit is a week.
 const LONGEST_LIMIT: Duration = Duration::from_hours(8 * 24);
 /// The longest nap.
-const LONGEST_NAP: Duration = Duration::from_hours(366 * 24);
+pub(super) const LONGEST_NAP: Duration = Duration::from_hours(366 * 24);
 
 /// Parks after a refusal, or makes room for another try.
 pub(super) fn refused(state: &mut State, why: Refusal, actions: &mut Vec<Action>) {
@@ -158,6 +158,7 @@ pub(super) fn forget_nap(state: &mut State, actions: &mut Vec<Action>) {
 /// The nap's time is over, whether it has begun or not.
 pub(super) fn nap_over(state: &mut State) {
     state.nap = None;
+    state.instructed_nap = None;
     if let Some(Parked::Napping { .. }) = state.parked {
         state.parked = None;
     }

@@ -47,6 +47,14 @@ pub struct State {
     pub compaction: Compaction,
     /// A nap the agent wishes for after this turn; whether a message ends it.
     pub nap: Option<bool>,
+    /// A nap that is instructed for after this turn; whether a message ends it.
+    pub instructed_nap: Option<bool>,
+    /// The last instruction that was seen.
+    pub seen: u64,
+    /// The instruction to shorten the conversation that waits for its place.
+    pub compact: Option<u64>,
+    /// Whether the running turn was ended by instruction.
+    pub cancelled: bool,
 }
 
 impl State {
@@ -72,7 +80,16 @@ impl State {
             compacting: false,
             compaction: Compaction::NotWanted,
             nap: None,
+            instructed_nap: None,
+            seen: 0,
+            compact: None,
+            cancelled: false,
         }
+    }
+
+    /// The number up to which every instruction was carried out.
+    pub fn instructed(&self) -> u64 {
+        self.compact.map_or(self.seen, |waits| waits.saturating_sub(1))
     }
 
     /// What to report.
@@ -203,6 +220,37 @@ pub enum Interruption {
     Hung,
     /// The harness is ending.
     Stop,
+    /// The operator wants it.
+    Cancelled,
+}
+
+/// An instruction of the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instructed {
+    /// Its number.
+    pub id: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What the operator wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// End the turn that runs.
+    Cancel,
+    /// Shorten the conversation.
+    Compact,
+    /// Take no turns.
+    Nap {
+        /// For how long.
+        length: Duration,
+        /// Whether a message ends it.
+        wake_on_message: bool,
+    },
+    /// Take turns again.
+    Wake,
+    /// Nothing but to take note.
+    Nothing,
 }
 
 /// How a turn ended.
@@ -270,6 +318,8 @@ pub enum Event {
     Loaded(InForce),
     /// The config file could not be loaded.
     LoadFailed(String),
+    /// The operator instructs the agent.
+    Instructed(Instructed),
     /// The daemon answered a poll.
     Polled(PollResponse),
     /// Messages were leased to the turn that was started, or its driver fetches them itself: it starts now.

@@ -16,6 +16,7 @@ use shared::agent_api::{
 };
 use shared::agent_event::{AgentEvent, EventBatch, EventBatchAnswer};
 use shared::budget::{TurnLimits, TurnUsage};
+use shared::instruction::Instruction;
 use shared::name::Address;
 use shared::turn::TurnStats;
 use shared::version::AGENT_API_HEADER;
@@ -44,6 +45,8 @@ pub(crate) struct World {
     pub(crate) paused: bool,
     pub(crate) model: Option<String>,
     pub(crate) conversation: Option<u64>,
+    /// Handed out with each answer.
+    pub(crate) instructions: Vec<Instruction>,
     /// What turns were.
     pub(crate) turns: Vec<TurnStats>,
     /// The daemon has no route for what turns were.
@@ -78,6 +81,8 @@ pub(crate) struct World {
     pub(crate) lose_leases: usize,
     /// Model and conversation as told last.
     told: Option<(Option<String>, Option<u64>)>,
+    /// The last instruction that was handed out.
+    told_instruction: u64,
     dedupe: BTreeMap<String, u64>,
     last_id: u64,
 }
@@ -253,10 +258,15 @@ async fn poll(
             paused: world.paused,
             model: world.model.clone(),
             conversation: world.conversation,
+            instructions: world.instructions.clone(),
             ..PollResponse::default()
         };
         let announced = (answer.model.clone(), answer.conversation);
         let news = answer.inbox > 0
+            || world
+                .instructions
+                .last()
+                .is_some_and(|instruction| instruction.id > world.told_instruction)
             || world.told != Some(announced)
             || (answer.config.is_some() && answer.config != report.config)
             || answer.paused != (report.turn == shared::status::TurnState::Paused);
@@ -269,6 +279,8 @@ async fn poll(
     };
     let _expired = tokio::time::timeout(Duration::from_secs(wait_secs.into()), wait).await;
     let answer = look().0;
+    let last = answer.instructions.last().map_or(0, |instruction| instruction.id);
+    shared.0.lock().expect("lock").told_instruction = last;
     shared.0.lock().expect("lock").told = Some((answer.model.clone(), answer.conversation));
     Json(answer).into_response()
 }

@@ -14,6 +14,7 @@ mod door;
 mod events;
 #[path = "../support/git.rs"]
 mod git;
+mod instructions;
 mod mcp;
 mod process;
 mod proposals;

@@ -27,6 +27,7 @@ use crate::export::Export;
 use crate::model::draft;
 use crate::plan::support;
 
+mod instructions;
 mod login;
 mod messages;
 pub(super) mod routes;
@@ -146,6 +147,7 @@ async fn status(State(context): State<Context>) -> ApiResult<Json<HiveStatus>> {
     let views = reconciler.views();
     let agents = views.agents.values().map(|view| AgentStatus {
         config: None,
+        model: None,
         origins: std::collections::BTreeMap::new(),
         inbox: inboxes
             .get(view.status.name.as_str())

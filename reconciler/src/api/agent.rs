@@ -36,6 +36,7 @@ use self::allowance::Allowance;
 pub use self::transfers::MAX_TRANSFERS;
 use super::error::{ApiError, ApiResult, in_one_shape};
 use super::{Context, endpoint};
+use crate::broker::instructions::Instructions;
 use crate::broker::{Ask, Batch};
 use crate::control::Key;
 use crate::host::Announcement;
@@ -257,6 +258,18 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
             paused,
             model,
         } = announcement.clone();
+        let Instructions {
+            pending: instructions,
+            conversation,
+        } = context
+            .broker
+            .instructions(&agent, report.instructed, context.reconciler.host().clock.now())
+            .await?;
+        let last_instruction = instructions.last().map_or(0, |instruction| instruction.id);
+        let another_instruction =
+            context
+                .link
+                .is_another_instruction(&agent, &report.run_id, last_instruction);
         // What a turn that runs may use is said when it tells what it uses.
         let over_budget = !report.turn.is_busy() && turns::over_budget(&context, &agent).await?;
         // A message may end a nap; whether it does is for the agent to say.
@@ -282,6 +295,7 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
         };
         if wakes && now >= settled_at
             || allowed_again
+            || another_instruction
             || differs && grace
             || another_model
             || now >= until
@@ -289,6 +303,9 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
         {
             context.link.told(&agent, &report.run_id, announcement);
             context.link.told_login(&agent, &report.run_id, login.clone());
+            context
+                .link
+                .told_instruction(&agent, &report.run_id, last_instruction);
             return Ok(Json(PollResponse {
                 // Nothing is handed out that no turn may be taken for.
                 inbox: if over_budget { 0 } else { queued },
@@ -296,9 +313,9 @@ async fn poll(door: AgentContext, Json(request): Json<PollRequest>) -> ApiResult
                 paused,
                 model,
                 over_budget,
-                // Nobody asks for a new one yet.
-                conversation: None,
                 login,
+                instructions,
+                conversation,
             }));
         }
         let again = match (differs, over_budget) {

@@ -18,20 +18,20 @@ use super::page::{Page, Tone};
 #[derive(Debug, clap::Args)]
 pub(super) struct OverrideArgs {
     /// The agent
-    agent: AgentName,
+    pub(super) agent: AgentName,
     /// Say why; kept in the history
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    reason: String,
+    pub(super) reason: String,
 }
 
 /// An override that may end by itself.
 #[derive(Debug, clap::Args)]
 pub(super) struct TimedOverrideArgs {
     #[command(flatten)]
-    of: OverrideArgs,
+    pub(super) of: OverrideArgs,
     /// End it by itself after this time, such as 30m, 2h or 1d
     #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
-    lasts: Option<SignedDuration>,
+    pub(super) lasts: Option<SignedDuration>,
 }
 
 impl From<OverrideArgs> for TimedOverrideArgs {

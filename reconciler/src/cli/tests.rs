@@ -81,6 +81,31 @@ async fn every_verb_asks_for_its_document_and_ends_with_its_status() {
         ),
         (&["start", "alice"], "POST /v1/agents/alice/start", Exit::Done),
         (&["stop", "alice"], "POST /v1/agents/alice/stop", Exit::Done),
+        (
+            &["cancel", "alice"],
+            "POST /v1/agents/alice/instructions",
+            Exit::Done,
+        ),
+        (
+            &["compact", "alice"],
+            "POST /v1/agents/alice/instructions",
+            Exit::Done,
+        ),
+        (
+            &["nap", "alice", "--for", "2h", "--wake-on-message"],
+            "POST /v1/agents/alice/instructions",
+            Exit::Done,
+        ),
+        (
+            &["wake", "alice"],
+            "POST /v1/agents/alice/instructions",
+            Exit::Done,
+        ),
+        (
+            &["session", "new", "alice"],
+            "POST /v1/agents/alice/instructions",
+            Exit::Done,
+        ),
         (&["restart", "alice"], "POST /v1/agents/alice/restart", Exit::Done),
         (&["suspend", "alice"], "POST /v1/agents/alice/suspend", Exit::Done),
         (&["resume", "alice"], "POST /v1/agents/alice/resume", Exit::Done),

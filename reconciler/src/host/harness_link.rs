@@ -29,6 +29,8 @@ struct Agent {
     forgotten_run: Option<String>,
     /// The run and the announcement that were last told, so that a harness that cannot follow does not spin.
     told: Option<(String, Announcement)>,
+    /// The run and the instruction that it was told last.
+    told_instruction: Option<(String, u64)>,
     /// The run whose predecessors' leases were given back.
     settled_run: Option<String>,
     announcement: watch::Sender<Announcement>,
@@ -217,6 +219,25 @@ impl Link {
         told.and_then(|(_, told)| told.model.as_ref()) != agent.announcement.borrow().model.as_ref()
     }
 
+    /// Whether this run was not told yet of instructions up to this number; never when there is none.
+    pub fn is_another_instruction(&self, name: &AgentName, run_id: &str, instruction: u64) -> bool {
+        let agents = self.agents();
+        let told = agents.get(name).and_then(|agent| agent.told_instruction.as_ref());
+        let told = told
+            .filter(|(run, _)| run == run_id)
+            .map_or(0, |(_, instruction)| *instruction);
+        instruction > told
+    }
+
+    /// Notes that this run was told of instructions up to this number.
+    pub fn told_instruction(&self, name: &AgentName, run_id: &str, instruction: u64) {
+        if let Some(agent) = self.agents().get_mut(name)
+            && instruction > 0
+        {
+            agent.told_instruction = Some((run_id.to_owned(), instruction));
+        }
+    }
+
     /// Notes what this run was told: not necessarily what is announced by now.
     pub fn told(&self, name: &AgentName, run_id: &str, what: Announcement) {
         if let Some(agent) = self.agents().get_mut(name) {
@@ -275,6 +296,8 @@ mod tests {
             config_error: None,
             turn_error: None,
             events_error: None,
+            instructed: 0,
+            model: None,
             turn: TurnState::Idle,
             mcp: BTreeMap::new(),
             login: None,

@@ -28,6 +28,8 @@ pub struct Pruned {
     pub questions: usize,
     /// Reminders that are over.
     pub reminders: usize,
+    /// Instructions.
+    pub instructions: usize,
     /// Turns.
     pub turns: usize,
     /// What turns counted for in budgets of past days.
@@ -99,6 +101,13 @@ fn prune(tx: &Tx<'_>, now: Timestamp) -> Result<Pruned, LedgerError> {
         )?,
         questions: execute(tx, "DELETE FROM questions WHERE ended_at < ?1", [before(MONTH)])?,
         reminders: execute(tx, "DELETE FROM reminders WHERE ended_at < ?1", [before(MONTH)])?,
+        // The last new conversation is the one that goes on.
+        instructions: execute(
+            tx,
+            "DELETE FROM instructions WHERE at < ?1 AND (until IS NULL OR until < ?2) AND id NOT IN (
+                 SELECT max(id) FROM instructions WHERE kind = 'newConversation' GROUP BY uid)",
+            (before(MONTH), At(now)),
+        )?,
         spending: execute(tx, "DELETE FROM spending WHERE at < ?1", [before(WEEK)])?
             + execute(tx, "DELETE FROM overspending WHERE day < ?1", [before(MONTH)])?,
         turns: execute(tx, "DELETE FROM turns WHERE at < ?1", [before(QUARTER)])?,

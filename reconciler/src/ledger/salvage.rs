@@ -102,7 +102,7 @@ pub(crate) struct RawTable {
 }
 
 /// Tables whose rows speak for themselves.
-pub(crate) const RAW_TABLES: [RawTable; 9] = [
+pub(crate) const RAW_TABLES: [RawTable; 10] = [
     RawTable {
         name: "messages",
         since: 1,
@@ -209,6 +209,18 @@ pub(crate) const RAW_TABLES: [RawTable; 9] = [
             row.time("day")?;
             row.number("question")?;
             Ok(())
+        },
+    },
+    RawTable {
+        name: "instructions",
+        since: 2,
+        columns: &[
+            "id", "uid", "kind", "turn", "until", "wakes", "ends_at", "by", "at", "taken_at",
+        ],
+        check: |row| {
+            row.parsed::<AgentUid>("uid")?;
+            row.time("at")?;
+            super::instructions::decode(row).map(drop)
         },
     },
     RawTable {

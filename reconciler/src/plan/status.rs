@@ -5,7 +5,7 @@ use shared::gate::Asker;
 use shared::plan::{Waiting, WaitingOn};
 use shared::spec::{Role, RunState};
 use shared::status::{
-    Activity, AgentStatus, Condition, Generations, Health, McpHealth, Origin, Sync, TurnState,
+    Activity, AgentStatus, Condition, Generations, Health, McpHealth, ModelStatus, Origin, Sync, TurnState,
 };
 
 use super::Plan;
@@ -61,6 +61,7 @@ pub fn derive(
         health: condition(health(plan, inputs), previous.map(|p| &p.health), now),
         activity: condition(activity(schedule), previous.map(|p| &p.activity), now),
         turn: harness.map(|h| h.report.turn),
+        model: model(inventory, ledger, now),
         waiting: schedule.waiting.clone(),
         gates,
         generations: Generations {
@@ -82,6 +83,21 @@ pub fn derive(
         config: deployed.map(|d| d.output.config.clone()),
         origins: origins(ledger),
     }
+}
+
+/// The operator's model goes before the config's, from the next turn on.
+fn model(inventory: &AgentInventory, ledger: &AgentLedger, now: Timestamp) -> Option<ModelStatus> {
+    let deployed = ledger.record.deployed.as_ref()?;
+    let switched = ledger.overrides.model_at(now);
+    let declared = deployed.output.config.driver.model.as_ref();
+    let wanted = switched.map(|switched| &switched.value).or(declared);
+    let active = inventory.harness.as_ref().and_then(|h| h.report.model.clone());
+    Some(ModelStatus {
+        queued: wanted.filter(|wanted| active.as_ref() != Some(wanted)).cloned(),
+        active,
+        switched_at: switched.map(|switched| switched.since),
+        switched_by: switched.map(|switched| switched.by.clone()),
+    })
 }
 
 fn origins(ledger: &AgentLedger) -> std::collections::BTreeMap<String, Origin> {

@@ -63,6 +63,8 @@ pub(crate) fn idle(run: &str, seq: u64) -> Report {
         config_error: None,
         turn_error: None,
         events_error: None,
+        instructed: 0,
+        model: None,
         turn: TurnState::Idle,
         mcp: [].into(),
         login: None,

@@ -161,6 +161,10 @@ fn every_operation_can_succeed_and_answers_as_documented() {
     let _model: Value = world
         .post("/v1/agents/alice/model", &json!({ "model": "haiku" }))
         .ok();
+    for kind in ["compact", "nap", "wake", "newConversation"] {
+        let instruction = json!({ "kind": kind, "reason": "because" });
+        let _instructed: Value = world.post("/v1/agents/alice/instructions", &instruction).ok();
+    }
     let _sent: Value = world
         .post("/v1/agents/alice/messages", &json!({ "body": "hello" }))
         .ok();

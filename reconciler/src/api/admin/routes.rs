@@ -10,13 +10,14 @@ use shared::admin_api::{
 use shared::agent_api::{SendResponse, SentMessage};
 use shared::agent_event::AgentEventPage;
 use shared::gate::Gate;
+use shared::instruction::InstructionRequest;
 use shared::login::{LoginAnswer, LoginState};
 use shared::plan::PlanView;
 use shared::status::{AgentStatus, HiveStatus};
 use shared::turn::TurnInfo;
 use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
 
-use super::{OfAgent, OfGates, OfHistory, Verb, login, messages, turns, watch};
+use super::{OfAgent, OfGates, OfHistory, Verb, instructions, login, messages, turns, watch};
 use crate::api::endpoint::{Endpoint, get, group, post};
 use crate::api::events::EventQuery;
 use crate::api::peer::Peer;
@@ -149,6 +150,20 @@ pub(crate) fn endpoints() -> Vec<Endpoint<Context>> {
         .takes::<ModelRequest>()
         .answers::<Acknowledged>()
         .refuses([Forbidden]),
+        post(
+            "/v1/agents/{name}/instructions",
+            instructions::instruction,
+            "instruction",
+            "Instruction something of an agent's turn loop",
+        )
+        .about(
+            "`cancel` ends the turn that runs, `compact` shortens the conversation before the next one, `nap` and `wake` end \
+             and begin the taking of turns, `newConversation` begins one with the next turn. Once this is answered the \
+             instruction survives a crash; it is carried out when the harness is told, which is at once when it runs.",
+        )
+        .takes::<InstructionRequest>()
+        .answers::<Acknowledged>()
+        .refuses([Forbidden, Conflict, Exhausted]),
         post(
             "/v1/agents/{name}/rollback",
             super::rollback,

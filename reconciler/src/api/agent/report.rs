@@ -30,6 +30,8 @@ pub(super) fn bounded(report: Report) -> ApiResult<Report> {
         config_error,
         turn_error,
         events_error,
+        instructed,
+        model,
         turn,
         mcp,
         login,
@@ -67,6 +69,8 @@ pub(super) fn bounded(report: Report) -> ApiResult<Report> {
         config_error: config_error.map(|error| line(&error, MAX_ERROR)),
         turn_error: turn_error.map(|error| line(&error, MAX_ERROR)),
         events_error: events_error.map(|error| line(&error, MAX_ERROR)),
+        instructed,
+        model: model.map(|model| line(&model, MAX_ID)),
         turn,
         mcp: mcp
             .into_iter()
@@ -114,6 +118,8 @@ mod tests {
             config_error: None,
             turn_error: None,
             events_error: None,
+            instructed: 0,
+            model: None,
             turn: TurnState::Idle,
             mcp: [].into(),
             login: None,

@@ -23,6 +23,7 @@ fn alice() -> AgentStatus {
         health: condition(Health::Degraded),
         activity: condition(Activity::AwaitingGate),
         turn: None,
+        model: None,
         waiting: Vec::<Waiting>::new(),
         gates: Vec::new(),
         generations: shared::status::Generations::default(),

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use serde_json::Value;
-use shared::status::{AgentStatus, Condition, Generations, McpHealth, McpServerState, Origin};
+use shared::status::{AgentStatus, Condition, Generations, McpHealth, McpServerState, ModelStatus, Origin};
 
 use crate::cli::look::Look;
 use crate::cli::page::{Page, Span, Table, Tone};
@@ -75,10 +75,33 @@ fn axes(page: &mut Page, agent: &AgentStatus, look: &Look) {
     ));
     let turn = agent.turn.map_or("not reported", |turn| turn.as_str());
     table.row([Tone::Faint.of("turn"), turn.into()]);
+    if let Some(model) = &agent.model {
+        table.row([
+            Tone::Faint.of("model"),
+            model_of(model).into(),
+            switched(model, look),
+        ]);
+    }
     let inbox = count(usize::try_from(agent.inbox).unwrap_or(usize::MAX), "message");
     table.row([Tone::Faint.of("inbox"), format!("{inbox} not delivered").into()]);
     page.gap();
     page.table(&table);
+}
+
+fn model_of(model: &ModelStatus) -> String {
+    match (&model.active, &model.queued) {
+        (Some(active), None) => active.clone(),
+        (Some(active), Some(queued)) => format!("{active}, then {queued} from the next turn on"),
+        (None, Some(queued)) => format!("{queued} from the next turn on"),
+        (None, None) => "the driver's own choice".to_owned(),
+    }
+}
+
+fn switched(model: &ModelStatus, look: &Look) -> Span {
+    match (model.switched_at, &model.switched_by) {
+        (Some(at), Some(by)) => Tone::Faint.of(format!("switched by {by}, {} ago", look.lasted(at))),
+        _ => "".into(),
+    }
 }
 
 fn generations(page: &mut Page, generations: &Generations) {

@@ -549,6 +549,8 @@ impl State {
             config_error: None,
             turn_error: None,
             events_error: None,
+            instructed: 0,
+            model: None,
             turn,
             mcp: probed(config),
             login: None,

@@ -95,3 +95,18 @@ CREATE TABLE overspending (
     PRIMARY KEY (uid, day)
 ) STRICT;
 CREATE INDEX overspending_by_question ON overspending (question);
+
+-- What the operator instructed harnesses to do. One is taken when a harness has carried it out.
+CREATE TABLE instructions (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    uid      TEXT NOT NULL,
+    kind     TEXT NOT NULL,
+    turn     TEXT,
+    until    INTEGER,
+    wakes    INTEGER NOT NULL CHECK (wakes IN (0, 1)),
+    ends_at  INTEGER,
+    by       TEXT NOT NULL,
+    at       INTEGER NOT NULL,
+    taken_at INTEGER
+) STRICT;
+CREATE INDEX instructions_by_agent ON instructions (uid, id);

@@ -80,6 +80,24 @@ fn an_override_is_shown_and_is_no_drift() {
 }
 
 #[test]
+fn the_model_of_the_next_turn_is_shown_beside_that_of_the_latest() {
+    let mut case = Case::at_rest();
+    let model = |case: &Case| status(case).model.expect("something is deployed");
+    let harness = case.inventory.harness.as_mut().expect("it reports");
+    harness.report.model = Some("haiku".into());
+    case.ledger.overrides.model = Some(over("opus".to_owned(), None));
+    let shown = model(&case);
+    assert_eq!(
+        (shown.active.as_deref(), shown.queued.as_deref()),
+        (Some("haiku"), Some("opus"))
+    );
+    assert_eq!(shown.switched_by.as_deref(), Some("unix:root"));
+    assert!(shown.switched_at.is_some());
+    case.inventory.harness.as_mut().expect("it reports").report.model = Some("opus".into());
+    assert_eq!(model(&case).queued, None, "it has taken effect");
+}
+
+#[test]
 fn an_agent_that_ended_is_missing_and_backs_off() {
     let mut case = Case::at_rest();
     case.absent();

@@ -229,6 +229,8 @@ impl Case {
                 config_error: None,
                 turn_error: None,
                 events_error: None,
+                instructed: 0,
+                model: None,
                 turn: TurnState::Idle,
                 mcp: BTreeMap::new(),
                 login: None,
