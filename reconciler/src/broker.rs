@@ -8,6 +8,7 @@
 //! ended and delivered by [`Broker::settle`], whose time [`Broker::next_deadline`] tells.
 
 mod deadlines;
+mod facts;
 pub mod loose_ends;
 mod mail;
 pub mod questions;

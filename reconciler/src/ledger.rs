@@ -38,6 +38,7 @@ mod sql;
 pub mod storage;
 #[cfg(test)]
 mod tests;
+pub(crate) mod turn_facts;
 mod turns;
 mod wakes;
 mod wal;

@@ -29,6 +29,7 @@ use crate::plan::support;
 
 mod messages;
 pub(super) mod routes;
+mod series;
 mod turns;
 mod watch;
 

@@ -1,4 +1,5 @@
 mod crashes;
+mod facts;
 mod leases;
 mod mail;
 mod model;

@@ -12,10 +12,10 @@ use shared::agent_event::AgentEventPage;
 use shared::gate::Gate;
 use shared::plan::PlanView;
 use shared::status::{AgentStatus, HiveStatus};
-use shared::turn::TurnInfo;
+use shared::turn::{TurnInfo, TurnSeries};
 use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
 
-use super::{OfAgent, OfGates, OfHistory, Verb, messages, turns, watch};
+use super::{OfAgent, OfGates, OfHistory, Verb, messages, series, turns, watch};
 use crate::api::endpoint::{Endpoint, get, group, post};
 use crate::api::events::EventQuery;
 use crate::api::peer::Peer;
@@ -57,6 +57,10 @@ pub(crate) fn endpoints() -> Vec<Endpoint<Context>> {
             .about("What their harnesses say of them.")
             .query::<turns::Wanted>()
             .answers::<Vec<TurnInfo>>(),
+        get("/v1/turns/stats", series::stats, "turnStats", "Turns over a while, added up per agent")
+            .about("An agent without a turn in that time is left out. At most the newest 50,000 turns count.")
+            .query::<series::Wanted>()
+            .answers::<Vec<TurnSeries>>(),
         get(
             "/v1/agents/{name}/events",
             watch::events,

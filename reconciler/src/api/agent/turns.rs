@@ -35,7 +35,9 @@ pub(super) async fn ended(
     let AgentContext { context, agent, .. } = door;
     let now = context.reconciler.host().clock.now();
     let ledger = context.reconciler.ledger();
-    ledger.note_turn(&agent, bounded(stats), now).await?;
+    let stats = bounded(stats);
+    let facts = context.broker.facts_of(&agent, &stats, now).await?;
+    ledger.note_turn(&agent, stats, facts, now).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -85,6 +87,7 @@ fn bounded(stats: TurnStats) -> TurnStats {
         cost_usd,
         tool_calls,
         woken_by,
+        notes_bytes,
     } = stats;
     let name = |text: &str| line(text, MAX_NAME);
     TurnStats {
@@ -108,6 +111,7 @@ fn bounded(stats: TurnStats) -> TurnStats {
             .take(MAX_SENDERS)
             .map(|sender| name(sender))
             .collect(),
+        notes_bytes: notes_bytes.map(count),
     }
 }
 
@@ -163,6 +167,7 @@ mod tests {
             cost_usd: Some(0.01),
             tool_calls: [("mcp__hive__recv".into(), 1)].into(),
             woken_by: vec!["agent".into()],
+            notes_bytes: Some(4096),
         }
     }
 
