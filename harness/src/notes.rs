@@ -1,4 +1,4 @@
-//! The agent's notes: how large they are. What is in them is the agent's own affair.
+//! The agent's notes: how large they are, and when that is too large. What is in them is the agent's own affair.
 
 use std::path::PathBuf;
 
@@ -8,6 +8,21 @@ use camino::Utf8PathBuf;
 pub const FOLDER: &str = "notes";
 /// The most files and folders that are looked at.
 const MOST: usize = 10_000;
+/// From here on an agent is asked to tidy its notes up, in bytes: more than it can read when it is unsure.
+pub const BLOATED: u64 = 256 * 1024;
+
+/// Whether to ask an agent to tidy its notes up. Whoever was asked and keeps them all the same is asked again when they have
+/// grown by a quarter. `asked` is how large they were when it was asked last, 0 for never; the same is given back for
+/// the next time.
+pub fn to_tidy(asked: u64, size: u64) -> (bool, u64) {
+    if size <= BLOATED {
+        (false, 0)
+    } else if asked == 0 || size > asked.saturating_add(asked / 4) {
+        (true, size)
+    } else {
+        (false, asked)
+    }
+}
 
 /// How large an agent's notes are, in bytes; nothing when that cannot be found out. Links are not followed.
 pub async fn size(state: Utf8PathBuf) -> Option<u64> {
@@ -50,6 +65,18 @@ fn look(notes: PathBuf) -> std::io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_is_asked_when_its_notes_grow_and_not_again_and_again() {
+        let (mut asked, mut times) = (0, Vec::new());
+        let kib = [10, 256, 257, 300, 257, 322, 400, 200, 260];
+        for size in kib {
+            let (ask, next) = to_tidy(asked, size * 1024);
+            asked = next;
+            times.extend(ask.then_some(size));
+        }
+        assert_eq!(times, [257, 322, 260]);
+    }
 
     #[tokio::test]
     async fn files_in_all_folders_count_and_links_are_not_followed() {

@@ -160,8 +160,12 @@ fn the_environment_is_fresh_but_for_a_short_list() {
 
 #[test]
 fn nothing_that_somebody_wrote_is_in_what_wakes_the_agent() {
-    assert!(!WAKE.contains(['@', '{']) && !WAKE.starts_with('/'));
-    assert_eq!(prompt(Purpose::Compaction), "/compact");
+    for tidy in [false, true] {
+        let wake = prompt(Purpose::Messages, tidy);
+        assert!(!wake.contains(['@', '{']) && !wake.starts_with('/'));
+        assert_eq!(wake.contains("notes"), tidy);
+        assert_eq!(prompt(Purpose::Compaction, tidy), "/compact");
+    }
 }
 
 #[test]
