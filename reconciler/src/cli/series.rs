@@ -34,7 +34,7 @@ pub(super) async fn run(
 fn render(all: &[TurnSeries], look: &Look) -> Page {
     let mut page = Page::default();
     if all.is_empty() {
-        page.line(["no turn is known of that time".into()]);
+        page.line(["there are no agents, and no turn is known of that time".into()]);
         return page;
     }
     for series in all {

@@ -58,7 +58,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint<Context>> {
             .query::<turns::Wanted>()
             .answers::<Vec<TurnInfo>>(),
         get("/v1/turns/stats", series::stats, "turnStats", "Turns over a while, added up per agent")
-            .about("An agent without a turn in that time is left out. At most the newest 50,000 turns count.")
+            .about("Agents of the hive without a turn in that time are in it, too. At most the newest 50,000 turns count.")
             .query::<series::Wanted>()
             .answers::<Vec<TurnSeries>>(),
         get(

@@ -63,6 +63,21 @@ pub(super) async fn stats(
     let since = oldest.map_or(since, |oldest| oldest.at);
     let window = Window { since, now, step };
     let mut series = add_up(turns.items, window);
+    let known: Vec<AgentName> = context.reconciler.views().agents.keys().cloned().collect();
+    let quiet = known.into_iter().filter(|name| {
+        let wanted = agent.as_ref().is_none_or(|agent| agent == name);
+        wanted && series.iter().all(|one| one.agent != *name)
+    });
+    for name in quiet.collect::<Vec<_>>() {
+        // Its last turn, if there is any, was before.
+        let last = ledger.turns(Some(&name), None, 1).await?.items;
+        series.push(TurnSeries {
+            last_turn_at: last.first().map(|turn| turn.at),
+            notes_bytes: last.first().and_then(|turn| turn.stats.notes_bytes),
+            ..of_agent(name, &[], window)
+        });
+    }
+    series.sort_by(|a, b| a.agent.cmp(&b.agent));
     for one in &mut series {
         one.inbox = context.broker.queued(&one.agent).await?;
         one.inbox_max = one.inbox_max.max(one.inbox);
