@@ -110,21 +110,35 @@ impl Writing {
 
     fn try_write(&mut self) -> Result<(), LogError> {
         let now = crate::clock::now();
-        let log = match &mut self.log {
+        let mut log = match self.log.take() {
             Some(log) => log,
-            none => {
+            None => {
                 let (log, damaged) = Log::open(&self.path)?;
-                if let Some(damaged) = damaged {
-                    tracing::error!(damaged, "events of the past are lost");
-                    let turn = self.events.first().and_then(|event| event.turn);
-                    self.events.insert(0, said(&damaged, turn));
-                }
-                none.insert(log)
+                self.say(damaged.as_deref());
+                log
             }
         };
-        log.append(&self.events, now)?;
+        if let Err(error) = log.append(&self.events, now) {
+            if !matches!(error, LogError::Damaged { .. }) {
+                return Err(error);
+            }
+            let (new, damaged) = log.replace(&error)?;
+            log = new;
+            self.say(Some(&damaged));
+            log.append(&self.events, now)?;
+        }
         self.events.clear();
+        self.log = Some(log);
         Ok(())
+    }
+
+    /// Puts it before the events that the log before was damaged, if it was.
+    fn say(&mut self, damaged: Option<&str>) {
+        if let Some(damaged) = damaged {
+            tracing::error!(damaged, "events of the past are lost");
+            let turn = self.events.first().and_then(|event| event.turn);
+            self.events.insert(0, said(damaged, turn));
+        }
     }
 }
 
