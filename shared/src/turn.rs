@@ -147,8 +147,8 @@ pub struct TurnStats {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TurnFacts {
-    /// The kinds of sender of the messages it had: `operator`, `agent`, `reminder`, `system`. Empty when it gave them
-    /// back, or had none.
+    /// The kinds of sender of the messages it had: `operator`, `agent`, `reminder`, `system`. Empty when it had none, or
+    /// when that is not known any more.
     #[serde(default)]
     pub woken_by: Vec<String>,
     /// How many messages it had.

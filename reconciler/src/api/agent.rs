@@ -8,7 +8,7 @@ mod report;
 pub(super) mod transfers;
 mod turns;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -19,7 +19,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router};
 use futures_util::StreamExt as _;
-use shared::AgentName;
 use shared::agent_api::{
     AckRequest, MAX_BODY_BYTES, MAX_WAIT_SECS, PollRequest, PollResponse, ProposalInfo, RecvRequest,
     RecvResponse,
@@ -27,6 +26,7 @@ use shared::agent_api::{
 use shared::status::TurnState;
 use shared::version::{AGENT_API, AGENT_API_HEADER, agent_api_accepts};
 use shared::wire_error::ErrorCode;
+use shared::{AgentName, TurnId};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -60,7 +60,11 @@ pub struct AgentContext {
     /// The right to one transfer of a bundle: each costs memory, disk and a git program.
     pub(super) transfers: Arc<Semaphore>,
     allowance: Arc<Mutex<Allowance>>,
+    /// The turn that gave its messages back last, who had woken it, and how many they were: its row is told of later.
+    given_back: Arc<Mutex<Option<GivenBack>>>,
 }
+
+type GivenBack = (TurnId, Vec<String>, u64);
 
 impl AgentContext {
     /// A door of this agent, at which nothing goes on yet.
@@ -71,6 +75,7 @@ impl AgentContext {
             agent,
             transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)),
             allowance: Arc::new(Mutex::new(Allowance::new(now))),
+            given_back: Arc::default(),
         }
     }
 
@@ -87,6 +92,10 @@ impl AgentContext {
                 let message = format!("{} has sent more than it may: wait {secs} s", self.agent);
                 ApiError::new(ErrorCode::Exhausted, message)
             })
+    }
+
+    fn given_back(&self) -> MutexGuard<'_, Option<GivenBack>> {
+        self.given_back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The right to transfers.
@@ -307,13 +316,17 @@ async fn recv(
 }
 
 async fn ack(State(door): State<AgentContext>, Json(request): Json<AckRequest>) -> ApiResult<StatusCode> {
-    let AgentContext { context, agent, .. } = door;
+    let AgentContext { context, agent, .. } = &door;
     let AckRequest { turn, done, received } = request;
     if done {
-        context.broker.ack(&agent, turn, received).await?;
+        context.broker.ack(agent, turn, received).await?;
     } else {
+        let (woken_by, messages) = context.broker.wakers_of(agent, turn).await?;
+        if messages > 0 {
+            *door.given_back() = Some((turn, woken_by, messages));
+        }
         let now = context.reconciler.host().clock.now();
-        context.broker.release(&agent, turn, received, now).await?;
+        context.broker.release(agent, turn, received, now).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }

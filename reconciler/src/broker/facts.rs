@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use shared::loose_end::{LooseEnd, LooseEndKind};
 use shared::turn::{TurnFacts, TurnStats};
-use shared::{Address, AgentName};
+use shared::{Address, AgentName, TurnId};
 
 use super::Broker;
 use super::loose_ends::{self, Rows};
@@ -13,6 +13,21 @@ use crate::ledger::{LedgerError, messages, turn_facts};
 const LONGEST: SignedDuration = SignedDuration::from_hours(48);
 
 impl Broker {
+    /// The kinds of sender of the messages that a turn has, and how many these are; while they are not given back.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn wakers_of(
+        &self,
+        agent: &AgentName,
+        turn: TurnId,
+    ) -> Result<(Vec<String>, u64), LedgerError> {
+        let agent = agent.clone();
+        self.ledger
+            .read(move |db| turn_facts::woken_by(db, &agent, turn))
+            .await
+    }
+
     /// What is known of a turn that its harness tells of now. Who sent what to whom is read from the ledger; when the
     /// turn was, is the harness's word.
     ///

@@ -32,12 +32,16 @@ pub(super) async fn ended(
     Json(stats): Json<TurnStats>,
 ) -> ApiResult<StatusCode> {
     door.spend(KEPT_BYTES, 1, false)?;
-    let AgentContext { context, agent, .. } = door;
+    let AgentContext { context, agent, .. } = &door;
     let now = context.reconciler.host().clock.now();
     let ledger = context.reconciler.ledger();
     let stats = bounded(stats);
-    let facts = context.broker.facts_of(&agent, &stats, now).await?;
-    ledger.note_turn(&agent, stats, facts, now).await?;
+    let mut facts = context.broker.facts_of(agent, &stats, now).await?;
+    let given_back = door.given_back().take_if(|(turn, ..)| *turn == stats.turn);
+    if let Some((_, woken_by, messages)) = given_back.filter(|_| facts.woken_by.is_empty()) {
+        (facts.woken_by, facts.taken_up) = (woken_by, messages);
+    }
+    ledger.note_turn(agent, stats, facts, now).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
