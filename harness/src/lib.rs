@@ -28,6 +28,7 @@ pub mod leftovers;
 pub mod lock;
 pub mod mcp;
 pub mod mcp_probe;
+pub mod notes;
 pub mod reap;
 pub mod repo;
 pub mod serve;

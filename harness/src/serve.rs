@@ -482,6 +482,7 @@ impl Loop {
             config,
             notes: self.notes.clone(),
             feed: self.feed.clone(),
+            state: self.settings.state.clone(),
             told_lease: self.told_lease.clone(),
             interrupted,
             received: self.received.subscribe(),

@@ -9,6 +9,7 @@
 
 mod budgets;
 mod deadlines;
+mod facts;
 pub mod instructions;
 pub mod loose_ends;
 mod mail;

@@ -44,6 +44,7 @@ mod page;
 mod plan;
 mod recover;
 mod reference;
+mod series;
 mod spawn;
 mod spec;
 mod sse;

@@ -41,6 +41,7 @@ mod sql;
 pub mod storage;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod turn_facts;
 mod turns;
 mod wakes;
 mod wal;

@@ -35,6 +35,7 @@
 //! | `GET /v1/agents/{name}/login` | | [`crate::login::LoginState`] |
 //! | `POST /v1/agents/{name}/login/code` | [`crate::login::LoginAnswer`] | [`crate::login::LoginState`] |
 //! | `GET /v1/turns[?agent=&before=ID&limit=]` | | a list of [`crate::turn::TurnInfo`], newest first |
+//! | `GET /v1/turns/stats[?agent=&hours=&stepHours=]` | | a list of [`crate::turn::TurnSeries`], by agent |
 //! | `GET /v1/agents/{name}/events[?after=N&follow=true&limit=]` | | [`crate::agent_event::AgentEventPage`], or SSE of [`crate::agent_event::StreamedEvent`] when `follow`; `Last-Event-ID` is honoured |
 //! | `GET /v1/metrics` | | Prometheus' text format |
 //! | `GET /v1/openapi.json` | | the OpenAPI document of this API, which says more than this table |

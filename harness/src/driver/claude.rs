@@ -36,6 +36,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Capabilities, Driver, Failure, RunningTurn, TurnEnd, TurnEvent, TurnSpec};
 use crate::children::Children;
+use crate::notes;
 use crate::turn::Purpose;
 
 pub use command::PASSED_ON;
@@ -110,6 +111,7 @@ impl Driver for Claude {
                 spec: turn,
                 events,
                 interrupted,
+                tidy: false,
             };
             turn.run().await.unwrap_or_else(|error| {
                 TurnEnd::Failed(Failure::new(TurnResult::Crashed, crate::error_chain(&error)))
@@ -148,6 +150,8 @@ struct Turn {
     spec: TurnSpec,
     events: mpsc::Sender<TurnEvent>,
     interrupted: watch::Receiver<bool>,
+    /// Whether the agent is asked to tidy its notes up.
+    tidy: bool,
 }
 
 impl Turn {
@@ -156,11 +160,13 @@ impl Turn {
         if self.spec.purpose == Purpose::Compaction && !session.began {
             return Ok(TurnEnd::Completed);
         }
+        let asked = self.look_at_notes(session.notes_asked).await;
         for _ in 0..ATTEMPTS {
             match run::run(self, &mut session).await? {
                 Verdict::Over(end) => {
                     if end == TurnEnd::Completed {
                         session.turns = session.turns.saturating_add(1);
+                        session.notes_asked = asked;
                         self.keep(&session).await?;
                     }
                     return Ok(end);
@@ -190,6 +196,23 @@ impl Turn {
             TurnResult::Crashed,
             "the driver neither finds nor begins a conversation: begin a new one",
         )))
+    }
+
+    /// Sees whether the agent is to be asked to tidy its notes up, and gives what to remember of that once it was.
+    async fn look_at_notes(&mut self, asked: u64) -> u64 {
+        if self.spec.purpose != Purpose::Messages {
+            return asked;
+        }
+        let Some(size) = notes::size(self.setup.state.clone()).await else {
+            return asked;
+        };
+        let (tidy, asked) = notes::to_tidy(asked, size);
+        self.tidy = tidy;
+        if tidy {
+            let text = format!("its notes take {size} bytes: it is asked to tidy them up");
+            self.tell(TurnEvent::Notice(text)).await;
+        }
+        asked
     }
 
     async fn load(&self) -> Result<Session, run::RunError> {

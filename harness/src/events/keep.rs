@@ -41,15 +41,17 @@ pub async fn keep(feed: Feed, path: Utf8PathBuf, times: Times, fault: watch::Sen
         let events = feed.take_to_keep();
         if events.is_empty() {
             if feed.is_closed() {
+                // Closing it syncs the disk.
+                drop(tokio::task::spawn_blocking(move || drop(log)).await);
                 return;
             }
             continue;
         }
-        let over = events
-            .last()
-            .is_some_and(|event| event.kind == AgentEventKind::Ended);
         let mut writing = Writing {
-            log: log.take(),
+            log,
+            last: events
+                .last()
+                .is_some_and(|event| event.kind == AgentEventKind::Ended),
             events,
             path: path.clone(),
         };
@@ -82,23 +84,25 @@ pub async fn keep(feed: Feed, path: Utf8PathBuf, times: Times, fault: watch::Sen
         if fault.send_if_modified(|known| known.take().is_some()) {
             tracing::info!("events are kept again");
         }
-        log = writing.log.filter(|_| !over);
+        log = writing.log;
     }
 }
 
 /// One write, with all it needs.
 struct Writing {
     log: Option<Log>,
+    /// Whether the turn is over with these.
+    last: bool,
     events: Vec<AgentEvent>,
     path: Utf8PathBuf,
 }
 
 impl Writing {
-    /// Writes. What was written is no longer in `events`.
+    /// Writes, and closes the log at the end of a turn, which syncs the disk. What was written is no longer in `events`.
     fn write(mut self) -> (Self, Result<(), LogError>) {
         let outcome = self.try_write();
-        if outcome.is_err() {
-            // It is opened anew: a file that was removed or replaced meanwhile is not the one that is open.
+        // After a fault it is opened anew: a file that was removed or replaced meanwhile is not the one that is open.
+        if self.last || outcome.is_err() {
             self.log = None;
         }
         (self, outcome)
@@ -106,21 +110,35 @@ impl Writing {
 
     fn try_write(&mut self) -> Result<(), LogError> {
         let now = crate::clock::now();
-        let log = match &mut self.log {
+        let mut log = match self.log.take() {
             Some(log) => log,
-            none => {
+            None => {
                 let (log, damaged) = Log::open(&self.path)?;
-                if let Some(damaged) = damaged {
-                    tracing::error!(damaged, "events of the past are lost");
-                    let turn = self.events.first().and_then(|event| event.turn);
-                    self.events.insert(0, said(&damaged, turn));
-                }
-                none.insert(log)
+                self.say(damaged.as_deref());
+                log
             }
         };
-        log.append(&self.events, now)?;
+        if let Err(error) = log.append(&self.events, now) {
+            if !matches!(error, LogError::Damaged { .. }) {
+                return Err(error);
+            }
+            let (new, damaged) = log.replace(&error)?;
+            log = new;
+            self.say(Some(&damaged));
+            log.append(&self.events, now)?;
+        }
         self.events.clear();
+        self.log = Some(log);
         Ok(())
+    }
+
+    /// Puts it before the events that the log before was damaged, if it was.
+    fn say(&mut self, damaged: Option<&str>) {
+        if let Some(damaged) = damaged {
+            tracing::error!(damaged, "events of the past are lost");
+            let turn = self.events.first().and_then(|event| event.turn);
+            self.events.insert(0, said(damaged, turn));
+        }
     }
 }
 

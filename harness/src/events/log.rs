@@ -110,12 +110,30 @@ impl Log {
         }
         match Self::open_as_it_is(path, most_pages) {
             Err(error @ LogError::Damaged { .. }) => {
-                set_aside(path).map_err(io)?;
-                let log = Self::open_as_it_is(path, most_pages)?;
-                Ok((log, Some(format!("{error}; a new one begins"))))
+                let (log, said) = Self::begin_anew(path, most_pages, &error)?;
+                Ok((log, Some(said)))
             }
             opened => Ok((opened?, None)),
         }
+    }
+
+    /// Sets this log aside for a damage that showed only when it was used; gives the new one, and says so.
+    ///
+    /// # Errors
+    /// When no new one can be begun.
+    pub fn replace(self, damage: &LogError) -> Result<(Self, String), LogError> {
+        let Self { db, path, most_pages } = self;
+        drop(db);
+        Self::begin_anew(&path, most_pages, damage)
+    }
+
+    fn begin_anew(path: &Utf8Path, most_pages: i64, damage: &LogError) -> Result<(Self, String), LogError> {
+        set_aside(path).map_err(|source| LogError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let log = Self::open_as_it_is(path, most_pages)?;
+        Ok((log, format!("{damage}; a new one begins")))
     }
 
     /// Opens the log if it is there.

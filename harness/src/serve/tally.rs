@@ -91,6 +91,7 @@ impl Tally {
             cost_usd: self.used.cost_usd,
             tool_calls: self.tools.into_map(),
             woken_by: self.woken_by,
+            notes_bytes: None,
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use camino::Utf8PathBuf;
 use shared::TurnId;
 use shared::agent_api::{AckRequest, Message, RecvResponse};
 use shared::budget::TurnLimits;
@@ -41,6 +42,8 @@ pub(super) struct TurnTask {
     pub(super) config: Arc<AgentConfig>,
     pub(super) notes: mpsc::UnboundedSender<Note>,
     pub(super) feed: Feed,
+    /// The agent's own folder.
+    pub(super) state: Utf8PathBuf,
     /// The lease that the daemon was told of.
     pub(super) told_lease: watch::Receiver<Option<TurnId>>,
     /// Tells when, and why, the turn is to be cut short.
@@ -143,8 +146,13 @@ impl TurnTask {
             self.tell(Event::Context { tokens, window });
         }
         self.tell(Event::DriverEnded);
+        let took = begun.elapsed();
         let settled = self.settle_turn(turn, &leases, end == TurnEnd::Completed).await;
-        self.tell_stats(tally.stats(&end, begun.elapsed())).await;
+        let stats = TurnStats {
+            notes_bytes: crate::notes::size(self.state.clone()).await,
+            ..tally.stats(&end, took)
+        };
+        self.tell_stats(stats).await;
         if settled {
             outcome(end)
         } else {

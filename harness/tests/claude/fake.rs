@@ -237,3 +237,29 @@ async fn an_agent_that_asked_for_a_nap_sleeps_until_its_time_or_a_message() {
     bee.message("wake up");
     bee.turns(2).await;
 }
+
+#[tokio::test]
+async fn an_agent_whose_notes_are_too_large_is_asked_once_to_tidy_them_up() {
+    let mut bee = Bee::fake("cat >> prompts; echo >> prompts; init; result false done").await;
+    let notes = bee.nest.path("state/notes");
+    std::fs::create_dir_all(&notes).unwrap();
+    let grow = |size| {
+        let file = std::fs::File::create(notes.join("all.md")).unwrap();
+        file.set_len(size).unwrap();
+    };
+    grow(300 * 1024);
+    bee.start();
+    // Nobody fetches the message: it wakes two turns.
+    bee.message("work");
+    let turns = bee.turns(2).await;
+    assert_eq!(turns[1].notes_bytes, Some(300 * 1024));
+    grow(400 * 1024);
+    bee.message("more work");
+    bee.turns(3).await;
+    let prompts = std::fs::read_to_string(bee.nest.path("state/prompts")).unwrap();
+    let asked: Vec<bool> = prompts
+        .lines()
+        .map(|line| line.contains("tidy them up"))
+        .collect();
+    assert_eq!(asked[..3], [true, false, true], "{prompts}");
+}

@@ -63,6 +63,7 @@ async fn what_happened_in_a_turn_is_kept() {
     );
     assert_eq!((events[2].text.as_str(), events[2].ok), ("ok", Some(true)));
     let turn = nest.daemon.world().turns[0].turn;
+    assert_eq!(nest.daemon.world().turns[0].notes_bytes, Some(0));
     assert!(events.iter().all(|event| event.turn == Some(turn)));
     // A turn that is over holds no file open, and leaves none besides the log.
     let names: Vec<_> = std::fs::read_dir(&log)

@@ -31,6 +31,7 @@ mod instructions;
 mod login;
 mod messages;
 pub(super) mod routes;
+mod series;
 mod turns;
 mod watch;
 

@@ -9,7 +9,7 @@ mod report;
 pub(super) mod transfers;
 mod turns;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -28,7 +28,7 @@ use shared::agent_api::{
 use shared::status::TurnState;
 use shared::version::{AGENT_API, AGENT_API_HEADER, agent_api_accepts};
 use shared::wire_error::ErrorCode;
-use shared::{AgentName, Digest};
+use shared::{AgentName, Digest, TurnId};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -69,7 +69,11 @@ pub struct AgentContext {
     allowance: Arc<Mutex<Allowance>>,
     /// Of its own: what an agent sends must not keep its turns from being counted.
     turns: Arc<Mutex<Allowance>>,
+    /// The turn that gave its messages back last, who had woken it, and how many they were: its row is told of later.
+    given_back: Arc<Mutex<Option<GivenBack>>>,
 }
+
+type GivenBack = (TurnId, Vec<String>, u64);
 
 impl AgentContext {
     /// A door of this agent, at which nothing goes on yet.
@@ -81,6 +85,7 @@ impl AgentContext {
             transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)),
             allowance: Arc::new(Mutex::new(Allowance::new(now))),
             turns: Arc::new(Mutex::new(Allowance::new(now))),
+            given_back: Arc::default(),
         }
     }
 
@@ -111,6 +116,10 @@ impl AgentContext {
             let message = format!("{} has more turns than it may: wait {secs} s", self.agent);
             ApiError::new(ErrorCode::Exhausted, message)
         })
+    }
+
+    fn given_back(&self) -> MutexGuard<'_, Option<GivenBack>> {
+        self.given_back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The right to transfers.
@@ -396,13 +405,17 @@ async fn recv(door: AgentContext, Json(request): Json<RecvRequest>) -> ApiResult
 }
 
 async fn ack(door: AgentContext, Json(request): Json<AckRequest>) -> ApiResult<StatusCode> {
-    let AgentContext { context, agent, .. } = door;
+    let AgentContext { context, agent, .. } = &door;
     let AckRequest { turn, done, received } = request;
     if done {
-        context.broker.ack(&agent, turn, received).await?;
+        context.broker.ack(agent, turn, received).await?;
     } else {
+        let (woken_by, messages) = context.broker.wakers_of(agent, turn).await?;
+        if messages > 0 {
+            *door.given_back() = Some((turn, woken_by, messages));
+        }
         let now = context.reconciler.host().clock.now();
-        context.broker.release(&agent, turn, received, now).await?;
+        context.broker.release(agent, turn, received, now).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,6 +1,7 @@
 //! Loose ends: what is still open and involves somebody. A view of rows that others write; nothing is stored for it.
 
 use jiff::Timestamp;
+use rusqlite::Connection;
 use shared::agent_api::MessageKind;
 use shared::gate::{Gate, GateState};
 use shared::loose_end::{LooseEnd, LooseEndId, LooseEndKind};
@@ -27,6 +28,22 @@ pub(crate) struct Rows {
     pub(crate) reminders: Listing<ReminderInfo>,
     pub(crate) gates: Listing<Gate>,
     pub(crate) dead: Vec<DeadMessage>,
+}
+
+impl Rows {
+    /// Those that involve this agent, or anybody.
+    pub(super) fn of(db: &Connection, agent: Option<&AgentName>) -> Result<Self, LedgerError> {
+        let pending = set::pending(db, agent)?;
+        Ok(Self {
+            questions: asked::listed(db, agent.map_or(Involving::Anybody, Involving::Agent), false)?,
+            reminders: Listing {
+                items: pending.items.into_iter().map(|reminder| reminder.info).collect(),
+                undecodable: pending.undecodable,
+            },
+            gates: open_gates(db, agent)?,
+            dead: sent::dead(db, agent, MAX_DEAD)?,
+        })
+    }
 }
 
 /// A loose end was not taken back.
@@ -77,16 +94,7 @@ impl Broker {
                     Some(name) if is_manager(db, name)? => None,
                     of => of.as_ref(),
                 };
-                let pending = set::pending(db, of)?;
-                Ok(view(Rows {
-                    questions: asked::listed(db, of.map_or(Involving::Anybody, Involving::Agent), false)?,
-                    reminders: Listing {
-                        items: pending.items.into_iter().map(|reminder| reminder.info).collect(),
-                        undecodable: pending.undecodable,
-                    },
-                    gates: open_gates(db, of)?,
-                    dead: sent::dead(db, of, MAX_DEAD)?,
-                }))
+                Ok(view(Rows::of(db, of)?))
             })
             .await
     }

@@ -1,5 +1,6 @@
 mod budgets;
 mod crashes;
+mod facts;
 mod instructions;
 mod leases;
 mod mail;

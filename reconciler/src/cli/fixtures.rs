@@ -93,8 +93,21 @@ pub(super) fn turns_json() -> Value {
     };
     let (mut good, mut bad) = (of(8, "ok"), of(7, "crashed"));
     good["stats"]["costUsd"] = 0.0123.into();
+    good["facts"] = json!({ "wokenBy": ["reminder"], "takenUp": 1 });
+    bad["stats"]["wokenBy"] = json!(["agent"]);
     bad["stats"]["error"] = "it ended\u{1b}[2J without a result".into();
     json!([good, bad])
+}
+
+pub(super) fn series_json() -> Value {
+    let spread = json!({ "p50": 1200, "p95": 61_250, "max": 90_000 });
+    let mut alice = json!({ "agent": "alice", "since": "2025-12-26T12:00:00Z", "turns": 12, "durationMs": spread,
+        "tokensPerTurn": spread, "tokens": { "fresh": 5000, "output": 120 }, "context": spread, "costUsd": 1.5, "costUnknown": 2,
+        "costPerTurn": { "p50": 0.1, "p95": 0.25, "max": 0.5 }, "results": { "ok": 11, "crashed": 1 },
+        "toolCalls": { "mcp__hive__recv": 12, "Re\u{1b}[2Jad": 30 }, "wokenBy": { "operator": 9, "agent": 4 },
+        "sent": { "manager": 3 }, "inbox": 1, "inboxMax": 7, "lastTurnAt": "2026-01-02T11:57:00Z", "notesBytes": 4096 });
+    let mut bob = json!({ "agent": "bob", "since": "2025-12-26T12:00:00Z", "turns": 1 });
+    json!([alice.take(), bob.take()])
 }
 
 pub(super) fn loose_end_json() -> Value {

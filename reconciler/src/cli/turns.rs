@@ -3,12 +3,12 @@
 use shared::AgentName;
 use shared::turn::{TurnInfo, TurnResult};
 
-use super::Session;
 use super::error::CliError;
 use super::exit::Exit;
 use super::look::Look;
 use super::page::{Page, Span, Table, Tone};
 use super::text::shorten;
+use super::{Session, series};
 
 /// How much of an error stands in a table, in characters.
 const IN_A_LINE: usize = 60;
@@ -24,10 +24,25 @@ pub(super) struct TurnsArgs {
     /// Show at most this many
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
     limit: u32,
+    /// Show them added up, with the spread of what they took and used
+    #[arg(long, conflicts_with_all = ["before", "limit"])]
+    stats: bool,
+    /// With --stats: look back so many hours
+    #[arg(long, value_name = "N", requires = "stats", default_value_t = 168, value_parser = clap::value_parser!(u32).range(1..=2160))]
+    hours: u32,
 }
 
 pub(super) async fn run(session: &mut Session<'_>, args: TurnsArgs) -> Result<Exit, CliError> {
-    let TurnsArgs { agent, before, limit } = args;
+    let TurnsArgs {
+        agent,
+        before,
+        limit,
+        stats,
+        hours,
+    } = args;
+    if stats {
+        return series::run(session, agent.as_ref(), hours).await;
+    }
     let mut path = format!("/v1/turns?limit={limit}");
     if let Some(agent) = agent {
         path.push_str(&format!("&agent={agent}"));
@@ -47,12 +62,23 @@ fn render(turns: &[TurnInfo], look: &Look) -> Page {
         page.line(["no turn is known".into()]);
         return page;
     }
-    let mut table = Table::with_header(&["N", "WHEN", "AGENT", "RESULT", "TOOK", "TOKENS", "COST", "MODEL"]);
-    for TurnInfo { id, agent, at, stats } in turns {
+    let header = [
+        "N", "WHEN", "AGENT", "WOKEN BY", "RESULT", "TOOK", "TOKENS", "COST", "MODEL",
+    ];
+    let mut table = Table::with_header(&header);
+    for TurnInfo {
+        id,
+        agent,
+        at,
+        stats,
+        facts,
+    } in turns
+    {
         table.row([
             Tone::Strong.of(id.to_string()),
             Tone::Faint.of(look.relative(*at)),
             agent.to_string().into(),
+            facts.wakers(stats).join(", ").into(),
             result(stats.result, stats.error.as_deref()),
             seconds(stats.duration_ms).into(),
             stats.tokens.total().to_string().into(),
@@ -86,12 +112,12 @@ fn result(result: TurnResult, error: Option<&str>) -> Span {
 }
 
 /// A length of time, in seconds and tenths.
-fn seconds(ms: u64) -> String {
+pub(super) fn seconds(ms: u64) -> String {
     format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }
 
 /// Nothing is said of a price that nobody knows.
-fn cost(usd: Option<f64>) -> Span {
+pub(super) fn cost(usd: Option<f64>) -> Span {
     match usd {
         Some(usd) => format!("${usd:.4}").into(),
         None => Tone::Faint.of("?"),
@@ -108,9 +134,9 @@ mod tests {
         let turns: Vec<TurnInfo> = serde_json::from_value(fixtures::turns_json()).expect("a wire document");
         let page = render(&turns, &fixtures::look());
         insta::assert_snapshot!(fixtures::plain(&page), @r"
-        N  WHEN     AGENT  RESULT                                  TOOK    TOKENS  COST     MODEL
-        8  3 m ago  alice  ok                                      61.2 s  21345   $0.0123  haiku
-        7  3 m ago  alice  crashed: it ended␛[2J without a result  61.2 s  21345   ?        haiku
+        N  WHEN     AGENT  WOKEN BY  RESULT                                  TOOK    TOKENS  COST     MODEL
+        8  3 m ago  alice  reminder  ok                                      61.2 s  21345   $0.0123  haiku
+        7  3 m ago  alice  agent     crashed: it ended␛[2J without a result  61.2 s  21345   ?        haiku
         ");
     }
 }

@@ -186,7 +186,9 @@ pub(crate) const RAW_TABLES: [RawTable; 10] = [
     RawTable {
         name: "turns",
         since: 2,
-        columns: &["id", "uid", "agent", "turn", "at", "tokens", "cost_usd", "doc"],
+        columns: &[
+            "id", "uid", "agent", "turn", "at", "tokens", "cost_usd", "doc", "facts",
+        ],
         check: |row| super::turns::decode(row).map(drop),
     },
     RawTable {

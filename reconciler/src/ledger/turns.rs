@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Row, params_from_iter};
 use shared::AgentName;
 use shared::budget::TurnUsage;
-use shared::turn::{Tokens, TurnInfo, TurnResult, TurnStats};
+use shared::turn::{Tokens, TurnFacts, TurnInfo, TurnResult, TurnStats};
 
 use super::Ledger;
 use super::agents;
@@ -19,12 +19,13 @@ use crate::plan::budget::Account;
 pub(super) const TURNS: (&str, &[&str]) = ("turns", &["id"]);
 
 impl Ledger {
-    /// Keeps what an agent's harness tells of a turn. The same turn told again is one row. Returns whether it is new;
+    /// Keeps what an agent's harness tells of a turn, and what is known of it besides. The same turn told again is one row. Returns whether it is new;
     /// of an agent that is gone nothing is kept.
     pub async fn note_turn(
         &self,
         agent: &AgentName,
         stats: TurnStats,
+        facts: TurnFacts,
         at: Timestamp,
     ) -> Result<bool, LedgerError> {
         let agent = agent.clone();
@@ -34,7 +35,8 @@ impl Ledger {
             };
             let rows = execute(
                 tx,
-                "INSERT INTO turns (uid, agent, turn, at, tokens, cost_usd, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                "INSERT INTO turns (uid, agent, turn, at, tokens, cost_usd, doc, facts)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
                  ON CONFLICT (uid, turn) DO NOTHING",
                 (
                     text(&uid),
@@ -44,6 +46,7 @@ impl Ledger {
                     int(stats.tokens.total()),
                     stats.cost_usd,
                     json("turn", &stats)?,
+                    json("turn", &facts)?,
                 ),
             )?;
             let usage = TurnUsage {
@@ -63,6 +66,24 @@ impl Ledger {
         self.read(move |db| match agents::uid_of(db, &agent)? {
             Some(uid) => spending::account(db, uid, since),
             None => Ok(Account::default()),
+        })
+        .await
+    }
+
+    /// Turns that were told of since then, of one agent or of all, newest first.
+    pub async fn turns_since(
+        &self,
+        agent: Option<&AgentName>,
+        since: Timestamp,
+        limit: u32,
+    ) -> Result<Listing<TurnInfo>, LedgerError> {
+        let agent = agent.map(ToString::to_string);
+        self.read(move |db| {
+            let sql =
+                "SELECT * FROM turns WHERE at >= ?1 AND (?2 IS NULL OR agent = ?2) ORDER BY id DESC LIMIT ?3";
+            list(db, TURNS, sql, (At(since), agent, limit), |row| {
+                decode(row).or_else(|source| unreadable(row, source))
+            })
         })
         .await
     }
@@ -112,7 +133,9 @@ fn unreadable(row: &Row<'_>, source: Fault) -> Result<TurnInfo, Fault> {
             cost_usd: None,
             tool_calls: BTreeMap::new(),
             woken_by: Vec::new(),
+            notes_bytes: None,
         },
+        facts: TurnFacts::default(),
     })
 }
 
@@ -122,5 +145,6 @@ pub(super) fn decode(row: &Row<'_>) -> Result<TurnInfo, Fault> {
         agent: row.parsed("agent")?,
         at: row.time("at")?,
         stats: row.json("doc")?,
+        facts: row.json("facts")?,
     })
 }

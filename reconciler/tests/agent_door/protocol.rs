@@ -262,3 +262,35 @@ async fn a_waiting_poll_is_answered_by_another_model_and_then_waits_again() {
     assert_eq!(answer.model, model);
     assert!(!door.is_answered(idle("one", 0)).await, "it was told");
 }
+
+#[tokio::test]
+async fn who_woke_a_turn_is_known_whether_it_kept_its_messages_or_gave_them_back() {
+    let hive = Hive::new(json!({ "alice": {} })).await;
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    daemon.message("operator", MessageKind::Message).await;
+    for (number, done) in [(1, false), (2, true)] {
+        assert_eq!(door.recv(turn(number)).await.len(), 1);
+        door.ack(turn(number), done).await;
+        let stats =
+            json!({ "turn": turn(number), "startedAt": daemon.now, "durationMs": 5, "result": "hung" });
+        assert_eq!(
+            door.post("/v1/turns", &stats).await.status(),
+            StatusCode::NO_CONTENT
+        );
+    }
+    let turns = hive
+        .ledger
+        .turns(None, None, 10)
+        .await
+        .unwrap()
+        .complete()
+        .unwrap();
+    assert_eq!(turns.len(), 2);
+    for turn in turns {
+        assert_eq!(
+            (turn.facts.taken_up, turn.facts.woken_by),
+            (1, vec!["operator".to_owned()])
+        );
+    }
+}

@@ -109,6 +109,12 @@ fn mail(world: &World) {
         (&turns[0]["agent"], &turns[0]["stats"]["result"]),
         (&json!("alice"), &json!("ok"))
     );
+    let stats: Value = world.get("/v1/turns/stats?agent=alice&stepHours=24").ok();
+    assert_eq!(stats[0]["durationMs"]["p95"], json!(1200), "{stats:#}");
+    assert_eq!(stats[0]["points"][0]["turns"], json!(1));
+    let stats: Value = world.get("/v1/turns/stats").ok();
+    let of_bob = stats.as_array().unwrap().iter().find(|one| one["agent"] == "bob");
+    assert_eq!(of_bob.unwrap()["turns"], json!(0), "{stats:#}");
     let told =
         json!({ "runId": "r", "events": [{ "seq": 1, "at": "2026-11-21T11:04:29Z", "kind": "started" }] });
     assert_eq!(world.ask("alice", "/v1/events", &told).status, 200);

@@ -41,14 +41,18 @@ pub(super) const TURN_MARK: &str = "HIVE_TURN";
 /// wrote may ever be in it.
 const WAKE: &str =
     "You have messages. Fetch them with the tool mcp__hive__recv, deal with them, then end your turn.";
+/// The same for an agent whose notes have become too large. No turn is taken for that alone.
+const WAKE_AND_TIDY: &str = "You have messages. Fetch them with the tool mcp__hive__recv and deal with them. Your notes have become too large to be \
+     read: before you end your turn, tidy them up. Keep what still matters in a few short files, and delete the rest.";
 const COMPACT: &str = "/compact";
 
 const WORKER: &str = include_str!("../../../prompts/worker.md");
 const MANAGER: &str = include_str!("../../../prompts/manager.md");
 
-/// What goes to standard input.
-pub(super) fn prompt(purpose: Purpose) -> &'static str {
+/// What goes to standard input; with a word about the notes if need be.
+pub(super) fn prompt(purpose: Purpose, tidy: bool) -> &'static str {
     match purpose {
+        Purpose::Messages if tidy => WAKE_AND_TIDY,
         Purpose::Messages => WAKE,
         Purpose::Compaction => COMPACT,
     }

@@ -170,7 +170,7 @@ async fn start(turn: &Turn, session: &Session) -> Result<Process, RunError> {
             input,
             output,
             errors.ok_or_else(lost)?,
-            command::prompt(spec.purpose),
+            command::prompt(spec.purpose, turn.tidy),
         ))
     });
     started.map_err(|source| RunError::Start {

@@ -49,6 +49,9 @@ pub(super) struct Session {
     /// The highest number the daemon has announced.
     #[serde(default)]
     pub(super) number: u64,
+    /// How large the notes were when the agent was asked last to tidy them up, in bytes; 0: it need not be.
+    #[serde(default)]
+    pub(super) notes_asked: u64,
 }
 
 impl Session {
@@ -59,6 +62,7 @@ impl Session {
             began: false,
             turns: 0,
             number,
+            notes_asked: 0,
         }
     }
 }

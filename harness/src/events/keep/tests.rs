@@ -101,6 +101,31 @@ async fn what_cannot_be_kept_is_said_and_kept_once_it_can() {
     assert_eq!(keeper.kept().await.len(), 3);
 }
 
+/// A log whose schema can be read, and nothing else.
+#[expect(clippy::disallowed_methods, reason = "damage")]
+fn damaged_within(path: &Utf8Path) {
+    let (mut log, _) = Log::open(path).expect("a log");
+    let event = AgentEvent {
+        text: "x".repeat(3000),
+        ..said("before", None)
+    };
+    let now = crate::clock::now();
+    log.append(&vec![event; 100], now).expect("kept");
+    drop(log);
+    let mut bytes = std::fs::read(path).expect("the file");
+    bytes[4096..].fill(0xa5);
+    std::fs::write(path, bytes).expect("written");
+}
+
+#[tokio::test]
+async fn damage_that_shows_only_at_a_write_is_set_aside_too() {
+    let keeper = Keeper::start(damaged_within);
+    keeper.turn();
+    let kept = keeper.kept().await;
+    assert_eq!((kept.len(), kept[0].kind), (4, AgentEventKind::Lost));
+    assert!(kept[0].text.contains("is damaged"), "{}", kept[0].text);
+}
+
 #[tokio::test]
 async fn the_log_that_follows_a_damaged_one_says_so_first() {
     let keeper = Keeper::start(|path| {

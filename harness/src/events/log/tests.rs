@@ -227,3 +227,20 @@ fn a_log_that_is_not_there_is_not_made_by_a_look() {
     assert!(Log::open_existing(&place.path).expect("a look").is_none());
     assert!(!std::fs::exists(&place.path).expect("a look"));
 }
+
+#[test]
+fn a_write_that_finds_no_room_fails_and_changes_nothing() {
+    let place = Place::new();
+    let (mut log, _) = Log::open_within(&place.path, 12).expect("a log");
+    log.append(&[event(1, 0)], at(0)).expect("kept");
+    let long = AgentEvent {
+        text: "x".repeat(MAX_TEXT_BYTES),
+        ..event(2, 0)
+    };
+    let error = log.append(&vec![long; 8], at(0)).expect_err("no room");
+    assert!(matches!(error, LogError::Failed { .. }), "{error:?}");
+    assert!(error.to_string().contains("is the disk full"), "{error}");
+    assert_eq!(seqs(&log, &all(), at(0)), [1]);
+    log.append(&[event(3, 0)], at(0)).expect("kept");
+    assert_eq!(seqs(&log, &all(), at(0)), [1, 3]);
+}

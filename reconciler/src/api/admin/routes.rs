@@ -14,10 +14,10 @@ use shared::instruction::InstructionRequest;
 use shared::login::{LoginAnswer, LoginState};
 use shared::plan::PlanView;
 use shared::status::{AgentStatus, HiveStatus};
-use shared::turn::TurnInfo;
+use shared::turn::{TurnInfo, TurnSeries};
 use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
 
-use super::{OfAgent, OfGates, OfHistory, Verb, instructions, login, messages, turns, watch};
+use super::{OfAgent, OfGates, OfHistory, Verb, instructions, login, messages, series, turns, watch};
 use crate::api::endpoint::{Endpoint, get, group, post};
 use crate::api::events::EventQuery;
 use crate::api::peer::Peer;
@@ -59,6 +59,10 @@ pub(crate) fn endpoints() -> Vec<Endpoint<Context>> {
             .about("What their harnesses say of them.")
             .query::<turns::Wanted>()
             .answers::<Vec<TurnInfo>>(),
+        get("/v1/turns/stats", series::stats, "turnStats", "Turns over a while, added up per agent")
+            .about("Agents of the hive without a turn in that time are in it, too. At most the newest 50,000 turns count.")
+            .query::<series::Wanted>()
+            .answers::<Vec<TurnSeries>>(),
         get(
             "/v1/agents/{name}/events",
             watch::events,

@@ -27,11 +27,16 @@ const MAX_COUNT: u64 = 1_000_000_000_000;
 pub(super) async fn ended(door: AgentContext, Json(stats): Json<TurnStats>) -> ApiResult<StatusCode> {
     let stats = bounded(stats);
     door.spend_on_turn(serde_json::to_vec(&stats).map_or(0, |doc| doc.len()))?;
-    let AgentContext { context, agent, .. } = door;
+    let AgentContext { context, agent, .. } = &door;
     let now = context.reconciler.host().clock.now();
     let ledger = context.reconciler.ledger();
-    login::tell(&context, &agent, &stats).await?;
-    ledger.note_turn(&agent, stats, now).await?;
+    login::tell(context, agent, &stats).await?;
+    let mut facts = context.broker.facts_of(agent, &stats, now).await?;
+    let given_back = door.given_back().take_if(|(turn, ..)| *turn == stats.turn);
+    if let Some((_, woken_by, messages)) = given_back.filter(|_| facts.woken_by.is_empty()) {
+        (facts.woken_by, facts.taken_up) = (woken_by, messages);
+    }
+    ledger.note_turn(agent, stats, facts, now).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -91,6 +96,7 @@ fn bounded(stats: TurnStats) -> TurnStats {
         cost_usd,
         tool_calls,
         woken_by,
+        notes_bytes,
     } = stats;
     let name = |text: &str| line(text, MAX_NAME);
     TurnStats {
@@ -114,6 +120,7 @@ fn bounded(stats: TurnStats) -> TurnStats {
             .take(MAX_SENDERS)
             .map(|sender| name(sender))
             .collect(),
+        notes_bytes: notes_bytes.map(count),
     }
 }
 
@@ -169,6 +176,7 @@ mod tests {
             cost_usd: Some(0.01),
             tool_calls: [("mcp__hive__recv".into(), 1)].into(),
             woken_by: vec!["agent".into()],
+            notes_bytes: Some(4096),
         }
     }
 

@@ -66,6 +66,7 @@ CREATE TABLE turns (
     tokens   INTEGER NOT NULL,
     cost_usd REAL,
     doc      TEXT NOT NULL,
+    facts    TEXT NOT NULL DEFAULT '{}',
     UNIQUE (uid, turn)
 ) STRICT;
 CREATE INDEX turns_by_agent ON turns (agent, id);

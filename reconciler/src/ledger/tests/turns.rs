@@ -1,5 +1,5 @@
 use shared::TurnId;
-use shared::turn::{Tokens, TurnResult, TurnStats};
+use shared::turn::{Tokens, TurnFacts, TurnResult, TurnStats};
 
 use super::*;
 
@@ -20,6 +20,7 @@ fn stats(number: u128) -> TurnStats {
         cost_usd: None,
         tool_calls: [].into(),
         woken_by: Vec::new(),
+        notes_bytes: None,
     }
 }
 
@@ -43,7 +44,10 @@ async fn a_turn_told_twice_is_one_and_those_of_an_agent_are_found_newest_first()
     let desk = Desk::with_alice().await;
     desk.apply(vec![register("bob", 2)]).await;
     let tell = async |agent: &str, number| {
-        let told = desk.ledger.note_turn(&name(agent), stats(number), now()).await;
+        let told = desk
+            .ledger
+            .note_turn(&name(agent), stats(number), TurnFacts::default(), now())
+            .await;
         told.expect("a write")
     };
     assert!(tell("alice", 1).await);
@@ -80,7 +84,7 @@ async fn what_was_used_is_added_up_from_a_moment_on_and_for_one_agent() {
             ..stats(number)
         };
         desk.ledger
-            .note_turn(&name(agent), turn, at)
+            .note_turn(&name(agent), turn, TurnFacts::default(), at)
             .await
             .expect("a write");
     }
@@ -97,7 +101,7 @@ async fn what_was_used_is_added_up_from_a_moment_on_and_for_one_agent() {
 async fn a_turn_that_cannot_be_read_is_shown_as_such() {
     let desk = Desk::with_alice().await;
     desk.ledger
-        .note_turn(&name("alice"), stats(1), now())
+        .note_turn(&name("alice"), stats(1), TurnFacts::default(), now())
         .await
         .expect("a write");
     desk.raw()
@@ -117,7 +121,7 @@ async fn a_turn_that_cannot_be_read_is_shown_as_such() {
 async fn turns_are_kept_for_ninety_days() {
     let desk = Desk::with_alice().await;
     desk.ledger
-        .note_turn(&name("alice"), stats(1), now())
+        .note_turn(&name("alice"), stats(1), TurnFacts::default(), now())
         .await
         .expect("a write");
     let later = |days: i64| now() + jiff::SignedDuration::from_hours(days * 24);

@@ -172,8 +172,12 @@ fn the_provider_is_the_one_that_the_operator_declared() {
 
 #[test]
 fn nothing_that_somebody_wrote_is_in_what_wakes_the_agent() {
-    assert!(!WAKE.contains(['@', '{']) && !WAKE.starts_with('/'));
-    assert_eq!(prompt(Purpose::Compaction), "/compact");
+    for tidy in [false, true] {
+        let wake = prompt(Purpose::Messages, tidy);
+        assert!(!wake.contains(['@', '{']) && !wake.starts_with('/'));
+        assert_eq!(wake.contains("notes"), tidy);
+        assert_eq!(prompt(Purpose::Compaction, tidy), "/compact");
+    }
 }
 
 #[test]
