@@ -347,6 +347,32 @@ async fn a_turn_of_a_harness_that_was_killed_is_ended_before_the_next_begins() {
 }
 
 #[tokio::test]
+async fn a_conversation_that_takes_most_of_the_window_is_given_up_for_a_new_one() {
+    let begin = r#"greet; case $line in *session/new*) answer "$id" "{\"sessionId\":\"s$$\"}";; *) answer "$id" '{}';; esac"#;
+    let full = r#"update "s$$" '{"sessionUpdate":"usage_update","used":900,"size":1000}'"#;
+    let mut bee = fake(&format!("{begin}; next; prompt=$id; {full}; finish")).await;
+    bee.start();
+    bee.message("work");
+    let turns = bee.turns(2).await;
+    assert_eq!(
+        (turns[0].result, turns[0].context),
+        (TurnResult::Ok, Some(900)),
+        "{turns:?}"
+    );
+    assert_eq!(
+        (turns[1].result, turns[1].woken_by.as_slice()),
+        (TurnResult::Ok, ["compaction".to_owned()].as_slice())
+    );
+    bee.message("work more");
+    let turns = bee.turns(3).await;
+    assert_eq!(turns[2].result, TurnResult::Ok, "{turns:?}");
+    assert!(
+        turns[2].session.is_some() && turns[2].session != turns[0].session,
+        "{turns:?}"
+    );
+}
+
+#[tokio::test]
 async fn without_its_program_an_agent_takes_no_turn_and_says_why() {
     let mut bee = fake("exit 0").await;
     std::fs::remove_file(bee.nest.path("agent")).unwrap();
