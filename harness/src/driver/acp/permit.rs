@@ -66,7 +66,9 @@ impl Permit {
 
     fn allows(&self, tool: &str, call: &Value) -> bool {
         let rules = &self.config.tools;
-        if let Some((server, of_server)) = self.server_of(tool) {
+        if may_be_of_server(tool, call)
+            && let Some((server, of_server)) = self.server_of(tool)
+        {
             return self.allows_of_server(&server, &of_server);
         }
         let names = names_of(tool, call);
@@ -77,7 +79,7 @@ impl Permit {
                 .map_or((rule.as_str(), None), |(of, pattern)| {
                     (of, Some(pattern.strip_suffix(')').unwrap_or(pattern)))
                 });
-            let same = names.contains(of.trim());
+            let same = names.iter().any(|name| name.eq_ignore_ascii_case(of.trim()));
             same && pattern.is_none_or(|pattern| matches(pattern, command, unsure))
         };
         // What cannot be judged fits every prohibition, and no permission.
@@ -125,10 +127,20 @@ pub(super) fn tool_of(call: &Value) -> String {
     name(told.unwrap_or("tool"))
 }
 
+/// Whether the program names the tool itself, and not only what it is about to do.
+fn is_named(call: &Value) -> bool {
+    call["name"].is_string() || call["_meta"]["claudeCode"]["toolName"].is_string()
+}
+
+/// A title may be a command, which the model wrote: it is the name of a server's tool only where nothing else can be meant.
+fn may_be_of_server(tool: &str, call: &Value) -> bool {
+    let other = matches!(text(call, "kind"), "" | "other") && call["rawInput"]["command"].is_null();
+    tools::plain(tool) == tool && (is_named(call) || other)
+}
+
 /// Under which names rules may mean this tool. A program that names no tool says at least what kind of thing it does.
 fn names_of<'a>(tool: &'a str, call: &'a Value) -> BTreeSet<&'a str> {
-    let named = call["name"].is_string() || call["_meta"]["claudeCode"]["toolName"].is_string();
-    if named {
+    if is_named(call) {
         return [tool].into();
     }
     match text(call, "kind") {
@@ -137,7 +149,8 @@ fn names_of<'a>(tool: &'a str, call: &'a Value) -> BTreeSet<&'a str> {
         "search" => ["Grep"].into(),
         "execute" => ["Bash"].into(),
         "fetch" => ["WebFetch"].into(),
-        _ => [tool].into(),
+        // A title is not a name.
+        _ => BTreeSet::new(),
     }
 }
 
@@ -203,9 +216,11 @@ mod tests {
         let bash = |command: &str| json!({ "name": "Bash", "rawInput": { "command": command } });
         for (call, allowed) in [
             (json!({ "name": "Read" }), true),
+            (json!({ "name": "read" }), true),
             (json!({ "name": "Write" }), false),
             (json!({ "title": "Read the login", "kind": "read" }), true),
             (json!({ "title": "Read", "kind": "edit" }), false),
+            (json!({ "title": "Read", "kind": "other" }), false),
             (json!({}), false),
             (json!(7), false),
             (bash("git log"), true),
@@ -223,6 +238,14 @@ mod tests {
             (json!({ "title": "wiki_draw" }), false),
             (json!({ "title": "web_get" }), false),
             (json!({ "title": "web_fetch", "kind": "other" }), false),
+            (json!({ "title": "hive_recv", "kind": "other" }), true),
+            (json!({ "title": "hive_recv", "kind": "execute" }), false),
+            (
+                json!({ "title": "hive_recv", "rawInput": { "command": "hive_recv" } }),
+                false,
+            ),
+            (json!({ "title": "hive_recv; rm -rf /" }), false),
+            (json!({ "title": "mcp__hive__x $(rm x)", "kind": "other" }), false),
             (json!({ "name": "mcp__other__look" }), false),
             (json!({ "name": "mcp__" }), false),
         ] {
