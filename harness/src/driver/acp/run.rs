@@ -269,7 +269,9 @@ impl Process {
                 self.stop(talk, Why::Deaf);
             }
         }
-        if talk.ending.is_some() && self.say.take().is_some() && self.status.is_none() {
+        let over = talk.ending.is_some() && self.say.take().is_some();
+        // An answer that comes too late stops no signal.
+        if over && self.status.is_none() && matches!(self.stage, Stage::Works | Stage::Cancelled) {
             self.stage = Stage::Closed;
             // One that was asked to end has no time left for its own affairs.
             let grace = self.why.map_or(grace, |_| AFTER_TERMINATE);
