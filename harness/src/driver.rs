@@ -3,7 +3,10 @@
 //! A driver's turn runs in its own task and is watched through a [`RunningTurn`]. However the turn goes, it ends
 //! with exactly one [`TurnEnd`].
 
+pub mod acp;
 pub mod claude;
+mod lines;
+mod running;
 pub mod scripted;
 pub mod tools;
 
@@ -16,6 +19,7 @@ use shared::TurnId;
 use shared::agent_api::Message;
 use shared::config::AgentConfig;
 use shared::login::LoginCode;
+use shared::spec::DriverSpec;
 use shared::turn::{Tokens, TurnResult};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -174,7 +178,7 @@ pub trait Driver: Send + Sync {
 
     /// Makes ready for turns: ends what an earlier run of the harness did not live to end. Returns why no turn can be run
     /// at all, if so. Looks at files: not to be called where nothing may block.
-    fn prepare(&self) -> Option<String> {
+    fn prepare(&self, _driver: &DriverSpec) -> Option<String> {
         None
     }
 

@@ -399,7 +399,7 @@ impl Loop {
                 let (folder, drivers) = (self.settings.config.clone(), self.drivers.clone());
                 self.look(move || {
                     Note::File(Box::new(config::load(&folder).map(|file| {
-                        let unusable = drivers.prepare(file.config.driver.kind);
+                        let unusable = drivers.prepare(&file.config.driver);
                         (file, unusable)
                     })))
                 });

@@ -467,6 +467,8 @@ pub enum DriverKind {
     /// Claude Code.
     #[default]
     Claude,
+    /// Any program that speaks the Agent Client Protocol.
+    Acp,
     /// A list of rules: on which message do what. For demos and tests; it calls no model.
     Scripted,
 }
@@ -482,6 +484,12 @@ pub struct DriverSpec {
     /// The model, in the driver's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// The program of the `acp` driver: an absolute path in the agent's system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Its arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
     /// The rules of the `scripted` driver.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub script: Vec<ScriptRule>,

@@ -14,6 +14,9 @@ pub(crate) const OPENAPI: &str = "checks/openapi";
 /// The real Claude Code, which tests of the harness drive.
 pub(crate) const CLAUDE: &str = "checks/claude";
 
+/// An agent program that speaks the Agent Client Protocol, for tests of the harness; it runs the real Claude Code.
+pub(crate) const ACP: &str = "checks/acp";
+
 /// The MCP inspector, and a Node that runs it.
 pub(crate) const MCP: &str = "checks/mcp";
 

@@ -40,7 +40,7 @@ const PREREQUISITES: &[Prerequisite] = &[
     Prerequisite {
         program: "node",
         packages: &["nodejs"],
-        purpose: "the linter of the OpenAPI documents, and the MCP inspector",
+        purpose: "the linter of the OpenAPI documents, the MCP inspector, and an agent program",
     },
     Prerequisite {
         program: "npm",

@@ -41,6 +41,7 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<ExitCode> {
         prerequisites::ensure(!arguments.no_install)?;
         npm::ensure(npm::OPENAPI, !arguments.no_install)?;
         npm::ensure(npm::CLAUDE, !arguments.no_install)?;
+        npm::ensure(npm::ACP, !arguments.no_install)?;
         npm::ensure(npm::MCP, !arguments.no_install)
     });
     let tests = Stage::new("tests", test_rerun, || run_tests(home, filters));

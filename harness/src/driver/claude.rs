@@ -11,13 +11,12 @@
 //! how a turn went, not the exit status; there may be several results; costs are those of the conversation unless they
 //! are taken from `model_usage_since_last_result`; two processes with one conversation lose messages.
 
-mod command;
-mod lines;
+pub(super) mod command;
 mod login;
 mod parse;
 mod run;
 mod servers;
-mod session;
+pub(super) mod session;
 mod story;
 
 use std::collections::BTreeMap;
@@ -31,10 +30,11 @@ use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use shared::config::AgentConfig;
 use shared::login::LoginCode;
+use shared::spec::DriverSpec;
 use shared::turn::TurnResult;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Capabilities, Driver, Failure, RunningTurn, TurnEnd, TurnEvent, TurnSpec};
+use super::{Capabilities, Driver, Failure, RunningTurn, TurnEnd, TurnEvent, TurnSpec, running};
 use crate::children::Children;
 use crate::notes;
 use crate::turn::Purpose;
@@ -119,8 +119,8 @@ impl Driver for Claude {
         })
     }
 
-    fn prepare(&self) -> Option<String> {
-        run::end_stray(&self.setup.state);
+    fn prepare(&self, _driver: &DriverSpec) -> Option<String> {
+        running::end_stray(&command::home(&self.setup.state));
         find(&self.setup.settings).err()
     }
 
@@ -263,7 +263,8 @@ fn find(settings: &Settings) -> Result<Utf8PathBuf, String> {
         })
 }
 
-fn is_program(path: &Utf8Path) -> bool {
+/// Whether this is a file that can be run.
+pub(super) fn is_program(path: &Utf8Path) -> bool {
     std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 

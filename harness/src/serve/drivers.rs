@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use shared::spec::{DriverKind, ScriptRule};
+use shared::spec::{DriverKind, DriverSpec, ScriptRule};
 
 use super::Settings;
 use crate::children::Children;
 use crate::driver::Driver;
+use crate::driver::acp::Acp;
 use crate::driver::claude::Claude;
 use crate::driver::scripted::Scripted;
 use crate::host_client::HostClient;
@@ -15,6 +16,7 @@ use crate::repo::ConfigRepo;
 /// One of each kind.
 #[derive(Clone)]
 pub(super) struct Drivers {
+    acp: Arc<dyn Driver>,
     claude: Arc<dyn Driver>,
     scripted: Arc<dyn Driver>,
 }
@@ -29,6 +31,7 @@ impl Drivers {
         let state = &settings.state;
         let repo = ConfigRepo::new(state.clone(), children.clone());
         Self {
+            acp: Arc::new(Acp::new(settings.claude.clone(), state.clone(), children.clone())),
             claude: Arc::new(Claude::new(
                 settings.claude.clone(),
                 state.clone(),
@@ -40,6 +43,7 @@ impl Drivers {
 
     pub(super) fn of(&self, kind: DriverKind) -> &Arc<dyn Driver> {
         match kind {
+            DriverKind::Acp => &self.acp,
             DriverKind::Claude => &self.claude,
             DriverKind::Scripted => &self.scripted,
         }
@@ -47,9 +51,11 @@ impl Drivers {
 
     /// Makes all of them ready, the one that is no longer wanted too: what it left must not run on. Returns why the one
     /// that is wanted cannot run a turn, if so. Blocks.
-    pub(super) fn prepare(&self, wanted: DriverKind) -> Option<String> {
-        let [claude, scripted] = [self.claude.prepare(), self.scripted.prepare()];
-        match wanted {
+    pub(super) fn prepare(&self, wanted: &DriverSpec) -> Option<String> {
+        let all = [&self.acp, &self.claude, &self.scripted];
+        let [acp, claude, scripted] = all.map(|driver| driver.prepare(wanted));
+        match wanted.kind {
+            DriverKind::Acp => acp,
             DriverKind::Claude => claude,
             DriverKind::Scripted => scripted,
         }

@@ -1,4 +1,4 @@
-//! The driver `claude`: with the real program and a made-up provider, and with made-up programs that misbehave.
+//! The drivers `claude` and `acp`: with real programs and a made-up provider, and with made-up programs that misbehave.
 #![expect(
     clippy::disallowed_methods,
     clippy::panic,
@@ -8,6 +8,7 @@
               all of those shared with the other tests are used here"
 )]
 
+mod acp;
 mod bee;
 #[path = "../integration/daemon.rs"]
 mod daemon;

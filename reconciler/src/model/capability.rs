@@ -94,6 +94,23 @@ pub fn driver(before: &DriverSpec, after: &DriverSpec) -> Vec<CapabilityChange> 
             !cheaper,
         ));
     }
+    // Another program may be anything.
+    if before.command != after.command {
+        changes.push(change(
+            "driver.command",
+            before.command.as_deref().map(shown),
+            after.command.as_deref().map(shown),
+            true,
+        ));
+    }
+    if before.args != after.args {
+        changes.push(change(
+            "driver.args",
+            Some(json(&before.args)),
+            Some(json(&after.args)),
+            true,
+        ));
+    }
     if before.script != after.script {
         changes.push(change(
             "driver.script",
@@ -236,6 +253,8 @@ pub fn role(before: Role, after: Role) -> Vec<CapabilityChange> {
 
 #[cfg(test)]
 mod tests {
+    use shared::spec::DriverKind;
+
     use super::*;
 
     fn widens(changes: &[CapabilityChange]) -> bool {
@@ -296,6 +315,15 @@ mod tests {
         assert!(widens(&driver(&model("haiku"), &model("opus"))));
         assert!(!widens(&driver(&model("opus"), &model("haiku"))));
         assert!(widens(&driver(&model("opus"), &model("something-new"))));
+        let program = |command: &str, args: &[&str]| DriverSpec {
+            kind: DriverKind::Acp,
+            command: Some(command.to_owned()),
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            ..DriverSpec::default()
+        };
+        assert!(widens(&driver(&DriverSpec::default(), &program("/a", &[]))));
+        assert!(widens(&driver(&program("/a", &[]), &program("/b", &[]))));
+        assert!(widens(&driver(&program("/a", &["-x"]), &program("/a", &[]))));
         assert!(widens(&driver(&DriverSpec::default(), &model("haiku"))));
     }
 

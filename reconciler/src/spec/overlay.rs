@@ -92,6 +92,20 @@ mod tests {
                 json!({ "driver": { "kind": "claude", "model": "--dangerously" } }),
                 "driver.model",
             ),
+            (json!({ "driver": { "kind": "acp" } }), "driver.command"),
+            (
+                json!({ "driver": { "kind": "acp", "command": "agent" } }),
+                "driver.command",
+            ),
+            (json!({ "driver": { "command": "/agent" } }), "driver.command"),
+            (
+                json!({ "driver": { "kind": "scripted", "args": ["x"] } }),
+                "driver.args",
+            ),
+            (
+                json!({ "driver": { "kind": "acp", "command": "/agent", "args": ["\u{0}"] } }),
+                "driver.args[0]",
+            ),
             (json!({ "prompt": "\u{0}" }), "prompt"),
             (server(json!({ "command": "sh" })), "mcpServers.x.command"),
             (

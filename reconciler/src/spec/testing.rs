@@ -99,15 +99,21 @@ fn driver() -> BoxedStrategy<DriverSpec> {
     let rule = (any_text(), vec(action, 0..3)).prop_map(|(on, actions)| ScriptRule { on, actions });
     let scripted = vec(rule, 0..3).prop_map(|script| DriverSpec {
         kind: DriverKind::Scripted,
-        model: None,
         script,
+        ..DriverSpec::default()
     });
     let claude = option::of("[a-z][a-z0-9.-]{0,8}").prop_map(|model| DriverSpec {
         kind: DriverKind::Claude,
         model,
-        script: Vec::new(),
+        ..DriverSpec::default()
     });
-    prop_oneof![scripted, claude].boxed()
+    let acp = (path(), vec(any_text(), 0..3)).prop_map(|(command, args)| DriverSpec {
+        kind: DriverKind::Acp,
+        command: Some(command),
+        args,
+        ..DriverSpec::default()
+    });
+    prop_oneof![scripted, claude, acp].boxed()
 }
 
 fn binds() -> BoxedStrategy<Vec<BindSpec>> {

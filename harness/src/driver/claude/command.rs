@@ -11,6 +11,7 @@ use shared::spec::Role;
 
 use super::servers;
 use super::session::Session;
+use crate::driver::running::TURN_MARK;
 use crate::driver::tools::{self, Offered};
 use crate::turn::Purpose;
 
@@ -33,9 +34,6 @@ pub const PASSED_ON: [&str; 16] = [
     "CLAUDE_CODE_MAX_RETRIES",
     "API_TIMEOUT_MS",
 ];
-
-/// The variable by which a process is known as one of a turn, however it was started.
-pub(super) const TURN_MARK: &str = "HIVE_TURN";
 
 /// What wakes the agent. Fixed: the program carries out `/words` and opens `@files` in a prompt, so nothing that somebody
 /// wrote may ever be in it.
@@ -135,7 +133,7 @@ fn built_in(config: &AgentConfig) -> Vec<&str> {
 }
 
 /// Who the agent is, and what its operator wants of it. Given anew with each turn, so that no shortening loses it.
-fn system_prompt(config: &AgentConfig, state: &Utf8Path) -> String {
+pub(in crate::driver) fn system_prompt(config: &AgentConfig, state: &Utf8Path) -> String {
     let operator = match (&config.operator.name, &config.operator.pronouns) {
         (Some(name), Some(pronouns)) => format!("{name} ({pronouns}), the operator,"),
         (Some(name), None) => format!("{name}, the operator,"),
@@ -170,7 +168,7 @@ pub(super) fn settings(config: &AgentConfig, offered: &Offered, state: &Utf8Path
 }
 
 /// The whole environment. `passed` is what [`PASSED_ON`] names of the harness's own.
-pub(super) fn environment(
+pub(in crate::driver) fn environment(
     passed: &BTreeMap<String, OsString>,
     config: &AgentConfig,
     state: &Utf8Path,

@@ -4,7 +4,6 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use camino::Utf8Path;
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
@@ -12,14 +11,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::lines::{Lines, Piece};
 use super::parse::{Line, parse};
 use super::session::{self, Session, SessionError};
 use super::story::{Exit, Story, Verdict};
 use super::{Turn, command, find, servers};
 use crate::children::{self, OwnChild};
-use crate::driver::TurnEnd;
-use crate::leftovers;
+use crate::driver::lines::{Lines, Piece};
+use crate::driver::{TurnEnd, running};
 
 /// How long the program may take after each signal. All three fit into what a turn has for being interrupted.
 const AFTER_INTERRUPT: Duration = Duration::from_millis(800);
@@ -61,26 +59,6 @@ pub(super) async fn blocking<T: Send + 'static>(
     Ok(tokio::task::spawn_blocking(work).await?)
 }
 
-/// The file that names the turn that runs, for a harness that comes after one that was killed.
-fn running_file(state: &Utf8Path) -> camino::Utf8PathBuf {
-    command::home(state).join("hive-running")
-}
-
-/// Ends a turn that an earlier run of the harness did not live to end: two processes must never have one conversation.
-pub(super) fn end_stray(state: &Utf8Path) {
-    let file = running_file(state);
-    let Ok(text) = std::fs::read_to_string(&file) else {
-        return;
-    };
-    // Whoever wrote the file: only an id of a turn is looked for.
-    if let Ok(turn) = text.trim().parse::<shared::TurnId>() {
-        sweep_now(&turn.to_string());
-    }
-    if let Err(error) = std::fs::remove_file(&file) {
-        tracing::warn!(%file, %error, "not removed");
-    }
-}
-
 /// How many processes of this container the kernel has killed for want of memory, where that is to be seen.
 fn oom_kills() -> Option<u64> {
     let text = std::fs::read_to_string("/sys/fs/cgroup/memory.events").ok()?;
@@ -90,14 +68,6 @@ fn oom_kills() -> Option<u64> {
 fn count_of(what: &str, text: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.split_once(' '));
     lines.find(|(name, _)| *name == what)?.1.trim().parse().ok()
-}
-
-fn sweep_now(turn: &str) {
-    match leftovers::kill_marked(command::TURN_MARK, turn) {
-        Ok(0) => {}
-        Ok(count) => tracing::info!(turn, count, "what the turn left behind is ended"),
-        Err(error) => tracing::warn!(turn, %error, "what the turn left behind cannot be looked for"),
-    }
 }
 
 /// Runs the program once.
@@ -117,14 +87,12 @@ pub(super) async fn run(turn: &mut Turn, session: &mut Session) -> Result<Verdic
     let mut verdict = story.judge(exit, &errors, crate::clock::now());
     // What an agent left running in a turn that went well may be meant to go on.
     let swept = exit == Exit::Lingered || verdict != Verdict::Over(TurnEnd::Completed);
-    let (id, state) = (turn.spec.turn.to_string(), turn.setup.state.clone());
+    let (id, home) = (turn.spec.turn, command::home(&turn.setup.state));
     blocking(move || {
         if swept {
-            sweep_now(&id);
+            running::sweep(id);
         }
-        if let Err(error) = std::fs::remove_file(running_file(&state)) {
-            tracing::debug!(%error, "the mark of the running turn is not there");
-        }
+        running::clear(&home);
     })
     .await?;
     if let Verdict::Over(TurnEnd::Failed(failure)) = &mut verdict {
@@ -140,15 +108,16 @@ async fn start(turn: &Turn, session: &Session) -> Result<Process, RunError> {
         command::environment(&setup.settings.environment, &spec.config, &setup.state, spec.turn);
     let servers = servers::document(&setup.settings.own_server, &spec.config, spec.turn).to_string();
     let settings = command::settings(&spec.config, &spec.offered, &setup.state).to_string();
-    let (kept, id) = (session.clone(), spec.turn.to_string());
+    let (kept, id) = (session.clone(), spec.turn);
     let program = blocking(move || {
         let state = &setup.state;
-        end_stray(state);
+        let home = command::home(state);
+        running::end_stray(&home);
         session::write(&command::servers_file(state), servers.as_bytes()).map_err(RunError::Files)?;
         session::write(&command::settings_file(state), settings.as_bytes()).map_err(RunError::Files)?;
         // Before it is used for the first time: an id that is not kept would be a conversation that is lost.
         session::save(state, &kept)?;
-        session::write(&running_file(state), id.as_bytes()).map_err(RunError::Files)?;
+        running::note(&home, id).map_err(RunError::Files)?;
         find(&setup.settings).map_err(RunError::Missing)
     })
     .await??;

@@ -78,7 +78,7 @@ fn path(state: &Utf8Path) -> Utf8PathBuf {
 /// When a file is there that cannot be read: a new conversation would silently take the place of the old.
 pub(super) fn load(state: &Utf8Path, number: Option<u64>) -> Result<Session, SessionError> {
     let path = path(state);
-    let bytes = match read(&path) {
+    let bytes = match read(&path, MAX_BYTES) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(Session::new(number.unwrap_or_default()));
@@ -106,12 +106,14 @@ pub(super) fn save(state: &Utf8Path, session: &Session) -> Result<(), SessionErr
     write(&path, &text).map_err(|source| SessionError::Io { path, source })
 }
 
-fn read(path: &Utf8Path) -> std::io::Result<Vec<u8>> {
+/// Reads a file, at most so many bytes of it.
+///
+/// # Errors
+/// The operating system's.
+pub(in crate::driver) fn read(path: &Utf8Path, most: u64) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?
-        .take(MAX_BYTES)
-        .read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -119,7 +121,7 @@ fn read(path: &Utf8Path) -> std::io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// The operating system's.
-pub(super) fn write(path: &Utf8Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(in crate::driver) fn write(path: &Utf8Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Utf8Path::new("."));
     std::fs::create_dir_all(folder)?;
     let new = Utf8PathBuf::from(format!("{path}.new"));

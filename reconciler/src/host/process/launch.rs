@@ -360,8 +360,8 @@ fn unsandboxed(launch: &Launch, layout: &Layout, any_driver: bool) -> Result<Com
 pub(super) fn permit_unsandboxed(launch: &Launch, any_driver: bool, why: &str) -> Result<(), HostError> {
     match launch.driver {
         DriverKind::Scripted => Ok(()),
-        DriverKind::Claude if any_driver => Ok(()),
-        DriverKind::Claude => Err(HostError::refused(
+        DriverKind::Acp | DriverKind::Claude if any_driver => Ok(()),
+        DriverKind::Acp | DriverKind::Claude => Err(HostError::refused(
             format!("the start of {}", launch.agent),
             format!(
                 "there is no sandbox ({why}), and without one an agent could approve its own proposals; make bwrap \

@@ -125,7 +125,13 @@ impl Secrets<'_> {
 }
 
 fn driver(at: &At<'_>, driver: &DriverSpec, out: &mut Findings) {
-    let DriverSpec { kind, model, script } = driver;
+    let DriverSpec {
+        kind,
+        model,
+        command,
+        args,
+        script,
+    } = driver;
     if let Some(model) = model
         && !words::is_model(model)
     {
@@ -137,11 +143,35 @@ fn driver(at: &At<'_>, driver: &DriverSpec, out: &mut Findings) {
             ),
         );
     }
-    if !script.is_empty() && *kind != DriverKind::Scripted && !out.is_patched(&at.key("kind").to_string()) {
+    if out.is_patched(&at.key("kind").to_string()) {
+        return;
+    }
+    if !script.is_empty() && *kind != DriverKind::Scripted {
         out.judge(
             at.key("script").to_string(),
             "is for the scripted driver: write \"kind\": \"scripted\" beside it, or leave script out",
         );
+    }
+    if *kind == DriverKind::Acp {
+        let command_at = at.key("command").to_string();
+        match command {
+            Some(command) => words::absolute_path(&command_at, command, out),
+            None if out.is_patched(&command_at) => {}
+            None => out.judge(
+                command_at,
+                "is missing: the acp driver needs the absolute path of a program that speaks the Agent Client Protocol",
+            ),
+        }
+        no_nul(&at.key("args"), args, out);
+        return;
+    }
+    for (field, given) in [("command", command.is_some()), ("args", !args.is_empty())] {
+        if given {
+            out.judge(
+                at.key(field).to_string(),
+                format!("is for the acp driver: write \"kind\": \"acp\" beside it, or leave {field} out"),
+            );
+        }
     }
 }
 
@@ -182,15 +212,7 @@ fn mcp_server(at: &At<'_>, server: &McpServerSpec, secrets: &Secrets<'_>, out: &
             "has neither a command nor a url: give the absolute path of a program, or the address of an HTTP server",
         ),
     }
-    let args_at = at.key("args");
-    for (index, arg) in args.iter().enumerate() {
-        if arg.contains('\0') {
-            out.judge(
-                args_at.item(index).to_string(),
-                "contains a NUL character: remove it",
-            );
-        }
-    }
+    no_nul(&at.key("args"), args, out);
     let env_at = at.key("env");
     for (variable, value) in env {
         let at = env_at.key(variable).to_string();
@@ -214,6 +236,14 @@ fn mcp_server(at: &At<'_>, server: &McpServerSpec, secrets: &Secrets<'_>, out: &
         }
     }
     tool_names(path("allowedTools"), allowed_tools, out);
+}
+
+fn no_nul(at: &At<'_>, args: &[String], out: &mut Findings) {
+    for (index, arg) in args.iter().enumerate() {
+        if arg.contains('\0') {
+            out.judge(at.item(index).to_string(), "contains a NUL character: remove it");
+        }
+    }
 }
 
 fn tools(at: &At<'_>, tools: &ToolsSpec, out: &mut Findings) {
