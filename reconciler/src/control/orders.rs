@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 use shared::AgentName;
+use shared::agent_api::ProposalInfo;
 use shared::event::Level;
 use shared::gate::{Asker, Verdict};
 use shared::order::OrderRequest;
@@ -12,6 +13,7 @@ use super::command::CommandError;
 use super::reconciler::{Key, Reconciler, declared};
 use crate::execute::event;
 use crate::gate;
+use crate::host::Imported;
 use crate::ledger::{Register, bounded};
 use crate::model::change::Change;
 use crate::model::draft::{self, Owner};
@@ -116,6 +118,24 @@ impl Reconciler {
                 (said, true)
             }
         })
+    }
+}
+
+impl Reconciler {
+    /// Opens a manager's proposal for another agent, which is told.
+    ///
+    /// # Errors
+    /// When `manager` is none, too many proposals are open, or the ledger fails.
+    pub async fn propose_for(
+        &self,
+        manager: &AgentName,
+        name: &AgentName,
+        imported: Imported,
+    ) -> Result<ProposalInfo, CommandError> {
+        let register = self.ledger.register().await?;
+        draft::manager(&register.records, manager).map_err(|_| CommandError::NotManager(manager.clone()))?;
+        self.propose_as(name, imported, Asker::Manager, Some(manager))
+            .await
     }
 }
 

@@ -145,6 +145,19 @@ fn every_operation_can_succeed_and_answers_as_documented() {
         carol.generations.commit != seed
     });
 
+    let queens = world.door("queen");
+    let bundle = "/v1/agents/carol/repo/bundle";
+    let offered = committed(
+        &world,
+        &queens,
+        bundle,
+        r#"{ "prompt": "You look after the garden." }"#,
+    );
+    assert_eq!(
+        raw(&queens, "POST", "/v1/agents/carol/proposals", &offered).status,
+        200
+    );
+
     let order = json!({ "reason": "because" });
     for verb in [
         "rollback", "suspend", "resume", "pause", "start", "restart", "retry", "stop",

@@ -2,12 +2,14 @@
 
 use serde_json::{Value, json};
 use shared::admin_api::Acknowledged;
+use shared::agent_api::ProposalInfo;
 use shared::gate::{Asker, GateState};
 use shared::look::AgentLog;
-use shared::status::Health;
+use shared::status::{AgentStatus, Health};
 use shared::wire_error::ErrorCode;
 
-use super::http;
+use super::config_repo::committed;
+use super::http::{self, Request};
 use super::world::{World, scripted, silent, spec, with};
 
 fn manager() -> Value {
@@ -148,4 +150,56 @@ fn where_the_policy_asks_the_operator_decides_about_exactly_this_order() {
             .any(|body| body.contains("agreed that bee be stopped")),
         "{told:?}"
     );
+}
+
+#[test]
+fn a_manager_proposes_for_another_agent_which_is_told_and_the_operator_decides() {
+    let world = hive(&json!({}));
+    let bundle = committed(
+        &world,
+        &world.door("queen"),
+        "/v1/agents/bee/repo/bundle",
+        r#"{ "prompt": "Tend the garden." }"#,
+    );
+    let offer = |agent: &str| {
+        let request = Request {
+            method: "POST",
+            path: "/v1/agents/bee/proposals",
+            headers: &[],
+            body: &bundle,
+        };
+        http::send(&world.door(agent), &request).unwrap()
+    };
+    let refused = offer("pawn").refused(403, ErrorCode::Forbidden);
+    assert!(
+        refused.message.contains("it proposes changes of itself alone"),
+        "{refused:?}"
+    );
+    let refused = http::get(&world.door("pawn"), "/v1/agents/bee/repo/bundle").unwrap();
+    refused.refused(403, ErrorCode::Forbidden);
+    let first: ProposalInfo = offer("queen").ok();
+    let again: ProposalInfo = offer("queen").ok();
+    assert_eq!(
+        (first.number, &first.commit),
+        (again.number, &again.commit),
+        "the same commit is one proposal"
+    );
+    let gate = world.until_gate("deployWidens");
+    assert_eq!(
+        (gate.asked_by, gate.proposal),
+        (Asker::Manager, Some(first.number))
+    );
+    let told = world.messages("SELECT body FROM messages WHERE to_addr = 'bee' AND from_addr = 'system'");
+    let told: Vec<_> = told
+        .iter()
+        .filter(|body| body.contains("queen proposes 1 for bee: A change"))
+        .collect();
+    assert_eq!(told.len(), 1, "it is told once");
+    world.does(&["gate", "approve", &gate.id.to_string()]);
+    let done = |bee: &AgentStatus| {
+        bee.config
+            .as_ref()
+            .is_some_and(|config| config.prompt == "Tend the garden.")
+    };
+    world.until_agent("bee", "with another prompt", done);
 }
