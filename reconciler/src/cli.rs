@@ -198,6 +198,8 @@ enum Request {
     Model(agent::ModelArgs),
     /// Restart an agent between two turns
     Restart(agent::OverrideArgs),
+    /// Build what an agent is to be once more, whatever an earlier build led to
+    Rebuild(agent::OverrideArgs),
     /// Propose what an agent had deployed before
     Rollback(agent::RollbackArgs),
     /// Leave an agent as it is: reconcile it no more
@@ -328,6 +330,7 @@ async fn ask(session: &mut Session<'_>, request: Request) -> Result<Exit, CliErr
         Request::Pause(args) => agent::command(session, "pause", args).await,
         Request::Model(args) => agent::model(session, args).await,
         Request::Restart(args) => agent::command(session, "restart", args.into()).await,
+        Request::Rebuild(args) => agent::command(session, "rebuild", args.into()).await,
         Request::Rollback(args) => agent::rollback(session, args).await,
         Request::Suspend(args) => agent::command(session, "suspend", args).await,
         Request::Resume(args) => agent::command(session, "resume", args.into()).await,

@@ -77,6 +77,7 @@ enum Verb {
     Stop,
     Pause,
     Restart,
+    Rebuild,
     Suspend,
     Resume,
     Retry,
@@ -428,6 +429,11 @@ async fn change(
             reconciler.restart(&name, because).await?,
             "is to restart at its next turn boundary".to_owned(),
             "",
+        ),
+        Verb::Rebuild => (
+            reconciler.rebuild(&name, because).await?,
+            "is built once more, and what comes of it is deployed if it is another".to_owned(),
+            "is to be built once more already",
         ),
         Verb::Suspend => (
             reconciler.suspend(&name, because).await?,

@@ -18,7 +18,7 @@ use crate::ledger::{Register, bounded};
 use crate::model::change::Change;
 use crate::model::draft::{self, Owner};
 use crate::model::order::{ManagerOrder, OrderState, Verb, of_the_operator, stands};
-use crate::model::records::{AgentLedger, AgentRecord};
+use crate::model::records::{AgentLedger, AgentOrigin, AgentRecord};
 
 /// The longest reason, in bytes.
 const MAX_REASON: usize = 4096;
@@ -61,6 +61,12 @@ impl Reconciler {
             return Err(CommandError::Never { verb, rule });
         }
         let ledger = self.command_on(name).await?;
+        if verb == Verb::Archive && ledger.record.origin == AgentOrigin::Spec {
+            return Err(CommandError::Unfit {
+                agent: name.clone(),
+                why: "is declared in the spec: only the operator can take it out there",
+            });
+        }
         let declared = declared(&accepted, &ledger.record).map_or(RunState::Running, |spec| spec.run);
         let now = self.host.clock.now();
         let is_so = is_so(&ledger, verb, declared, now)?;
@@ -148,6 +154,7 @@ fn is_so(ledger: &AgentLedger, verb: Verb, declared: RunState, now: Timestamp) -
     };
     let wanted = ledger.overrides.wanted_run(declared, now);
     match verb.run() {
+        None if verb != Verb::Restart => Ok(false),
         None if ledger.record.deployed.is_none() => unfit("has nothing deployed to restart"),
         None if wanted == RunState::Stopped => unfit("is to stay stopped: there is nothing to restart"),
         None => Ok(false),
@@ -220,6 +227,7 @@ impl Order {
             at: self.at,
             dedupe: self.dedupe,
             state: OrderState::Pending,
+            gate: None,
         });
         let line = match order.reason.as_str() {
             "" => order.line(&record.name),

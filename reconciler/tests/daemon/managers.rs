@@ -1,16 +1,17 @@
 //! What managers see of other agents and order about them, and that nobody else does.
 
 use serde_json::{Value, json};
-use shared::admin_api::Acknowledged;
+use shared::admin_api::{Acknowledged, ArchivedAgent};
 use shared::agent_api::ProposalInfo;
-use shared::gate::{Asker, GateState};
+use shared::event::Event;
+use shared::gate::{Asker, Gate, GateState};
 use shared::look::AgentLog;
 use shared::status::{AgentStatus, Health};
 use shared::wire_error::ErrorCode;
 
 use super::config_repo::committed;
 use super::http::{self, Request};
-use super::world::{World, scripted, silent, spec, with};
+use super::world::{World, name, scripted, silent, spec, with};
 
 fn manager() -> Value {
     with(silent(), &json!({ "role": "manager" }))
@@ -202,4 +203,57 @@ fn a_manager_proposes_for_another_agent_which_is_told_and_the_operator_decides()
             .is_some_and(|config| config.prompt == "Tend the garden.")
     };
     world.until_agent("bee", "with another prompt", done);
+}
+
+#[test]
+fn a_spawned_agent_that_a_manager_archives_is_asked_about_once_and_a_declared_one_not_at_all() {
+    let mut declared = spec(&json!({ "queen": manager(), "pawn": silent() }));
+    declared["spawnDefaults"] = json!({ "driver": { "kind": "scripted" } });
+    let world = World::serving(&declared);
+    world.until_stopped("queen");
+    world.does(&["spawn", "helper"]);
+    world.until_healthy("helper");
+    let refused = world.ask("queen", "/v1/agents/pawn/archive", &json!({}));
+    let refused = refused.refused(409, ErrorCode::Conflict);
+    assert!(
+        refused.message.contains("pawn is declared in the spec"),
+        "{refused:?}"
+    );
+    let said = order(&world, "helper", "archive", "one");
+    assert!(
+        said.changed && said.message.contains("agent.archive=ask"),
+        "{said:?}"
+    );
+    let gate = world.until_gate("archive");
+    assert_eq!(gate.asked_by, Asker::Manager);
+    world.until_agent("helper", "healthy", |helper| {
+        helper.health.value == Health::Healthy
+    });
+    world.does(&["gate", "approve", &gate.id.to_string()]);
+    world.until_kind("archived");
+    let kept: Vec<ArchivedAgent> = serde_json::from_value(world.does(&["archive"])).unwrap();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let gates: Vec<Gate> = world.get("/v1/gates?all=true").ok();
+    assert_eq!(
+        gates
+            .iter()
+            .filter(|gate| gate.class.as_str() == "archive")
+            .count(),
+        1
+    );
+    let told = world.messages("SELECT body FROM messages WHERE to_addr = 'queen' AND from_addr = 'system'");
+    assert!(
+        told.iter()
+            .any(|body| body.contains("the operator agreed that helper be stopped")),
+        "{told:?}"
+    );
+    // The operator rebuilds what is there, and nothing else comes of it.
+    let builds = || {
+        let of_pawn = |event: &&Event| event.kind == "built" && event.agent == Some(name("pawn"));
+        world.events().iter().filter(of_pawn).count()
+    };
+    let before = (world.agent("pawn").unwrap().generations, builds());
+    world.does(&["rebuild", "pawn", "--reason", "to be sure"]);
+    world.until("another build", || (builds() > before.1).then_some(()));
+    assert_eq!(world.until_stopped("pawn").generations, before.0);
 }
