@@ -216,6 +216,8 @@ enum Request {
     Session(instructions::SessionCommand),
     /// Restart an agent between two turns
     Restart(agent::OverrideArgs),
+    /// Build what an agent is to be once more, whatever an earlier build led to
+    Rebuild(agent::OverrideArgs),
     /// Propose what an agent had deployed before
     Rollback(agent::RollbackArgs),
     /// Leave an agent as it is: reconcile it no more
@@ -352,6 +354,7 @@ async fn ask(session: &mut Session<'_>, request: Request) -> Result<Exit, CliErr
         Request::Wake(args) => instructions::simple(session, InstructionKind::Wake, args).await,
         Request::Session(command) => instructions::conversation(session, command).await,
         Request::Restart(args) => agent::command(session, "restart", args.into()).await,
+        Request::Rebuild(args) => agent::command(session, "rebuild", args.into()).await,
         Request::Rollback(args) => agent::rollback(session, args).await,
         Request::Suspend(args) => agent::command(session, "suspend", args).await,
         Request::Resume(args) => agent::command(session, "resume", args.into()).await,

@@ -297,7 +297,7 @@ async fn carry_out(
                 }
                 Err(error) => return Err(error),
             };
-            Ok(Effect::Done(vec![
+            let mut changes = vec![
                 Change::Built {
                     uid,
                     key: key.clone(),
@@ -305,7 +305,11 @@ async fn carry_out(
                     at: now,
                 },
                 event,
-            ]))
+            ];
+            if record.rebuild && proposal.is_none() {
+                changes.push(Change::Rebuild { uid, wanted: false });
+            }
+            Ok(Effect::Done(changes))
         }
         Action::MakeDraft { .. } => spawn::make(host, agent, action).await,
         Action::SpawnDraft { .. } => spawn::spawn(host, ledger, agent, ready, action, rules).await,
@@ -444,6 +448,7 @@ fn obeyed(host: &Host, agent: &AgentLedger, ready: &Ready, number: u64, declared
         uid,
         number,
         declared,
+        gate: ready.gate,
         at,
     }];
     let gate = agent.gates.iter().find(|known| Some(known.gate.id) == ready.gate);

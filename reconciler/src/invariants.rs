@@ -85,13 +85,13 @@ pub fn check(plan: &Plan, inventory: &AgentInventory, ledger: &AgentLedger) -> V
                 }
                 spec_deployments += usize::from(proposal.is_none());
             }
-            Action::Build { .. }
-            | Action::Spawn
-            | Action::SpawnDraft { .. }
-            | Action::Obey { .. }
-            | Action::Archive
+            Action::Build { .. } | Action::Spawn | Action::SpawnDraft { .. } | Action::Obey { .. }
                 if !gated =>
             {
+                violations.push(Violation::Ungated { kind });
+            }
+            // What a manager's order allowed is judged above.
+            Action::Archive if !gated && !matches!(planned.step.authority, Authority::Under(_)) => {
                 violations.push(Violation::Ungated { kind });
             }
             _ => {}
@@ -149,9 +149,12 @@ fn fits_life(action: &Action, record: &AgentRecord) -> bool {
     }
 }
 
-/// Whether this gate allowed what is deployed or on trial, and with it this step. A deployment is recorded in the
+/// Whether this gate allowed what is deployed or on trial, or a manager's order, and with it this step. A deployment is recorded in the
 /// transaction that completes its gate, so the gate of one is used up.
 fn follows_from(gate: GateId, action: &Action, ledger: &AgentLedger) -> bool {
+    if matches!(action, Action::Archive) {
+        return ledger.record.archived_under() == Some(gate);
+    }
     let deployed = ledger.record.deployed.as_ref();
     let known = deployed.map(|deployed| deployed.gate);
     let on_trial = ledger.probation.as_ref().map(|trial| trial.gate);

@@ -116,6 +116,7 @@ mod tests {
             last_good: None,
             restart_before: None,
             order: None,
+            rebuild: false,
             purge: None,
             draft: None,
             recovered: None,

@@ -52,7 +52,7 @@ fn every_scenario_ends_as_it_should_and_then_is_quiet() {
         oracle::check_alone(&calm.end);
         (calm.scenario.expect)(&calm.end);
     }
-    report("scenarios", calm().len(), 83);
+    report("scenarios", calm().len(), 89);
 }
 
 fn fault_everywhere(fault: Fault) -> usize {

@@ -18,7 +18,7 @@
 //! | `POST /v1/gates/{id}/decision` | [`DecisionRequest`] | [`crate::gate::Gate`]; 409 when the digest moved |
 //! | `GET /v1/history[?agent=&limit=]` | | a list of [`HistoryEntry`], newest first |
 //! | `GET /v1/events[?after=SEQ&follow=true&limit=]` | | [`EventPage`], or SSE when `follow`; `Last-Event-ID` is honoured |
-//! | `POST /v1/agents/{name}/start`, `…/stop`, `…/pause`, `…/restart` | [`OverrideRequest`] | [`Acknowledged`] |
+//! | `POST /v1/agents/{name}/start`, `…/stop`, `…/pause`, `…/restart`, `…/rebuild` | [`OverrideRequest`] | [`Acknowledged`] |
 //! | `POST /v1/agents/{name}/suspend`, `…/resume`, `…/retry` | [`OverrideRequest`] | [`Acknowledged`] |
 //! | `POST /v1/agents/{name}/model` | [`ModelRequest`] | [`Acknowledged`] |
 //! | `POST /v1/agents/{name}/destroy` | [`DestroyRequest`] | [`Acknowledged`] |

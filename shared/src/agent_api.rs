@@ -30,7 +30,9 @@
 //! | `GET /v1/agents/{name}` | | [`crate::status::AgentStatus`] without config; of others, for managers alone |
 //! | `GET /v1/agents/{name}/config` | | [`crate::look::ConfigInfo`]; of others, for managers alone |
 //! | `GET /v1/agents/{name}/logs[?lines=&events=]` | | [`crate::look::AgentLog`]; of others, for managers alone |
-//! | `POST /v1/agents/{name}/start`, `…/stop`, `…/restart` | [`crate::order::OrderRequest`]; managers alone | [`crate::admin_api::Acknowledged`] |
+//! | `POST /v1/agents/{name}/start`, `…/stop`, `…/restart`, `…/rebuild`, `…/update`, `…/archive` | [`crate::order::OrderRequest`]; managers alone | [`crate::admin_api::Acknowledged`] |
+//! | `GET /v1/agents/{name}/repo/bundle` | | a git bundle of another agent's `main` and tags; for managers alone |
+//! | `POST /v1/agents/{name}/proposals` | a git bundle, for another agent; for managers alone | [`ProposalInfo`] |
 //! | `GET /v1/agents` | | a list of [`crate::status::AgentStatus`], by name; for managers alone |
 //! | `GET /v1/openapi.json` | | the OpenAPI document of this API, which says more than this table |
 //!

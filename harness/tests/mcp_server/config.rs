@@ -261,3 +261,35 @@ async fn proposals_are_listed_with_phase_reason_and_gate() {
         "{text}"
     );
 }
+
+#[tokio::test]
+async fn a_manager_proposes_for_another_agent_and_its_own_work_tree_stays_as_it_is() {
+    let nest = Nest::manager();
+    let folder = repo(&nest);
+    let client = nest.client().await;
+    let arguments =
+        json!({ "agent": "bob", "title": "sing", "files": { "agent.json": "{\"prompt\":\"Sing.\"}\n" } });
+    let text = client.does("propose_config", arguments.clone()).await;
+    assert!(
+        text.starts_with("For bob, which is told: Proposal 1 is received: \"sing\", commit "),
+        "{text}"
+    );
+    let commit = import(&nest, &folder, 0);
+    assert_eq!(
+        git(&folder, &["log", "-1", "--format=%an", &commit]).trim(),
+        "alice",
+        "who wrote it, not for whom"
+    );
+    assert!(!nest.path("state/config").exists(), "it is not its own config");
+    assert!(nest.daemon.world().bodies("POST /v1/proposals").is_empty());
+    let refused = client
+        .refuses("propose_config", json!({ "agent": "bob", "head": true }))
+        .await;
+    assert!(refused.contains("a commit for your own config"), "{refused}");
+    let why = "alice is no manager of this hive: it proposes changes of itself alone";
+    nest.daemon
+        .refuses("POST /v1/agents/bob/proposals", 403, ErrorCode::Forbidden, why);
+    let refused = client.refuses("propose_config", arguments).await;
+    assert!(refused.contains(why), "{refused}");
+    assert!(!nest.path("state/proposal.tmp").exists());
+}

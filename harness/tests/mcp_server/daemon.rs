@@ -88,6 +88,8 @@ impl Daemon {
             .route("/v1/reminders", post(remind))
             .route("/v1/repo/bundle", get(bundle))
             .route("/v1/proposals", get(proposals).post(propose))
+            .route("/v1/agents/{name}/repo/bundle", get(bundle))
+            .route("/v1/agents/{name}/proposals", post(propose_for))
             .route("/v1/drafts", get(drafts).post(begin))
             .route("/v1/drafts/{name}", get(draft).delete(give_up))
             .route("/v1/drafts/{name}/bundle", get(bundle).post(commit))
@@ -302,18 +304,21 @@ async fn proposals(State(shared): State<Shared>) -> Response {
 }
 
 async fn propose(State(shared): State<Shared>, body: Bytes) -> Response {
-    answer(
-        &shared,
-        "POST /v1/proposals".into(),
-        json!(body.len()),
-        |world, _| {
-            world.offered.push(body.to_vec());
-            json!({
-                "number": world.offered.len(), "commit": "0".repeat(40), "title": "a title", "phase": "proposed",
-                "at": TIME,
-            })
-        },
-    )
+    offered(&shared, "POST /v1/proposals".into(), &body)
+}
+
+async fn propose_for(State(shared): State<Shared>, Path(name): Path<String>, body: Bytes) -> Response {
+    offered(&shared, format!("POST /v1/agents/{name}/proposals"), &body)
+}
+
+fn offered(shared: &Shared, what: String, bundle: &Bytes) -> Response {
+    answer(shared, what, json!(bundle.len()), |world, _| {
+        world.offered.push(bundle.to_vec());
+        json!({
+            "number": world.offered.len(), "commit": "0".repeat(40), "title": "a title", "phase": "proposed",
+            "at": TIME,
+        })
+    })
 }
 
 fn draft_info(name: &str) -> Value {

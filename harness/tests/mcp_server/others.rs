@@ -131,7 +131,7 @@ async fn a_long_log_is_shown_from_its_end() {
 async fn an_order_carries_an_id_and_is_answered_in_the_daemons_words() {
     let nest = Nest::manager();
     let client = nest.client().await;
-    for verb in ["start", "stop", "restart"] {
+    for verb in ["start", "stop", "restart", "rebuild", "archive"] {
         let path = format!("POST /v1/agents/bob/{verb}");
         let answer = json!({ "message": format!("bob is to {verb}: the policy allows it"), "changed": true });
         nest.daemon.answers(&path, 200, answer);
@@ -141,6 +141,13 @@ async fn an_order_carries_an_id_and_is_answered_in_the_daemons_words() {
         let asked = nest.daemon.world().bodies(&path)[0].clone();
         assert_eq!(asked, json!({ "reason": "it hangs", "dedupe": "toolu_7" }));
     }
+    let answer = json!({ "message": "bob is to be built once more", "changed": true });
+    nest.daemon.answers("POST /v1/agents/bob/update", 200, answer);
+    let text = client.does("update", json!({ "agent": "bob" })).await;
+    assert!(
+        text.starts_with("bob is to be built once more. With the plain builder"),
+        "{text}"
+    );
     let why = "the policy agent.stop=never forbids managers to stop agents: only the operator can";
     nest.daemon
         .refuses("POST /v1/agents/bob/stop", 403, ErrorCode::Forbidden, why);

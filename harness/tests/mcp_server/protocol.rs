@@ -22,13 +22,16 @@ const EVERYBODY: [&str; 13] = [
     "config_status",
     "get_logs",
 ];
-const MANAGERS: [&str; 10] = [
+const MANAGERS: [&str; 13] = [
     "list_agents",
     "agent_status",
     "get_config",
     "start",
     "stop",
     "restart",
+    "rebuild",
+    "update",
+    "archive",
     "broadcast",
     "spawn",
     "spawn_draft",

@@ -81,6 +81,7 @@ enum Verb {
     Stop,
     Pause,
     Restart,
+    Rebuild,
     Suspend,
     Resume,
     Retry,
@@ -442,6 +443,11 @@ async fn change(
             reconciler.restart(&name, because).await?,
             "is to restart at its next turn boundary".to_owned(),
             "",
+        ),
+        Verb::Rebuild => (
+            reconciler.rebuild(&name, because).await?,
+            "is built once more, and what comes of it is deployed if it is another".to_owned(),
+            "is to be built once more already",
         ),
         Verb::Suspend => (
             reconciler.suspend(&name, because).await?,

@@ -89,6 +89,19 @@ impl Door {
     }
 }
 
+/// The agent of this name, when whoever asks at this door may reach it.
+pub(super) async fn reachable(door: &AgentContext, name: &str, else_: &str) -> ApiResult<AgentName> {
+    let name: AgentName = parsed(name, "an agent's name")?;
+    if name != door.agent {
+        must_manage(&door.context, &door.agent, else_).await?;
+        if door.context.reconciler.ledger().record(&name).await?.is_none() {
+            let message = format!("there is no agent {name}");
+            return Err(ApiError::new(ErrorCode::NotFound, message));
+        }
+    }
+    Ok(name)
+}
+
 /// Refuses whoever is no manager by what is deployed of it.
 pub(super) async fn must_manage(context: &Context, who: &AgentName, else_: &str) -> ApiResult<()> {
     let record = context.reconciler.ledger().record(who).await?;

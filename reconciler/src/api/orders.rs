@@ -40,6 +40,24 @@ pub(super) fn endpoints() -> impl Iterator<Item = Endpoint<()>> {
             "restart",
             "Have an agent restart after its turn",
         ),
+        order(
+            Verb::Rebuild,
+            "/v1/agents/{name}/rebuild",
+            "rebuild",
+            "Build what an agent is to be once more",
+        ),
+        order(
+            Verb::Rebuild,
+            "/v1/agents/{name}/update",
+            "update",
+            "Bring an agent to the current base: with the plain builder, a rebuild",
+        ),
+        order(
+            Verb::Archive,
+            "/v1/agents/{name}/archive",
+            "archiveAgent",
+            "Have an agent that no spec declares stopped and archived",
+        ),
     ];
     group(TAG.0, all)
 }

@@ -107,6 +107,7 @@ async fn every_verb_asks_for_its_document_and_ends_with_its_status() {
             Exit::Done,
         ),
         (&["restart", "alice"], "POST /v1/agents/alice/restart", Exit::Done),
+        (&["rebuild", "alice"], "POST /v1/agents/alice/rebuild", Exit::Done),
         (&["suspend", "alice"], "POST /v1/agents/alice/suspend", Exit::Done),
         (&["resume", "alice"], "POST /v1/agents/alice/resume", Exit::Done),
         (&["retry", "alice"], "POST /v1/agents/alice/retry", Exit::Done),

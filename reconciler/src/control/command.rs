@@ -340,6 +340,17 @@ impl Reconciler {
         imported: Imported,
         asked_by: Asker,
     ) -> Result<ProposalInfo, CommandError> {
+        self.propose_as(name, imported, asked_by, None).await
+    }
+
+    /// The same; `by`: the manager who proposes it for the agent, which is told.
+    pub(super) async fn propose_as(
+        &self,
+        name: &AgentName,
+        imported: Imported,
+        asked_by: Asker,
+        by: Option<&AgentName>,
+    ) -> Result<ProposalInfo, CommandError> {
         let ledger = self.command_on(name).await?;
         if let Some(known) = of_commit(&ledger, &imported.commit) {
             return Ok(info(&ledger, known));
@@ -371,14 +382,25 @@ impl Reconciler {
             marks,
         };
         let shown = info(&ledger, &proposal);
-        let message = format!("{name} proposes {number}: {}", proposal.title);
-        let changes = vec![
+        let message = match by {
+            None => format!("{name} proposes {number}: {}", proposal.title),
+            Some(by) => format!("{by} proposes {number} for {name}: {}", proposal.title),
+        };
+        let mut changes = vec![
             Change::Propose {
                 uid,
                 proposal: Box::new(proposal),
             },
-            event(name, Level::Info, "proposed", message, now),
+            event(name, Level::Info, "proposed", message.clone(), now),
         ];
+        changes.extend(by.map(|_| Change::Notify {
+            agent: name.clone(),
+            body: format!(
+                "{message} (a change of your configuration; config_status shows what becomes of it)"
+            ),
+            dedupe: format!("{uid}:proposal:{number}:offered"),
+            at: now,
+        }));
         self.write(name, changes).await?;
         Ok(shown)
     }

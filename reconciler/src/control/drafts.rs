@@ -58,6 +58,7 @@ pub(super) fn concerns_drafts(action: &Action) -> bool {
         Action::Deploy { .. }
             | Action::Revert { .. }
             | Action::SpawnDraft { .. }
+            | Action::Obey { .. }
             | Action::Archive
             | Action::Restore
             | Action::DropDraft

@@ -173,6 +173,31 @@ impl Reconciler {
         Ok((format!("{name} {what}{settings}"), true))
     }
 
+    /// Has what the spec and its commit ask for built once more. Returns whether that was not ordered already.
+    ///
+    /// # Errors
+    /// When there is no such agent, or the ledger fails.
+    pub async fn rebuild(&self, name: &AgentName, because: Because) -> Result<bool, CommandError> {
+        let ledger = self.command_on(name).await?;
+        if ledger.record.rebuild {
+            return Ok(false);
+        }
+        let uid = ledger.record.uid;
+        let now = self.host.clock.now();
+        let changes = vec![
+            Change::Rebuild { uid, wanted: true },
+            ordered(
+                &ledger.record,
+                "rebuildOrdered",
+                "is to be built once more",
+                &because,
+                now,
+            ),
+        ];
+        self.record_order(changes, &[Key::Agent(name.clone())]).await?;
+        Ok(true)
+    }
+
     /// What the archive keeps, by name, with the open gates about deleting it.
     ///
     /// # Errors

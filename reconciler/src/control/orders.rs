@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 use shared::AgentName;
+use shared::agent_api::ProposalInfo;
 use shared::event::Level;
 use shared::gate::{Asker, Verdict};
 use shared::order::OrderRequest;
@@ -12,11 +13,12 @@ use super::command::CommandError;
 use super::reconciler::{Key, Reconciler, declared};
 use crate::execute::event;
 use crate::gate;
+use crate::host::Imported;
 use crate::ledger::{Register, bounded};
 use crate::model::change::Change;
 use crate::model::draft::{self, Owner};
 use crate::model::order::{ManagerOrder, OrderState, Verb, of_the_operator, stands};
-use crate::model::records::{AgentLedger, AgentRecord};
+use crate::model::records::{AgentLedger, AgentOrigin, AgentRecord};
 
 /// The longest reason, in bytes.
 const MAX_REASON: usize = 4096;
@@ -59,6 +61,12 @@ impl Reconciler {
             return Err(CommandError::Never { verb, rule });
         }
         let ledger = self.command_on(name).await?;
+        if verb == Verb::Archive && ledger.record.origin == AgentOrigin::Spec {
+            return Err(CommandError::Unfit {
+                agent: name.clone(),
+                why: "is declared in the spec: only the operator can take it out there",
+            });
+        }
         let declared = declared(&accepted, &ledger.record).map_or(RunState::Running, |spec| spec.run);
         let now = self.host.clock.now();
         let is_so = is_so(&ledger, verb, declared, now)?;
@@ -119,6 +127,24 @@ impl Reconciler {
     }
 }
 
+impl Reconciler {
+    /// Opens a manager's proposal for another agent, which is told.
+    ///
+    /// # Errors
+    /// When `manager` is none, too many proposals are open, or the ledger fails.
+    pub async fn propose_for(
+        &self,
+        manager: &AgentName,
+        name: &AgentName,
+        imported: Imported,
+    ) -> Result<ProposalInfo, CommandError> {
+        let register = self.ledger.register().await?;
+        draft::manager(&register.records, manager).map_err(|_| CommandError::NotManager(manager.clone()))?;
+        self.propose_as(name, imported, Asker::Manager, Some(manager))
+            .await
+    }
+}
+
 /// Whether things are as the order has them, so that it would change nothing.
 fn is_so(ledger: &AgentLedger, verb: Verb, declared: RunState, now: Timestamp) -> Result<bool, CommandError> {
     let name = &ledger.record.name;
@@ -128,6 +154,7 @@ fn is_so(ledger: &AgentLedger, verb: Verb, declared: RunState, now: Timestamp) -
     };
     let wanted = ledger.overrides.wanted_run(declared, now);
     match verb.run() {
+        None if verb != Verb::Restart => Ok(false),
         None if ledger.record.deployed.is_none() => unfit("has nothing deployed to restart"),
         None if wanted == RunState::Stopped => unfit("is to stay stopped: there is nothing to restart"),
         None => Ok(false),
@@ -200,6 +227,7 @@ impl Order {
             at: self.at,
             dedupe: self.dedupe,
             state: OrderState::Pending,
+            gate: None,
         });
         let line = match order.reason.as_str() {
             "" => order.line(&record.name),

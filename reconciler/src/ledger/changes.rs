@@ -6,9 +6,11 @@ use shared::event::Level;
 
 use super::error::LedgerError;
 use super::events::{self, NewEvent};
+use super::orders::Allowed;
 use super::sql::{At, execute, json, text, uid_or_hive};
 use super::{Ledger, Tx, agents, drafts, messages, orders, questions, reminders};
 use crate::model::change::Change;
+use crate::model::order::Verb;
 use crate::model::records::{AgentLife, AgentRecord, BuildState, Failures, Overrides};
 
 impl Ledger {
@@ -51,6 +53,7 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
                     last_good: None,
                     restart_before: None,
                     order: None,
+                    rebuild: false,
                     purge: None,
                     draft: None,
                     recovered: None,
@@ -87,8 +90,10 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
             uid,
             number,
             declared,
+            gate,
             at,
-        } => orders::obey(tx, uid, number, declared, at),
+        } => orders::obey(tx, uid, number, Allowed { declared, gate, at }),
+        Change::Rebuild { uid, wanted } => update(tx, uid, |agent| agent.rebuild = wanted),
         Change::OrderEnded {
             uid,
             number,
@@ -228,6 +233,8 @@ fn set_life(tx: &mut Tx<'_>, uid: AgentUid, life: AgentLife) -> Result<(), Ledge
         _ => None,
     };
     record.life = life;
+    // What a manager ordered about its end was about this end alone.
+    record.order.take_if(|order| order.verb == Verb::Archive);
     agents::put(tx, &record)?;
     // Its name may be given to another agent, which must not find the mail of this one.
     let Some(at) = archived_at else { return Ok(()) };

@@ -2,25 +2,30 @@
 
 use jiff::Timestamp;
 use serde_json::json;
-use shared::AgentUid;
 use shared::event::Level;
 use shared::gate::{Asker, Decision, Gate};
 use shared::spec::RunState;
+use shared::{AgentUid, GateId};
 
 use super::error::LedgerError;
 use super::events::{self, NewEvent};
 use super::{Tx, agents, changes, messages};
-use crate::model::order::{ManagerOrder, OrderState};
-use crate::model::records::{AgentRecord, Overrides};
+use crate::model::order::{ManagerOrder, OrderState, Verb};
+use crate::model::records::{AgentLife, AgentOrigin, AgentRecord, Overrides};
+
+/// What was known when an order was allowed.
+pub(super) struct Allowed {
+    /// What the spec says about the run state.
+    pub(super) declared: RunState,
+    /// The gate.
+    pub(super) gate: Option<GateId>,
+    /// When.
+    pub(super) at: Timestamp,
+}
 
 /// Puts an order that is allowed in force, unless another has taken its place, or the operator's stands against it.
-pub(super) fn obey(
-    tx: &mut Tx<'_>,
-    uid: AgentUid,
-    number: u64,
-    declared: RunState,
-    at: Timestamp,
-) -> Result<(), LedgerError> {
+pub(super) fn obey(tx: &mut Tx<'_>, uid: AgentUid, number: u64, allowed: Allowed) -> Result<(), LedgerError> {
+    let Allowed { declared, gate, at } = allowed;
     let Some((mut record, order)) = pending(tx, uid, number)? else {
         return Ok(());
     };
@@ -30,11 +35,19 @@ pub(super) fn obey(
         Ok(None) => {}
         Ok(Some(run)) => changes::put_overrides(tx, uid, &Overrides { run, ..overrides })?,
     }
-    if order.verb.run().is_none() {
+    match order.verb {
+        Verb::Start | Verb::Stop => {}
         // Not in the future, whatever was done to the clock since: what is started then would end again.
-        record.restart_before = Some(order.at.min(at));
+        Verb::Restart => record.restart_before = Some(order.at.min(at)),
+        Verb::Rebuild => record.rebuild = true,
+        Verb::Archive if record.origin == AgentOrigin::Spec => {
+            let reason = "the spec declares it";
+            return end(tx, uid, number, reason, at);
+        }
+        Verb::Archive => record.life = AgentLife::Removed { since: at },
     }
     let line = order.line(&record.name);
+    let order = ManagerOrder { gate, ..order };
     set(tx, record, order, OrderState::Done)?;
     note(tx, uid, Level::Info, "orderCarriedOut", &line, at)
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use shared::agent_api::ProposalPhase;
 use shared::event::Level;
 use shared::spec::RunState;
-use shared::{AgentName, AgentUid, CommitOid, Digest, ProposalNumber};
+use shared::{AgentName, AgentUid, CommitOid, Digest, GateId, ProposalNumber};
 
 use crate::model::draft::Draft;
 use crate::model::order::ManagerOrder;
@@ -117,6 +117,8 @@ pub enum Change {
         number: u64,
         /// What the spec says about the run state.
         declared: RunState,
+        /// The gate that allowed it.
+        gate: Option<GateId>,
         /// When.
         at: Timestamp,
     },
@@ -130,6 +132,13 @@ pub enum Change {
         reason: String,
         /// When.
         at: Timestamp,
+    },
+    /// Whether what the spec and its commit ask for is to be built once more.
+    Rebuild {
+        /// The agent.
+        uid: AgentUid,
+        /// Whether.
+        wanted: bool,
     },
     /// A new proposal.
     Propose {

@@ -1,4 +1,4 @@
-//! What managers order about agents: start, stop, restart. Pure.
+//! What managers order about agents: start, stop, restart, rebuild, archive. Pure.
 //!
 //! An order is a row that waits for its gate, which the policy may approve at once. Until then nothing of it holds: a
 //! stop that nobody agreed to keeps no crashed agent from being started again. Once it is allowed it becomes, in one
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shared::gate::GateClass;
 use shared::spec::RunState;
-use shared::{AgentName, AgentUid};
+use shared::{AgentName, AgentUid, GateId};
 
 use crate::model::draft::{self, Standing};
 use crate::model::records::{AgentRecord, Override, Overrides};
@@ -23,6 +23,10 @@ pub enum Verb {
     Stop,
     /// That the run there is now end, and another begin.
     Restart,
+    /// That what the spec and its commit ask for be built once more.
+    Rebuild,
+    /// That it stop, and its state and repo be moved to the archive.
+    Archive,
 }
 
 impl Verb {
@@ -32,6 +36,8 @@ impl Verb {
             Self::Start => GateClass::Start,
             Self::Stop => GateClass::Stop,
             Self::Restart => GateClass::Restart,
+            Self::Rebuild => GateClass::Rebuild,
+            Self::Archive => GateClass::Archive,
         }
     }
 
@@ -46,6 +52,8 @@ impl Verb {
             Self::Start => "be started, and run",
             Self::Stop => "be stopped, and stay stopped",
             Self::Restart => "be restarted",
+            Self::Rebuild => "be built once more",
+            Self::Archive => "be stopped, and moved to the archive with its state",
         }
     }
 
@@ -54,7 +62,7 @@ impl Verb {
         match self {
             Self::Start => Some(RunState::Running),
             Self::Stop => Some(RunState::Stopped),
-            Self::Restart => None,
+            Self::Restart | Self::Rebuild | Self::Archive => None,
         }
     }
 }
@@ -95,6 +103,9 @@ pub struct ManagerOrder {
     pub dedupe: Option<String>,
     /// Where it is.
     pub state: OrderState,
+    /// The gate that allowed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateId>,
 }
 
 impl ManagerOrder {
@@ -186,6 +197,7 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
             dedupe: None,
             state: OrderState::Pending,
+            gate: None,
         }
     }
 

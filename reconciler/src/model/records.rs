@@ -11,7 +11,7 @@ use shared::{AgentName, AgentUid, CommitOid, Digest, GateId, ProposalNumber, Ser
 
 use crate::model::build::BuildOutput;
 use crate::model::draft::Draft;
-use crate::model::order::ManagerOrder;
+use crate::model::order::{ManagerOrder, OrderState, Verb};
 use crate::model::step::Step;
 
 /// Where an agent is in its life.
@@ -110,6 +110,9 @@ pub struct AgentRecord {
     /// What a manager ordered about it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Box<ManagerOrder>>,
+    /// What the spec and its commit ask for is to be built once more, whatever that led to before.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub rebuild: bool,
     /// The operator ordered that nothing be kept of it. Once it is archived, a gate asks once more.
     #[serde(default)]
     pub purge: Option<Order>,
@@ -131,11 +134,25 @@ impl AgentRecord {
             .or(self.seed.as_ref())
     }
 
+    /// The gate under which a manager's order has it archived, while it is removed.
+    pub fn archived_under(&self) -> Option<GateId> {
+        let order = self.order.as_deref()?;
+        let holds = order.verb == Verb::Archive && order.state == OrderState::Done;
+        order
+            .gate
+            .filter(|_| holds && matches!(self.life, AgentLife::Removed { .. }))
+    }
+
     /// Whether a run that is found may be one that was allowed: what is deployed is not known any more, and not yet
     /// decided anew.
     pub fn adopts(&self) -> bool {
         self.deployed.is_none() && self.recovered.as_ref().is_some_and(|found| found.adopts)
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// What was found of an agent whose record was lost.

@@ -171,15 +171,21 @@ impl<'a> Planner<'a> {
             Err(error) => self.unknown("stopping and archiving", "runtime", error),
             Ok(UnitState::Running { run, .. }) => {
                 let action = Action::Stop { run: run.clone() };
-                self.later(|planner| planner.gated(Action::Archive, GateClass::Archive, Asker::Spec))?;
+                self.later(Self::archive)?;
                 self.gated(action, GateClass::Stop, Asker::Spec)?;
             }
             Ok(UnitState::Foreign { what }) => self.foreign(what),
-            Ok(UnitState::Absent | UnitState::Exited { .. }) => {
-                self.gated(Action::Archive, GateClass::Archive, Asker::Spec)?;
-            }
+            Ok(UnitState::Absent | UnitState::Exited { .. }) => self.archive()?,
         }
         Ok(())
+    }
+
+    /// Whoever agreed to a manager's order is not asked again.
+    fn archive(&mut self) -> Result<(), NotCanonical> {
+        match self.inputs.ledger.record.archived_under() {
+            Some(gate) => self.step(Action::Archive, Authority::Under(gate), GateView::default()),
+            None => self.gated(Action::Archive, GateClass::Archive, Asker::Spec),
+        }
     }
 
     pub(super) fn foreign(&mut self, what: &str) {
@@ -274,7 +280,10 @@ impl<'a> Planner<'a> {
         let granted = deployed.map(|d| d.output.grants.clone()).unwrap_or_default();
         let request = self.request(spec, commit, GrantMode::Granted(granted));
         let key = request.key()?;
-        let output = match self.built(&key) {
+        // What failed is tried again, and what did not is built beside what is there.
+        let anew = ledger.record.rebuild;
+        let failed = |state: &&BuildState| matches!(state, BuildState::Failed { .. });
+        let output = match self.built(&key).filter(|state| !(anew && failed(state))) {
             None => {
                 let vanished = self.vanished(&key);
                 if let Some(output) = vanished {
@@ -299,6 +308,14 @@ impl<'a> Planner<'a> {
             }
             Some(BuildState::Built(output)) => output,
         };
+        if anew {
+            let action = Action::Build {
+                key: key.clone(),
+                request: Box::new(request),
+                proposal: None,
+            };
+            self.gated(action, GateClass::Build, Asker::Spec)?;
+        }
         self.plan.desired_system = Some(output.system.clone());
         if deployed.is_some_and(|d| d.output.system == output.system) {
             return Ok(true);

@@ -188,6 +188,7 @@ fn blank(name: &AgentName, uid: AgentUid, now: Timestamp) -> AgentRecord {
         last_good: None,
         restart_before: None,
         order: None,
+        rebuild: false,
         purge: None,
         draft: None,
         recovered: None,

@@ -53,7 +53,7 @@ async fn only_a_manager_orders_and_nobody_else_learns_who_is_there() {
     let mut daemon = looking(&hive).await;
     let (bob, queen) = (daemon.door("bob"), daemon.door("queen"));
     for agent in ["alice", "bob", "nobody"] {
-        for verb in ["start", "stop", "restart"] {
+        for verb in ["start", "stop", "restart", "rebuild", "update", "archive"] {
             let error = refused(&bob, &format!("/v1/agents/{agent}/{verb}")).await;
             assert_eq!(error.code, ErrorCode::Forbidden, "{error}");
             assert!(error.message.contains("bob is no manager"), "{error}");
@@ -203,4 +203,29 @@ async fn what_the_operator_ordered_stands() {
     );
     let bob = hive.ledger.agent(&name("bob")).await.unwrap().unwrap();
     assert_eq!(bob.overrides.run.unwrap().over, None);
+}
+
+#[tokio::test]
+async fn a_rebuild_is_done_once_and_what_the_spec_declares_is_not_archived() {
+    let hive = hive(json!({ "archive": "auto" })).await;
+    let mut daemon = looking(&hive).await;
+    let queen = daemon.door("queen");
+    let builds = async || {
+        let events = hive.ledger.events_about(&name("alice"), 100).await.unwrap();
+        events.iter().filter(|event| event.kind == "built").count()
+    };
+    let before = builds().await;
+    let answer = said(&queen, "/v1/agents/alice/update", json!({})).await;
+    assert!(
+        answer.changed && answer.message.contains("agent.rebuild=auto"),
+        "{answer:?}"
+    );
+    pass(&daemon, "alice").await;
+    pass(&daemon, "alice").await;
+    assert_eq!(builds().await, before + 1);
+    let record = hive.ledger.record(&name("alice")).await.unwrap().unwrap();
+    assert!(!record.rebuild);
+    let error = refused(&queen, "/v1/agents/alice/archive").await;
+    assert_eq!(error.code, ErrorCode::Conflict);
+    assert!(error.message.contains("declared in the spec"), "{error}");
 }

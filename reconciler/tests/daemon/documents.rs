@@ -158,9 +158,22 @@ fn every_operation_can_succeed_and_answers_as_documented() {
         carol.generations.commit != seed
     });
 
+    let queens = world.door("queen");
+    let bundle = "/v1/agents/carol/repo/bundle";
+    let offered = committed(
+        &world,
+        &queens,
+        bundle,
+        r#"{ "prompt": "You look after the garden." }"#,
+    );
+    assert_eq!(
+        raw(&queens, "POST", "/v1/agents/carol/proposals", &offered).status,
+        200
+    );
+
     let order = json!({ "reason": "because" });
     for verb in [
-        "rollback", "suspend", "resume", "pause", "start", "restart", "retry", "stop",
+        "rollback", "rebuild", "suspend", "resume", "pause", "start", "restart", "retry", "stop",
     ] {
         let _done: Value = world.post(&format!("/v1/agents/carol/{verb}"), &order).ok();
     }
@@ -227,8 +240,17 @@ fn every_operation_can_succeed_and_answers_as_documented() {
         );
     }
 
-    for verb in ["stop", "start", "restart"] {
-        let path = format!("/v1/agents/queen/{verb}");
+    let _spawned: Value = world.post("/v1/spawn", &json!({ "name": "fay" })).ok();
+    world.until_agent("fay", "there", |fay| fay.generations.deployed.is_some());
+    for (agent, verb) in [
+        ("queen", "stop"),
+        ("queen", "start"),
+        ("queen", "restart"),
+        ("queen", "rebuild"),
+        ("queen", "update"),
+        ("fay", "archive"),
+    ] {
+        let path = format!("/v1/agents/{agent}/{verb}");
         // What is stopped can be restarted once its start is in force.
         world.until(&format!("an order to {verb}"), || {
             let ordered = http::post(&world.door("queen"), &path, &order).unwrap();

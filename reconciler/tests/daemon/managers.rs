@@ -1,14 +1,17 @@
 //! What managers see of other agents and order about them, and that nobody else does.
 
 use serde_json::{Value, json};
-use shared::admin_api::Acknowledged;
-use shared::gate::{Asker, GateState};
+use shared::admin_api::{Acknowledged, ArchivedAgent};
+use shared::agent_api::ProposalInfo;
+use shared::event::Event;
+use shared::gate::{Asker, Gate, GateState};
 use shared::look::AgentLog;
-use shared::status::Health;
+use shared::status::{AgentStatus, Health};
 use shared::wire_error::ErrorCode;
 
-use super::http;
-use super::world::{World, scripted, silent, spec, with};
+use super::config_repo::committed;
+use super::http::{self, Request};
+use super::world::{World, name, scripted, silent, spec, with};
 
 fn manager() -> Value {
     with(silent(), &json!({ "role": "manager" }))
@@ -148,4 +151,109 @@ fn where_the_policy_asks_the_operator_decides_about_exactly_this_order() {
             .any(|body| body.contains("agreed that bee be stopped")),
         "{told:?}"
     );
+}
+
+#[test]
+fn a_manager_proposes_for_another_agent_which_is_told_and_the_operator_decides() {
+    let world = hive(&json!({}));
+    let bundle = committed(
+        &world,
+        &world.door("queen"),
+        "/v1/agents/bee/repo/bundle",
+        r#"{ "prompt": "Tend the garden." }"#,
+    );
+    let offer = |agent: &str| {
+        let request = Request {
+            method: "POST",
+            path: "/v1/agents/bee/proposals",
+            headers: &[],
+            body: &bundle,
+        };
+        http::send(&world.door(agent), &request).unwrap()
+    };
+    let refused = offer("pawn").refused(403, ErrorCode::Forbidden);
+    assert!(
+        refused.message.contains("it proposes changes of itself alone"),
+        "{refused:?}"
+    );
+    let refused = http::get(&world.door("pawn"), "/v1/agents/bee/repo/bundle").unwrap();
+    refused.refused(403, ErrorCode::Forbidden);
+    let first: ProposalInfo = offer("queen").ok();
+    let again: ProposalInfo = offer("queen").ok();
+    assert_eq!(
+        (first.number, &first.commit),
+        (again.number, &again.commit),
+        "the same commit is one proposal"
+    );
+    let gate = world.until_gate("deployWidens");
+    assert_eq!(
+        (gate.asked_by, gate.proposal),
+        (Asker::Manager, Some(first.number))
+    );
+    let told = world.messages("SELECT body FROM messages WHERE to_addr = 'bee' AND from_addr = 'system'");
+    let told: Vec<_> = told
+        .iter()
+        .filter(|body| body.contains("queen proposes 1 for bee: A change"))
+        .collect();
+    assert_eq!(told.len(), 1, "it is told once");
+    world.does(&["gate", "approve", &gate.id.to_string()]);
+    let done = |bee: &AgentStatus| {
+        bee.config
+            .as_ref()
+            .is_some_and(|config| config.prompt == "Tend the garden.")
+    };
+    world.until_agent("bee", "with another prompt", done);
+}
+
+#[test]
+fn a_spawned_agent_that_a_manager_archives_is_asked_about_once_and_a_declared_one_not_at_all() {
+    let mut declared = spec(&json!({ "queen": manager(), "pawn": silent() }));
+    declared["spawnDefaults"] = json!({ "driver": { "kind": "scripted" } });
+    let world = World::serving(&declared);
+    world.until_stopped("queen");
+    world.does(&["spawn", "helper"]);
+    world.until_healthy("helper");
+    let refused = world.ask("queen", "/v1/agents/pawn/archive", &json!({}));
+    let refused = refused.refused(409, ErrorCode::Conflict);
+    assert!(
+        refused.message.contains("pawn is declared in the spec"),
+        "{refused:?}"
+    );
+    let said = order(&world, "helper", "archive", "one");
+    assert!(
+        said.changed && said.message.contains("agent.archive=ask"),
+        "{said:?}"
+    );
+    let gate = world.until_gate("archive");
+    assert_eq!(gate.asked_by, Asker::Manager);
+    world.until_agent("helper", "healthy", |helper| {
+        helper.health.value == Health::Healthy
+    });
+    world.does(&["gate", "approve", &gate.id.to_string()]);
+    world.until_kind("archived");
+    let kept: Vec<ArchivedAgent> = serde_json::from_value(world.does(&["archive"])).unwrap();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let gates: Vec<Gate> = world.get("/v1/gates?all=true").ok();
+    assert_eq!(
+        gates
+            .iter()
+            .filter(|gate| gate.class.as_str() == "archive")
+            .count(),
+        1
+    );
+    let told = world.messages("SELECT body FROM messages WHERE to_addr = 'queen' AND from_addr = 'system'");
+    assert!(
+        told.iter()
+            .any(|body| body.contains("the operator agreed that helper be stopped")),
+        "{told:?}"
+    );
+    // The operator rebuilds what is there, and nothing else comes of it.
+    let builds = || {
+        let of_pawn = |event: &&Event| event.kind == "built" && event.agent == Some(name("pawn"));
+        world.events().iter().filter(of_pawn).count()
+    };
+    let before = (world.agent("pawn").unwrap().generations, builds());
+    world.does(&["rebuild", "pawn", "--reason", "to be sure"]);
+    world.until("another build", || (builds() > before.1).then_some(()));
+    assert_eq!(world.until_stopped("pawn").generations, before.0);
 }

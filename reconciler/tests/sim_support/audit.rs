@@ -4,7 +4,7 @@ use futures_util::FutureExt as _;
 use reconciler::host::UnitState;
 use reconciler::host::fake::{Effect, State};
 use reconciler::ledger::Ledger;
-use reconciler::model::order::OrderState;
+use reconciler::model::order::{OrderState, Verb};
 use reconciler::model::records::{AgentLedger, AgentLife, GateRecord};
 use reconciler::model::step::Action;
 use shared::GateId;
@@ -44,7 +44,10 @@ pub(super) fn check(ledger: &Ledger, state: &State, effect: &Effect) -> Result<(
             GateClass::Build,
             |action| matches!(action, Action::Build { request, .. } if request.commit.to_string() == effect.detail),
         ),
-        "archive" => begun(gates, GateClass::Archive, |action| *action == Action::Archive),
+        "archive" => match agent.record.archived_under() {
+            Some(gate) => archive_ordered(ledger, gate),
+            None => begun(gates, GateClass::Archive, |action| *action == Action::Archive),
+        },
         "restore" if matches!(agent.record.life, AgentLife::Restoring { .. }) => Ok(()),
         "activate" => deployed(ledger, &agent, |system, _| system == effect.detail),
         "start" => deployed(ledger, &agent, |_, toplevel| toplevel == effect.detail),
@@ -82,6 +85,22 @@ fn obeyed(ledger: &Ledger, agent: &AgentLedger) -> Result<(), String> {
     } else {
         Err("a manager's order is in force that nobody agreed to".to_owned())
     }
+}
+
+/// Whether this gate allowed a manager's order to archive, and was used up.
+fn archive_ordered(ledger: &Ledger, gate: GateId) -> Result<(), String> {
+    let record = now(ledger.gate(gate)).unwrap().unwrap();
+    let is_it = matches!(
+        record.step.action,
+        Action::Obey {
+            verb: Verb::Archive,
+            ..
+        }
+    );
+    if !is_it || record.gate.class != GateClass::Archive || record.gate.consumed_at.is_none() {
+        return Err(format!("gate {gate} did not allow the archiving"));
+    }
+    approved(&record)
 }
 
 /// Whether a draft is becoming an agent. Its gate is of the stricter of two classes.

@@ -158,9 +158,15 @@ pub(super) async fn ask(world: &World, reconciler: &Reconciler, step: &Move) -> 
             answered(reconciler.spawn(by, request(agent, overlay)).await)
         }
         Move::Order(by, agent, what) => {
-            let verb = [Verb::Start, Verb::Stop, Verb::Restart]
-                .into_iter()
-                .find(|verb| verb.as_str() == *what);
+            let verb = [
+                Verb::Start,
+                Verb::Stop,
+                Verb::Restart,
+                Verb::Rebuild,
+                Verb::Archive,
+            ]
+            .into_iter()
+            .find(|verb| verb.as_str() == *what);
             let request = OrderRequest {
                 reason: "because".to_owned(),
                 // Whoever gets no answer gives the same order once more.

@@ -1,4 +1,4 @@
-//! `start`, `stop`, `restart`: what a manager orders about other agents.
+//! `start`, `stop`, `restart`, `rebuild`, `update`, `archive`: what a manager orders about other agents.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -16,6 +16,12 @@ pub(super) struct Start;
 pub(super) struct Stop;
 /// `restart`.
 pub(super) struct Restart;
+/// `rebuild`.
+pub(super) struct Rebuild;
+/// `update`.
+pub(super) struct Update;
+/// `archive`.
+pub(super) struct Archive;
 
 /// What each of them takes.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -76,5 +82,45 @@ impl HiveTool for Restart {
 
     async fn call(hive: &Hive, arguments: Arguments, call: &Call) -> Result<String, ToolError> {
         order(hive, "restart", arguments, call).await
+    }
+}
+
+impl HiveTool for Rebuild {
+    const NAME: &'static str = "rebuild";
+    const ABOUT: &'static str = "Have what an agent is to be (operator's settings and its deployed commit) built once \
+        more, and deployed if something else comes of it. For an agent whose build failed for a reason that is gone.";
+    const EFFECT: Effect = Effect::Changes;
+    type Arguments = Arguments;
+
+    async fn call(hive: &Hive, arguments: Arguments, call: &Call) -> Result<String, ToolError> {
+        order(hive, "rebuild", arguments, call).await
+    }
+}
+
+impl HiveTool for Update {
+    const NAME: &'static str = "update";
+    const ABOUT: &'static str = "Bring an agent to the current base system. Where agents have no base of their own (the \
+        plain builder), this is what `rebuild` does.";
+    const EFFECT: Effect = Effect::Changes;
+    type Arguments = Arguments;
+
+    async fn call(hive: &Hive, arguments: Arguments, call: &Call) -> Result<String, ToolError> {
+        let said = order(hive, "update", arguments, call).await?;
+        Ok(format!(
+            "{said} With the plain builder, the only one yet, an update is a rebuild."
+        ))
+    }
+}
+
+impl HiveTool for Archive {
+    const NAME: &'static str = "archive";
+    const ABOUT: &'static str = "Have an agent that was spawned stopped and put away with its state; the operator can bring \
+        it back. The operator decides, unless the policy says otherwise; you are told. Agents that the operator declared \
+        are not yours to archive.";
+    const EFFECT: Effect = Effect::Changes;
+    type Arguments = Arguments;
+
+    async fn call(hive: &Hive, arguments: Arguments, call: &Call) -> Result<String, ToolError> {
+        order(hive, "archive", arguments, call).await
     }
 }

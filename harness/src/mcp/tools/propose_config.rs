@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use shared::agent_api::ProposalPhase;
+use shared::AgentName;
+use shared::agent_api::{ProposalInfo, ProposalPhase};
 use shared::draft::MAX_REASON_BYTES;
 
 use crate::mcp::context::{Again, Hive};
@@ -27,6 +28,8 @@ pub(super) struct ProposeConfig;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Arguments {
+    /// For which agent, yourself unless given. Only managers propose for others, and without head.
+    agent: Option<AgentName>,
     /// Files to write on top of what is deployed: the whole new text of each by its path in the repo, as in agent.json.
     #[serde(default)]
     #[schemars(length(max = 256))]
@@ -56,8 +59,13 @@ impl HiveTool for ProposeConfig {
     type Arguments = Arguments;
 
     async fn call(hive: &Hive, arguments: Arguments, _call: &Call) -> Result<String, ToolError> {
+        let mut arguments = arguments;
+        let other = arguments.agent.take();
         let wanted = Wanted::from(arguments)?;
         let _turnstile = hive.committing.lock().await;
+        if let Some(other) = other {
+            return for_another(hive, &other, &wanted).await;
+        }
         let author = author(hive).await?;
         let main = hive.patiently(Again::Looks, || hive.client.repo_bundle()).await?;
         let offer = match &wanted {
@@ -83,27 +91,58 @@ impl HiveTool for ProposeConfig {
         } else {
             " Your work tree has uncommitted work and was left as it is."
         };
-        let number = info.number;
-        let outcome = match info.phase {
-            ProposalPhase::Denied => {
-                let why = info.reason.map_or_else(String::new, |why| {
-                    format!(" Why: {}.", show::quoted(&why, MAX_REASON_BYTES))
-                });
-                format!(
-                    "This very commit was proposal {number}, which was denied: nothing new is proposed.{why} Change what \
-                     stood against it, and propose that."
-                )
-            }
-            ProposalPhase::Deployed => {
-                format!("This very commit was deployed as proposal {number}: nothing new is proposed.")
-            }
-            _ => format!(
-                "Proposal {number} is received: {title}, commit {commit}. It is built now; then it is deployed if policy \
-                 allows, or waits at a gate for the operator. You get a message when it is deployed, denied or has failed; \
-                 until then config_status shows where it is. Do not propose it again."
-            ),
-        };
-        Ok(outcome + work_tree)
+        Ok(outcome(&info, &title, &commit, "config_status") + work_tree)
+    }
+}
+
+/// Proposes a change of another agent.
+async fn for_another(hive: &Hive, agent: &AgentName, wanted: &Wanted) -> Result<String, ToolError> {
+    let Wanted::Files(change) = wanted else {
+        let why =
+            "head is a commit for your own config: give files or delete, and a title, for another agent's";
+        return Err(ToolError::Refused(why.into()));
+    };
+    let author = author(hive).await?;
+    let main = hive
+        .patiently(Again::Looks, || hive.client.repo_bundle_of(agent))
+        .await?;
+    let offer = hive.repo.commit_files(main, &author, change).await?;
+    // The same commit again is the same proposal.
+    let answer = hive
+        .patiently(Again::Known, || {
+            hive.client.propose_for(agent, offer.bundle.clone())
+        })
+        .await;
+    let (title, commit) = (
+        show::quoted(&offer.title, MAX_TITLE),
+        crate::tame(&offer.commit, 40),
+    );
+    hive.repo.done(offer).await;
+    let said = outcome(&answer?, &title, &commit, "get_config");
+    Ok(format!("For {agent}, which is told: {said}"))
+}
+
+/// What became of a proposal. `shows` is the tool that shows it later.
+fn outcome(info: &ProposalInfo, title: &str, commit: &str, shows: &str) -> String {
+    let number = info.number;
+    match info.phase {
+        ProposalPhase::Denied => {
+            let why = info.reason.as_ref().map_or_else(String::new, |why| {
+                format!(" Why: {}.", show::quoted(why, MAX_REASON_BYTES))
+            });
+            format!(
+                "This very commit was proposal {number}, which was denied: nothing new is proposed.{why} Change what \
+                 stood against it, and propose that."
+            )
+        }
+        ProposalPhase::Deployed => {
+            format!("This very commit was deployed as proposal {number}: nothing new is proposed.")
+        }
+        _ => format!(
+            "Proposal {number} is received: {title}, commit {commit}. It is built now; then it is deployed if policy \
+             allows, or waits at a gate for the operator. You get a message when it is deployed, denied or has failed; \
+             until then {shows} shows where it is. Do not propose it again."
+        ),
     }
 }
 
@@ -115,6 +154,7 @@ enum Wanted {
 impl Wanted {
     fn from(arguments: Arguments) -> Result<Self, ToolError> {
         let Arguments {
+            agent: _,
             files,
             delete,
             head,

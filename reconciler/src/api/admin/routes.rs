@@ -128,6 +128,12 @@ pub(crate) fn endpoints() -> Vec<Endpoint<Context>> {
             "Restart an agent between two turns",
         ),
         verb(
+            Verb::Rebuild,
+            "/v1/agents/{name}/rebuild",
+            "rebuild",
+            "Build what an agent is to be once more",
+        ),
+        verb(
             Verb::Suspend,
             "/v1/agents/{name}/suspend",
             "suspend",

@@ -159,6 +159,25 @@ pub(crate) fn endpoints() -> Vec<Endpoint<()>> {
             "This agent's proposals, newest first",
         )
         .answers::<Vec<ProposalInfo>>(),
+        get(
+            "/v1/agents/{name}/repo/bundle",
+            transfers::bundle_of,
+            "bundleOf",
+            "A git bundle of another agent's config repo",
+        )
+        .about("For managers alone.")
+        .answers_with("application/octet-stream", "A git bundle")
+        .refuses([Forbidden]),
+        post(
+            "/v1/agents/{name}/proposals",
+            transfers::propose_for,
+            "proposeFor",
+            "Offer a commit for another agent",
+        )
+        .about("For managers alone. The agent concerned is told. Title and reason are the commit's message.")
+        .takes_stream("A git bundle with one ref, whose commit descends from `main`; at most 33554432 bytes.")
+        .answers::<ProposalInfo>()
+        .refuses([Forbidden, Conflict, Exhausted]),
         post("/v1/proposals", transfers::propose, "propose", "Offer a commit")
             .about("Title and reason are the commit's message.")
             .takes_stream(

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::Path;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
@@ -20,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{AgentContext, stated_length};
 use crate::api::Context;
 use crate::api::error::{ApiError, ApiResult};
+use crate::api::look;
 use crate::host::{HostError, Imported};
 
 /// How many bundles one agent may send or fetch at once.
@@ -33,6 +35,13 @@ const CHUNK: usize = 64 * 1024;
 pub(super) async fn bundle(door: AgentContext) -> ApiResult<Response> {
     let permit = transfer(&door.transfers)?;
     exported(&door.context, &door.agent, permit).await
+}
+
+/// `GET /v1/agents/{name}/repo/bundle`.
+pub(super) async fn bundle_of(door: AgentContext, Path(name): Path<String>) -> ApiResult<Response> {
+    let permit = transfer(&door.transfers)?;
+    let name = look::reachable(&door, &name, "it has its own config repo alone").await?;
+    exported(&door.context, &name, permit).await
 }
 
 /// A bundle of an agent's config repo. `permit` is held until all of it is sent.
@@ -66,9 +75,31 @@ pub(super) async fn propose(
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Json<ProposalInfo>> {
+    let agent = door.agent.clone();
+    offer(&door, agent, &headers, body).await
+}
+
+/// `POST /v1/agents/{name}/proposals`.
+pub(super) async fn propose_for(
+    door: AgentContext,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Json<ProposalInfo>> {
+    let agent = look::reachable(&door, &name, "it proposes changes of itself alone").await?;
+    offer(&door, agent, &headers, body).await
+}
+
+/// Offers a commit for an agent's config repo, in the name of the agent whose door it is.
+async fn offer(
+    door: &AgentContext,
+    agent: AgentName,
+    headers: &HeaderMap,
+    body: Body,
+) -> ApiResult<Json<ProposalInfo>> {
     let _transfer = transfer(&door.transfers)?;
-    let AgentContext { context, agent, .. } = door;
-    if stated_length(&headers).is_some_and(|length| length > MAX_BUNDLE_BYTES) {
+    let context = &door.context;
+    if stated_length(headers).is_some_and(|length| length > MAX_BUNDLE_BYTES) {
         return Err(too_large());
     }
     let ledger = context.reconciler.ledger().agent(&agent).await?;
@@ -77,7 +108,7 @@ pub(super) async fn propose(
         let message = format!("{agent} has no config repo yet");
         return Err(ApiError::new(ErrorCode::Unavailable, message).hint("try again in a moment"));
     };
-    let file = received(&context, &agent, body).await?;
+    let file = received(context, &agent, body).await?;
     let reconciler = &context.reconciler;
     let repos = &reconciler.host().repos;
     let offered = repos.offered(&agent, &file.0).await?;
@@ -86,7 +117,12 @@ pub(super) async fn propose(
         return Ok(Json(known));
     }
     let imported = repos.import(&agent, &file.0, &main).await?;
-    Ok(Json(reconciler.propose(&agent, imported, Asker::Agent).await?))
+    let proposed = if agent == door.agent {
+        reconciler.propose(&agent, imported, Asker::Agent).await?
+    } else {
+        reconciler.propose_for(&door.agent, &agent, imported).await?
+    };
+    Ok(Json(proposed))
 }
 
 /// Takes in the one commit of a bundle, which must descend from `main`.

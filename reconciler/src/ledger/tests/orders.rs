@@ -4,7 +4,7 @@ use shared::spec::RunState;
 
 use super::*;
 use crate::model::order::{ManagerOrder, OrderState, Verb};
-use crate::model::records::{AgentLedger, Override};
+use crate::model::records::{AgentLedger, AgentLife, Override};
 
 fn order(number: u64, verb: Verb) -> Change {
     Change::Order {
@@ -18,6 +18,7 @@ fn order(number: u64, verb: Verb) -> Change {
             at: now(),
             dedupe: None,
             state: OrderState::Pending,
+            gate: None,
         }),
     }
 }
@@ -27,6 +28,7 @@ fn obey(number: u64) -> Change {
         uid: uid(1),
         number,
         declared: RunState::Running,
+        gate: Some(GateId(7)),
         at: days_later(1),
     }
 }
@@ -129,5 +131,25 @@ async fn a_denial_ends_the_order_it_is_about() {
         assert!(denied.is_ok());
         let waits = alice(&desk).await.record.order.unwrap().is_pending();
         assert_eq!(waits, !ends, "{class}");
+    }
+}
+
+#[tokio::test]
+async fn an_order_to_archive_is_about_this_end_alone_and_not_about_what_the_spec_declares() {
+    let desk = Desk::with_alice().await;
+    apply(&desk, order(1, Verb::Archive)).await;
+    apply(&desk, obey(1)).await;
+    let declared = alice(&desk).await.record;
+    assert_eq!(declared.life, AgentLife::Declared);
+    assert!(matches!(declared.order.unwrap().state, OrderState::Ended { .. }));
+
+    let origin = AgentOrigin::Spawn;
+    apply(&desk, Change::Origin { uid: uid(1), origin }).await;
+    apply(&desk, order(2, Verb::Archive)).await;
+    apply(&desk, obey(2)).await;
+    assert_eq!(alice(&desk).await.record.archived_under(), Some(GateId(7)));
+    for life in [AgentLife::Active, AgentLife::Removed { since: now() }] {
+        apply(&desk, Change::Life { uid: uid(1), life }).await;
+        assert_eq!(alice(&desk).await.record.archived_under(), None);
     }
 }

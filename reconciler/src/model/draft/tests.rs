@@ -22,6 +22,7 @@ fn record(name: &str, number: u128, life: AgentLife) -> AgentRecord {
         last_good: None,
         restart_before: None,
         order: None,
+        rebuild: false,
         purge: None,
         recovered: None,
         draft: None,

@@ -1,5 +1,6 @@
 //! What is planned about an order of a manager.
 
+use shared::GateId;
 use shared::gate::{Asker, GateClass, GateState, Verdict};
 use shared::spec::RunState;
 
@@ -8,7 +9,9 @@ use crate::gate::{Permission, permission};
 use crate::invariants::{self, Violation};
 use crate::model::draft::Standing;
 use crate::model::order::{ManagerOrder, OrderState, Verb};
+use crate::model::records::{AgentLife, BuildState};
 use crate::model::step::{Action, Authority};
+use crate::plan::Plan;
 
 fn ordered(verb: Verb) -> Case {
     let mut case = Case::at_rest();
@@ -21,6 +24,7 @@ fn ordered(verb: Verb) -> Case {
         at: at(NOW - 10),
         dedupe: None,
         state: OrderState::Pending,
+        gate: None,
     }));
     case
 }
@@ -58,7 +62,7 @@ fn an_order_is_never_planned_without_asking() {
 fn an_approval_of_one_order_allows_no_other() {
     let mut case = ordered(Verb::Stop);
     let first = case.plan().steps.remove(0);
-    let gates = [gate_record(shared::GateId(7), &first, GateState::Approved)];
+    let gates = [gate_record(GateId(7), &first, GateState::Approved)];
     case.ledger.record.order.as_mut().unwrap().number = 4;
     let second = case.plan().steps.remove(0);
     assert_eq!(
@@ -106,4 +110,39 @@ fn a_managers_stop_holds_until_the_spec_says_something_else() {
     assert!(!case.kinds().contains(&"stop"), "it lapsed");
     case.ledger.overrides.run.as_mut().unwrap().over = None;
     assert_eq!(case.kinds(), ["stop"], "the operator's does not lapse");
+}
+
+#[test]
+fn a_rebuild_builds_beside_what_is_there_and_ends_no_wait() {
+    let mut case = Case::at_rest();
+    case.ledger.record.rebuild = true;
+    assert_eq!(case.kinds(), ["build"]);
+    let key = case.ledger.builds.keys().next().unwrap().clone();
+    let failed = BuildState::Failed {
+        error: "no".to_owned(),
+    };
+    case.ledger.builds.insert(key, failed);
+    assert_eq!(case.kinds(), ["build"], "what failed is tried again");
+    case.ledger.record.rebuild = false;
+    assert!(case.plan().steps.is_empty());
+}
+
+#[test]
+fn a_removed_agent_is_archived_under_the_gate_of_the_order_and_of_no_other() {
+    let mut case = ordered(Verb::Archive);
+    case.absent();
+    let order = case.ledger.record.order.as_mut().unwrap();
+    (order.state, order.gate) = (OrderState::Done, Some(GateId(5)));
+    assert!(!case.kinds().contains(&"archive"), "it is not removed");
+    case.ledger.record.life = AgentLife::Removed { since: at(NOW) };
+    let mut plan = case.plan();
+    assert_eq!(kinds(&plan), ["archive"]);
+    assert_eq!(plan.steps[0].step.authority, Authority::Under(GateId(5)));
+    let check = |case: &Case, plan: &Plan| invariants::check(plan, &case.inventory, &case.ledger);
+    assert_eq!(check(&case, &plan), []);
+    plan.steps[0].step.authority = Authority::Under(GateId(6));
+    let (kind, gate) = ("archive", GateId(6));
+    assert_eq!(check(&case, &plan), [Violation::Unfounded { kind, gate }]);
+    plan.steps[0].step.authority = Authority::Free;
+    assert_eq!(check(&case, &plan), [Violation::Ungated { kind }]);
 }

@@ -83,6 +83,7 @@ impl Case {
             last_good: None,
             restart_before: None,
             order: None,
+            rebuild: false,
             purge: None,
             draft: None,
             recovered: None,

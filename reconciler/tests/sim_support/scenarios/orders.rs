@@ -1,11 +1,11 @@
 //! Stories of managers that start, stop and restart other agents.
 
 use serde_json::json;
-use shared::gate::{Asker, GateState};
+use shared::gate::{Asker, GateClass, GateState};
 use shared::status::Health;
 
 use super::super::driver::{End, Move, Scenario};
-use super::{in_sync, runs, scenario, spec, two_agents, with};
+use super::{WIDER, in_sync, runs, scenario, spec, two_agents, with};
 
 fn order(verb: &'static str) -> Move {
     Move::Order("queen", "alice", verb)
@@ -21,6 +21,13 @@ fn under(verdict: &str) -> Move {
 fn gates(end: &End, state: GateState) -> usize {
     let ours = |gate: &&shared::gate::Gate| gate.asked_by == Asker::Manager && gate.state == state;
     end.gates.iter().filter(ours).count()
+}
+
+/// How many builds were carried out, those that made what was there already among them.
+fn builds(end: &End) -> usize {
+    let of_builds =
+        |gate: &&shared::gate::Gate| gate.class == GateClass::Build && gate.completed_at.is_some();
+    end.gates.iter().filter(of_builds).count()
 }
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -191,6 +198,94 @@ pub(super) fn all() -> Vec<Scenario> {
             |end| {
                 assert!(runs(end, "queen"));
                 assert_eq!(end.count("stop"), 0);
+            },
+        ),
+        scenario(
+            "a rebuild builds once more, and the same again changes nothing",
+            vec![two_agents(), order("rebuild")],
+            |end| {
+                in_sync(end, "alice");
+                assert_eq!((builds(end), end.count("stop")), (3, 0));
+            },
+        ),
+        scenario(
+            "a rebuild leaves the gate of a proposal as it is",
+            vec![two_agents(), Move::Propose("alice", WIDER), order("rebuild")],
+            |end| {
+                assert_eq!(builds(end), 4);
+                let about = |gate: &&shared::gate::Gate| gate.class == GateClass::DeployWidens;
+                let open = end
+                    .gates
+                    .iter()
+                    .filter(about)
+                    .filter(|gate| gate.state == GateState::Open);
+                assert_eq!(open.count(), 1);
+                let ended = end
+                    .gates
+                    .iter()
+                    .filter(about)
+                    .filter(|gate| gate.state == GateState::Superseded);
+                assert_eq!(ended.count(), 0, "the operator is not asked twice");
+            },
+        ),
+        scenario(
+            "an agent that a manager archives is asked about once",
+            vec![
+                two_agents(),
+                Move::SpawnOnce("queen", "carol", "{}"),
+                Move::Approve,
+                Move::Order("queen", "carol", "archive"),
+                Move::Approve,
+            ],
+            |end| {
+                assert_eq!(end.count("archive"), 1);
+                assert!(end.fingerprint.contains("archived carol"), "{}", end.fingerprint);
+                let asked = end.gates.iter().filter(|gate| gate.class == GateClass::Archive);
+                assert_eq!(asked.count(), 1);
+            },
+        ),
+        scenario(
+            "an agent whose archiving is denied goes on",
+            vec![
+                two_agents(),
+                Move::SpawnOnce("queen", "carol", "{}"),
+                Move::Approve,
+                Move::Order("queen", "carol", "archive"),
+                Move::Deny,
+            ],
+            |end| {
+                in_sync(end, "carol");
+                assert!(runs(end, "carol"));
+                assert_eq!(end.count("archive"), 0);
+            },
+        ),
+        scenario(
+            "an agent that came back from the archive is asked about anew",
+            vec![
+                two_agents(),
+                Move::SpawnOnce("queen", "carol", "{}"),
+                Move::Approve,
+                Move::Order("queen", "carol", "archive"),
+                Move::Approve,
+                Move::Restore("carol"),
+                Move::Destroy("carol"),
+            ],
+            |end| {
+                assert_eq!(end.count("archive"), 1);
+                let open = end.gates.iter().filter(|gate| gate.state == GateState::Open);
+                assert_eq!(
+                    open.map(|gate| gate.class).collect::<Vec<_>>(),
+                    [GateClass::Archive]
+                );
+            },
+        ),
+        scenario(
+            "what the spec declares no manager archives",
+            vec![two_agents(), order("archive")],
+            |end| {
+                in_sync(end, "alice");
+                assert!(runs(end, "alice"));
+                assert_eq!(gates(end, GateState::Open), 0);
             },
         ),
     ]
