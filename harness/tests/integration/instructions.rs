@@ -74,7 +74,7 @@ async fn an_agent_naps_and_wakes_by_instruction_and_shortens_its_conversation() 
         world.instructions = vec![
             instruction(2, InstructionKind::Compact),
             instruction(3, InstructionKind::Wake),
-        ]
+        ];
     });
     nest.daemon
         .until("an answer", |world| world.sent.len() == 1)

@@ -8,7 +8,7 @@ use shared::agent_api::{ProposalInfo, ProposalPhase};
 use shared::gate::Gate;
 
 use super::http::{self, Request};
-use super::world::{World, name, program, scripted, spec};
+use super::world::{DEADLINE, World, name, program, scripted, spec, within};
 
 /// Runs git; gives what it printed, trimmed.
 pub(crate) fn git(folder: &Utf8Path, args: &[&str]) -> String {
@@ -256,14 +256,17 @@ fn refs_moved_by_hand_are_put_back_and_reported() {
     git(&repo, &["update-ref", "-d", "refs/tags/proposal/1"]);
     git(&repo, &["update-ref", "refs/tags/mine", &foreign]);
     world.does(&["retry", "alice"]);
-    world.until("what was moved is put back", || {
-        let now = refs();
-        let ours: Vec<&str> = now
-            .lines()
-            .filter(|line| !line.ends_with("refs/tags/mine"))
-            .collect();
-        (ours.join("\n") == good).then_some(())
-    });
+    let ours = || {
+        let refs = refs();
+        let ours = refs.lines().filter(|line| !line.ends_with("refs/tags/mine"));
+        ours.collect::<Vec<_>>().join("\n")
+    };
+    let put_back = within(DEADLINE, || (ours() == good).then_some(()));
+    assert!(
+        put_back.is_some(),
+        "what was moved is not put back:\n{}\ninstead of\n{good}",
+        ours()
+    );
     assert!(
         refs().contains("refs/tags/mine"),
         "a tag outside the daemon's folders is nobody's business"

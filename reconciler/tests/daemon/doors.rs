@@ -73,14 +73,22 @@ fn an_agents_door_does_not_lead_to_the_admin_api() {
     for path in [
         "/v1/status",
         "/v1/gates",
-        "/v1/events",
-        "/v1/agents/alice",
+        "/v1/history",
+        "/v1/agents/alice/pause",
         "/../admin.sock",
     ] {
         http::get(&world.door("alice"), path)
             .unwrap()
             .refused(404, ErrorCode::NotFound);
     }
+    // Its own events are told there, and the hive's are not read.
+    http::get(&world.door("alice"), "/v1/events")
+        .unwrap()
+        .refused(405, ErrorCode::BadRequest);
+    // It sees itself, and nobody else.
+    http::get(&world.door("alice"), "/v1/agents/bob")
+        .unwrap()
+        .refused(403, ErrorCode::Forbidden);
     world
         .ask("alice", "/v1/gates/1/decision", &json!({ "approve": true }))
         .refused(404, ErrorCode::NotFound);
