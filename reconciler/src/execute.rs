@@ -376,6 +376,8 @@ async fn carry_out(
             start(host, agent, toplevel).await
         }
         Action::Archive => {
+            // What was seen may be older than its last start, and its folders must not go from under it.
+            host.runtime.stop(name).await?;
             host.folders.archive(name, uid).await?;
             let now = host.clock.now();
             Ok(Effect::Done(vec![

@@ -319,12 +319,14 @@ async fn the_door_of_an_agent_that_is_gone_ends_what_is_open_there() {
 }
 
 #[tokio::test]
-async fn a_manager_has_no_more_of_a_door_than_others() {
+async fn a_managers_door_does_not_lead_to_what_is_the_operators_alone() {
     let hive = Hive::new(json!({ "queen": { "role": "manager" }, "alice": {} })).await;
     let mut daemon = hive.daemon();
     let door = daemon.door("queen");
     for path in [
-        "/v1/agents/alice/stop",
+        "/v1/agents/alice/pause",
+        "/v1/agents/alice/suspend",
+        "/v1/agents/alice/instructions",
         "/v1/agents/alice/messages",
         "/v1/gates/1/decision",
     ] {
