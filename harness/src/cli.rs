@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::children::Children;
-use crate::driver::claude;
+use crate::driver::{claude, program};
 use crate::events;
 use crate::fds;
 use crate::mcp;
@@ -85,14 +85,14 @@ fn run_serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         script,
         claude,
     } = args;
-    let claude = claude_settings(claude, [&socket, &config, &state])?;
+    let programs = program_settings(claude, [&socket, &config, &state])?;
     let settings = Settings {
         socket,
         config,
         state,
         script,
         minute: Duration::from_secs(60),
-        claude,
+        programs,
     };
     // One thread: the harness waits nearly all the time, and there may be many on a machine.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -113,15 +113,15 @@ fn run_serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(status))
 }
 
-/// What the driver `claude` needs to know; the one place that reads the environment.
+/// What the drivers need to know that run a program; the one place that reads the environment for them.
 #[expect(
     clippy::disallowed_methods,
     reason = "what the driver's program is to have of our environment can only be read from it"
 )]
-fn claude_settings(
-    program: Option<Utf8PathBuf>,
+fn program_settings(
+    claude: Option<Utf8PathBuf>,
     [socket, config, state]: [&Utf8Path; 3],
-) -> anyhow::Result<claude::Settings> {
+) -> anyhow::Result<program::Settings> {
     let named = std::env::var_os("HIVE_CLAUDE").filter(|named| !named.is_empty());
     let named = named.map(|named| Utf8PathBuf::try_from(std::path::PathBuf::from(named)));
     let named = named.transpose().context("HIVE_CLAUDE is not UTF-8")?;
@@ -135,12 +135,12 @@ fn claude_settings(
         "--state",
         state.as_str(),
     ];
-    Ok(claude::Settings {
-        program: program.or(named),
+    Ok(program::Settings {
+        claude: claude.or(named),
         environment: passed
             .filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)))
             .collect(),
-        own_server: claude::OwnServer {
+        own_server: program::OwnServer {
             program: Utf8PathBuf::try_from(harness).context("where this program is, is not UTF-8")?,
             args: ["mcp"].into_iter().chain(folders).map(str::to_owned).collect(),
         },

@@ -5,7 +5,11 @@
 
 pub mod acp;
 pub mod claude;
+mod conversation;
+mod files;
 mod lines;
+mod process;
+pub mod program;
 mod running;
 pub mod scripted;
 pub mod tools;
@@ -26,23 +30,6 @@ use tokio::task::JoinHandle;
 
 use crate::turn::Purpose;
 use tools::Offered;
-
-/// What a driver can do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Capabilities {
-    /// Whether it can shorten its own conversation.
-    pub can_compact: bool,
-    /// Whether it says what a turn cost.
-    pub reports_cost: bool,
-    /// Whether its text arrives while it is being written.
-    pub streams_text: bool,
-    /// Whether it can allow single command patterns.
-    pub per_command_allow_list: bool,
-    /// Whether its conversation goes on after an interruption.
-    pub survives_interrupt: bool,
-    /// Whether the agent fetches its messages itself, while the turn runs. Else they are leased before it begins.
-    pub fetches_messages: bool,
-}
 
 /// What a turn is about.
 #[derive(Debug, Clone)]
@@ -170,8 +157,10 @@ pub enum TurnEnd {
 /// Runs turns.
 #[async_trait]
 pub trait Driver: Send + Sync {
-    /// What it can do.
-    fn capabilities(&self) -> Capabilities;
+    /// Whether the agent fetches its messages itself, while the turn runs. Else they are leased before it begins.
+    fn fetches_messages(&self) -> bool {
+        false
+    }
 
     /// Starts a turn and returns while it runs.
     async fn start_turn(&self, turn: TurnSpec) -> RunningTurn;

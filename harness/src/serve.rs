@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use crate::children::Children;
 use crate::config::{self, LoadError};
 use crate::control::{self, Said};
-use crate::driver::{Driver, ServerInTurn, claude};
+use crate::driver::{Driver, ServerInTurn, program};
 use crate::events::{Events, Feed};
 use crate::host_client::HostClient;
 use crate::lock::{self, LockError};
@@ -54,8 +54,8 @@ pub struct Settings {
     pub script: Option<Utf8PathBuf>,
     /// How long a minute is, of `maxTurnMinutes` and of pauses after refusals; shorter in tests.
     pub minute: Duration,
-    /// What the driver `claude` needs to know.
-    pub claude: claude::Settings,
+    /// What the drivers need to know that run a program of their own.
+    pub programs: program::Settings,
 }
 
 /// Why the harness cannot run.

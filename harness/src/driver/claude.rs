@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  command, servers, session --> run --lines--> parse --> story --> TurnEvents
-//!  (what to start)               |  (touches the process of a turn)          \--> TurnEnd
-//!                                +-- SIGINT, SIGTERM, SIGKILL, then what the turn left behind
+//!  (what to start)               |                                           \--> TurnEnd
+//!                                +-- process: SIGINT, SIGTERM, SIGKILL; then what the turn left behind
 //! ```
 //!
 //! The program fetches its messages itself, with the tool `recv` of the hive's own MCP server, which is started for each
@@ -16,31 +16,27 @@ mod login;
 mod parse;
 mod run;
 mod servers;
-pub(super) mod session;
+mod session;
 mod story;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use shared::config::AgentConfig;
 use shared::login::LoginCode;
 use shared::spec::DriverSpec;
 use shared::turn::TurnResult;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::oneshot;
 
-use super::{Capabilities, Driver, Failure, RunningTurn, TurnEnd, TurnEvent, TurnSpec, running};
-use crate::children::Children;
+use super::conversation::Conversation as _;
+use super::program::{RunError, Settings, Setup, Turn, is_program};
+use super::{Driver, Failure, RunningTurn, TurnEnd, TurnEvent, TurnSpec, running};
 use crate::notes;
 use crate::turn::Purpose;
 
 pub use command::PASSED_ON;
-pub use servers::OwnServer;
 
 use session::Session;
 use story::Verdict;
@@ -48,75 +44,27 @@ use story::Verdict;
 /// How often a turn is begun: once more when the conversation is not there, once more when it is there already.
 const ATTEMPTS: usize = 3;
 
-/// What the driver needs to know.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The program; else `claude` is looked for in the search path.
-    pub program: Option<Utf8PathBuf>,
-    /// What is passed on to it, of [`PASSED_ON`].
-    pub environment: BTreeMap<String, OsString>,
-    /// How the hive's own MCP server is started.
-    pub own_server: OwnServer,
-    /// How long it may say nothing, unless the agent waits for messages. Longer than any tool of its own may take.
-    pub silence: Duration,
-    /// How long it may go on after a result.
-    pub grace: Duration,
-}
-
 /// Runs turns with Claude Code.
 #[derive(Debug, Clone)]
 pub struct Claude {
     setup: Arc<Setup>,
 }
 
-/// What every turn needs.
-#[derive(Debug)]
-struct Setup {
-    settings: Settings,
-    state: Utf8PathBuf,
-    children: Children,
-}
-
 impl Claude {
-    /// A driver that keeps everything of its own in `state`.
-    pub fn new(settings: Settings, state: Utf8PathBuf, children: Children) -> Self {
-        Self {
-            setup: Arc::new(Setup {
-                settings,
-                state,
-                children,
-            }),
-        }
+    /// A driver with this setup.
+    pub fn new(setup: Arc<Setup>) -> Self {
+        Self { setup }
     }
 }
 
 #[async_trait]
 impl Driver for Claude {
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            can_compact: true,
-            reports_cost: true,
-            streams_text: true,
-            per_command_allow_list: true,
-            survives_interrupt: true,
-            fetches_messages: true,
-        }
+    fn fetches_messages(&self) -> bool {
+        true
     }
 
     async fn start_turn(&self, turn: TurnSpec) -> RunningTurn {
-        let setup = Arc::clone(&self.setup);
-        RunningTurn::spawn(|events, interrupted| async move {
-            let mut turn = Turn {
-                setup,
-                spec: turn,
-                events,
-                interrupted,
-                tidy: false,
-            };
-            turn.run().await.unwrap_or_else(|error| {
-                TurnEnd::Failed(Failure::new(TurnResult::Crashed, crate::error_chain(&error)))
-            })
-        })
+        self.setup.start_turn(turn, take_turn)
     }
 
     fn prepare(&self, _driver: &DriverSpec) -> Option<String> {
@@ -144,94 +92,64 @@ impl Driver for Claude {
     }
 }
 
-/// One turn.
-struct Turn {
-    setup: Arc<Setup>,
-    spec: TurnSpec,
-    events: mpsc::Sender<TurnEvent>,
-    interrupted: watch::Receiver<bool>,
-    /// Whether the agent is asked to tidy its notes up.
-    tidy: bool,
+async fn take_turn(turn: Turn) -> Result<TurnEnd, RunError> {
+    let mut session: Session = turn.load().await?;
+    let purpose = turn.spec.purpose;
+    if purpose == Purpose::Compaction && !session.began {
+        return Ok(TurnEnd::Completed);
+    }
+    let (tidy, asked) = look_at_notes(&turn, session.notes_asked).await;
+    let prompt = command::prompt(purpose, tidy);
+    for _ in 0..ATTEMPTS {
+        match run::run(&turn, prompt, &mut session).await? {
+            Verdict::Over(end) => {
+                if end == TurnEnd::Completed {
+                    session.turns = session.turns.saturating_add(1);
+                    session.notes_asked = asked;
+                    turn.keep(&session).await?;
+                }
+                return Ok(end);
+            }
+            Verdict::Unknown(said) => {
+                let (id, turns) = (session.id, session.turns);
+                turn.tell(if turns > 0 {
+                    TurnEvent::Alarm(format!(
+                        "the conversation {id} of {turns} turns is lost, a new one begins: {said}"
+                    ))
+                } else {
+                    // None of its turns ended well: there is nothing in it to be missed.
+                    TurnEvent::Notice("a new conversation begins".to_owned())
+                })
+                .await;
+                session = Session::new(session.number);
+                if purpose == Purpose::Compaction {
+                    turn.keep(&session).await?;
+                    return Ok(TurnEnd::Completed);
+                }
+            }
+            Verdict::InUse => session.began = true,
+        }
+    }
+    Ok(TurnEnd::Failed(Failure::new(
+        TurnResult::Crashed,
+        "the driver neither finds nor begins a conversation: begin a new one",
+    )))
 }
 
-impl Turn {
-    async fn run(&mut self) -> Result<TurnEnd, run::RunError> {
-        let mut session = self.load().await?;
-        if self.spec.purpose == Purpose::Compaction && !session.began {
-            return Ok(TurnEnd::Completed);
-        }
-        let asked = self.look_at_notes(session.notes_asked).await;
-        for _ in 0..ATTEMPTS {
-            match run::run(self, &mut session).await? {
-                Verdict::Over(end) => {
-                    if end == TurnEnd::Completed {
-                        session.turns = session.turns.saturating_add(1);
-                        session.notes_asked = asked;
-                        self.keep(&session).await?;
-                    }
-                    return Ok(end);
-                }
-                Verdict::Unknown(said) => {
-                    let (id, turns) = (session.id, session.turns);
-                    if turns > 0 {
-                        self.tell(TurnEvent::Alarm(format!(
-                            "the conversation {id} of {turns} turns is lost, a new one begins: {said}"
-                        )))
-                        .await;
-                    } else {
-                        // None of its turns ended well: there is nothing in it to be missed.
-                        self.tell(TurnEvent::Notice("a new conversation begins".to_owned()))
-                            .await;
-                    }
-                    session = Session::new(session.number);
-                    if self.spec.purpose == Purpose::Compaction {
-                        self.keep(&session).await?;
-                        return Ok(TurnEnd::Completed);
-                    }
-                }
-                Verdict::InUse => session.began = true,
-            }
-        }
-        Ok(TurnEnd::Failed(Failure::new(
-            TurnResult::Crashed,
-            "the driver neither finds nor begins a conversation: begin a new one",
-        )))
+/// Whether the agent is to be asked to tidy its notes up, and what to remember of that once it was.
+async fn look_at_notes(turn: &Turn, asked: u64) -> (bool, u64) {
+    if turn.spec.purpose != Purpose::Messages {
+        return (false, asked);
     }
-
-    /// Sees whether the agent is to be asked to tidy its notes up, and gives what to remember of that once it was.
-    async fn look_at_notes(&mut self, asked: u64) -> u64 {
-        if self.spec.purpose != Purpose::Messages {
-            return asked;
-        }
-        let Some(size) = notes::size(self.setup.state.clone()).await else {
-            return asked;
-        };
-        let (tidy, asked) = notes::to_tidy(asked, size);
-        self.tidy = tidy;
-        if tidy {
-            let text = format!("its notes take {size} bytes: it is asked to tidy them up");
-            self.tell(TurnEvent::Notice(text)).await;
-        }
-        asked
+    let Some(size) = notes::size(turn.setup.state.clone()).await else {
+        return (false, asked);
+    };
+    let (tidy, asked) = notes::to_tidy(asked, size);
+    if tidy {
+        let text = format!("its notes take {size} bytes: it is asked to tidy them up");
+        turn.tell(TurnEvent::Notice(text)).await;
     }
-
-    async fn load(&self) -> Result<Session, run::RunError> {
-        let (state, number) = (self.setup.state.clone(), self.spec.conversation);
-        let session = run::blocking(move || session::load(&state, number)).await??;
-        Ok(session)
-    }
-
-    async fn keep(&self, session: &Session) -> Result<(), run::RunError> {
-        let (state, session) = (self.setup.state.clone(), session.clone());
-        run::blocking(move || session::save(&state, &session)).await??;
-        Ok(())
-    }
-
-    async fn tell(&self, event: TurnEvent) {
-        if self.events.send(event).await.is_err() {
-            tracing::debug!("nobody listens to the turn any more");
-        }
-    }
+    (tidy, asked)
 }
 
 /// The program.
@@ -240,7 +158,7 @@ impl Turn {
 /// When there is none; the text says where it was looked for and what to do.
 fn find(settings: &Settings) -> Result<Utf8PathBuf, String> {
     let after = "then restart the agent";
-    if let Some(program) = &settings.program {
+    if let Some(program) = &settings.claude {
         return if is_program(program) {
             Ok(program.clone())
         } else {
@@ -261,11 +179,6 @@ fn find(settings: &Settings) -> Result<Utf8PathBuf, String> {
                 path.to_string_lossy()
             )
         })
-}
-
-/// Whether this is a file that can be run.
-pub(super) fn is_program(path: &Utf8Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]

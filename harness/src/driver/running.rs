@@ -4,7 +4,7 @@
 use camino::{Utf8Path, Utf8PathBuf};
 use shared::TurnId;
 
-use super::claude::session::write;
+use super::files;
 use crate::leftovers;
 
 /// The variable by which a process is known as one of a turn, however it was started.
@@ -20,7 +20,7 @@ fn file(home: &Utf8Path) -> Utf8PathBuf {
 /// # Errors
 /// The operating system's.
 pub(super) fn note(home: &Utf8Path, turn: TurnId) -> std::io::Result<()> {
-    write(&file(home), turn.to_string().as_bytes())
+    files::write(&file(home), turn.to_string().as_bytes())
 }
 
 /// The turn is over. Blocks.

@@ -14,7 +14,7 @@ use shared::spec::{ScriptAction, ScriptPropose, ScriptRule};
 use shared::turn::Tokens;
 use tokio::sync::mpsc;
 
-use super::{Capabilities, Driver, RunningTurn, TurnEnd, TurnEvent, TurnSpec, Used};
+use super::{Driver, RunningTurn, TurnEnd, TurnEvent, TurnSpec, Used};
 use crate::config;
 use crate::host_client::retry::until_answered;
 use crate::host_client::{ClientError, HostClient};
@@ -38,13 +38,6 @@ impl Scripted {
 
 #[async_trait]
 impl Driver for Scripted {
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            survives_interrupt: true,
-            ..Capabilities::default()
-        }
-    }
-
     async fn start_turn(&self, turn: TurnSpec) -> RunningTurn {
         let driver = self.clone();
         RunningTurn::spawn(|events, mut interrupted| async move {

@@ -9,6 +9,7 @@ use crate::children::Children;
 use crate::driver::Driver;
 use crate::driver::acp::Acp;
 use crate::driver::claude::Claude;
+use crate::driver::program::Setup;
 use crate::driver::scripted::Scripted;
 use crate::host_client::HostClient;
 use crate::repo::ConfigRepo;
@@ -30,13 +31,10 @@ impl Drivers {
     ) -> Self {
         let state = &settings.state;
         let repo = ConfigRepo::new(state.clone(), children.clone());
+        let setup = Setup::new(settings.programs.clone(), state.clone(), children.clone());
         Self {
-            acp: Arc::new(Acp::new(settings.claude.clone(), state.clone(), children.clone())),
-            claude: Arc::new(Claude::new(
-                settings.claude.clone(),
-                state.clone(),
-                children.clone(),
-            )),
+            acp: Arc::new(Acp::new(Arc::clone(&setup))),
+            claude: Arc::new(Claude::new(setup)),
             scripted: Arc::new(Scripted::new(Arc::clone(client), repo, rules)),
         }
     }

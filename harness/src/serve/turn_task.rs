@@ -175,7 +175,7 @@ impl TurnTask {
         {
             return Err(Outcome::Nothing);
         }
-        if self.driver.capabilities().fetches_messages {
+        if self.driver.fetches_messages() {
             return Ok(Leases::Fetched);
         }
         match self.client.recv(turn, 0).await {

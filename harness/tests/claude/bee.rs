@@ -8,7 +8,7 @@ use std::time::Duration;
 use camino::{Utf8Path, Utf8PathBuf};
 use harness::children::Children;
 use harness::control::{self, ControlClient, Said};
-use harness::driver::claude;
+use harness::driver::program;
 use harness::serve::{ServeError, Settings, serve};
 use model_server::{ModelServer, Rule};
 use serde_json::{Value, json};
@@ -139,10 +139,10 @@ impl Bee {
             state: self.nest.path("state"),
             script: None,
             minute: self.minute,
-            claude: claude::Settings {
-                program: Some(self.program.clone()),
+            programs: program::Settings {
+                claude: Some(self.program.clone()),
                 environment,
-                own_server: claude::OwnServer {
+                own_server: program::OwnServer {
                     program: PROGRAM.into(),
                     args: ["mcp".to_owned()].into_iter().chain(words).collect(),
                 },

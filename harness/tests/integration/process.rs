@@ -93,12 +93,12 @@ async fn a_crash_ends_the_harness_with_its_status_and_leaves_the_leases() {
     assert_eq!((world.acks.len(), world.leased.len()), (0, 1));
 }
 
-/// Settings of a driver that is not used.
-fn no_claude() -> harness::driver::claude::Settings {
-    harness::driver::claude::Settings {
-        program: None,
+/// Settings of drivers that are not used.
+fn no_programs() -> harness::driver::program::Settings {
+    harness::driver::program::Settings {
+        claude: None,
         environment: BTreeMap::new(),
-        own_server: harness::driver::claude::OwnServer {
+        own_server: harness::driver::program::OwnServer {
             program: PROGRAM.into(),
             args: Vec::new(),
         },
@@ -120,7 +120,7 @@ async fn a_turn_longer_than_the_config_allows_is_given_back() {
         state: nest.path("state"),
         script: None,
         minute: Duration::from_millis(200),
-        claude: no_claude(),
+        programs: no_programs(),
     };
     let serving = tokio::spawn(harness::serve::serve(
         settings,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use shared::TurnId;
 use shared::config::{AgentConfig, OWN_MCP_SERVER};
 
-use crate::driver::claude::OwnServer;
+use crate::driver::program::OwnServer;
 use crate::driver::tools::{self, Offered};
 
 /// What wakes the agent. Fixed: programs carry out `/words` and open `@files` in a prompt, so nothing that somebody sent
@@ -37,8 +37,7 @@ pub(super) fn servers(own: &OwnServer, config: &AgentConfig, turn: TurnId) -> Se
             servers.remote.push((name.to_string(), remote));
         }
     }
-    let mut args = own.args.clone();
-    args.extend(["--turn".to_owned(), turn.to_string()]);
+    let args = own.args_for(turn);
     servers
         .programs
         .push(json!({ "name": OWN_MCP_SERVER, "command": own.program, "args": args, "env": [] }));

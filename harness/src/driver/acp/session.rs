@@ -3,35 +3,10 @@
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
-use crate::driver::claude::session as files;
+use crate::driver::conversation::Conversation;
 
-/// The largest file that is read, in bytes.
-const MAX_BYTES: u64 = 64 * 1024;
 /// The longest id, in bytes.
 const MAX_ID: usize = 256;
-
-/// Why the conversation is not known, or cannot be kept.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SessionError {
-    /// The file cannot be read or written.
-    #[error("cannot keep the conversation in {path}")]
-    Io {
-        /// The file.
-        path: Utf8PathBuf,
-        /// The operating system's error.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file says something else.
-    #[error("{path} does not name a conversation: put back what was there, or delete it to begin a new one")]
-    Malformed {
-        /// The file.
-        path: Utf8PathBuf,
-        /// What the parser says.
-        #[source]
-        source: serde_json::Error,
-    },
-}
 
 /// A conversation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,13 +23,20 @@ pub(super) struct Session {
     pub(super) number: u64,
 }
 
-impl Session {
-    /// A conversation that has not begun.
-    pub(super) fn new(number: u64) -> Self {
+impl Conversation for Session {
+    fn path(state: &Utf8Path) -> Utf8PathBuf {
+        home(state).join("hive-session.json")
+    }
+
+    fn new(number: u64) -> Self {
         Self {
             number,
             ..Self::default()
         }
+    }
+
+    fn number(&self) -> u64 {
+        self.number
     }
 }
 
@@ -68,53 +50,16 @@ pub(super) fn home(state: &Utf8Path) -> Utf8PathBuf {
     state.join("acp")
 }
 
-fn path(state: &Utf8Path) -> Utf8PathBuf {
-    home(state).join("hive-session.json")
-}
-
-/// The conversation that goes on; a new one when there is none, or when `number` asks for one.
-///
-/// # Errors
-/// When a file is there that cannot be read: a new conversation would silently take the place of the old.
-pub(super) fn load(state: &Utf8Path, number: Option<u64>) -> Result<Session, SessionError> {
-    let path = path(state);
-    let bytes = match files::read(&path, MAX_BYTES) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(Session::new(number.unwrap_or_default()));
-        }
-        Err(source) => return Err(SessionError::Io { path, source }),
-    };
-    let session: Session =
-        serde_json::from_slice(&bytes).map_err(|source| SessionError::Malformed { path, source })?;
-    Ok(match number {
-        Some(number) if number > session.number => Session::new(number),
-        _ => session,
-    })
-}
-
-/// Keeps it.
-///
-/// # Errors
-/// When it cannot be written.
-pub(super) fn save(state: &Utf8Path, session: &Session) -> Result<(), SessionError> {
-    let path = path(state);
-    let text = serde_json::to_vec(session).map_err(|source| SessionError::Malformed {
-        path: path.clone(),
-        source,
-    })?;
-    files::write(&path, &text).map_err(|source| SessionError::Io { path, source })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::conversation::{load, save};
 
     #[test]
     fn a_conversation_is_kept_until_a_higher_number_asks_for_another() {
         let dir = tempfile::tempdir().expect("a folder");
         let state = Utf8Path::from_path(dir.path()).expect("UTF-8");
-        assert_eq!(load(state, None).expect("new"), Session::default());
+        assert_eq!(load::<Session>(state, None).expect("new"), Session::default());
         let session = Session {
             id: Some("abc".to_owned()),
             turns: 3,
@@ -122,11 +67,9 @@ mod tests {
         };
         save(state, &session).expect("kept");
         for number in [None, Some(0), Some(1)] {
-            assert_eq!(load(state, number).expect("read"), session);
+            assert_eq!(load::<Session>(state, number).expect("read"), session);
         }
-        assert_eq!(load(state, Some(2)).expect("read"), Session::new(2));
-        files::write(&path(state), b"{").expect("written");
-        assert!(matches!(load(state, None), Err(SessionError::Malformed { .. })));
+        assert_eq!(load::<Session>(state, Some(2)).expect("read"), Session::new(2));
     }
 
     #[test]

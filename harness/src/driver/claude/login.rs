@@ -1,6 +1,5 @@
 //! `claude auth login` over pipes: it prints an address, and reads the code that is shown there.
 
-use std::process::Stdio;
 use std::sync::Arc;
 
 use shared::config::AgentConfig;
@@ -9,9 +8,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::process::ChildStdout;
 use tokio::sync::oneshot;
 
-use super::run::blocking;
 use super::{Setup, command, find};
-use crate::children;
+use crate::driver::program::{RunError, Spawned, blocking};
 
 /// How much of what it prints is read.
 const MAX_OUTPUT: u64 = 64 * 1024;
@@ -27,7 +25,7 @@ pub(super) enum LoginError {
     Io(#[from] std::io::Error),
     /// The harness is ending.
     #[error(transparent)]
-    Run(#[from] super::run::RunError),
+    Run(#[from] RunError),
     /// Whoever wanted the login is gone.
     #[error("nobody waits for the login any more")]
     Nobody,
@@ -51,28 +49,20 @@ pub(super) async fn run(
     })
     .await??
     .map_err(LoginError::Missing)?;
-    let environment = command::environment(
+    let mut environment = command::environment(
         &setup.settings.environment,
         config,
         &setup.state,
         crate::ids::turn_id(),
     );
-    let mut command = children::command(program.as_str());
-    command
-        .args(["auth", "login", "--claudeai"])
-        .env_clear()
-        .envs(environment)
-        // There is none; without this it looks for one.
-        .env("BROWSER", "true")
-        .current_dir(&setup.state)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = setup.children.spawn(&mut command)?;
-    let lost = || std::io::Error::other("a pipe is missing");
-    let mut input = child.stdin().ok_or_else(lost)?;
-    let output = child.stdout().ok_or_else(lost)?;
-    let errors = child.stderr().ok_or_else(lost)?;
+    // There is none; without this it looks for one.
+    environment.insert("BROWSER".to_owned(), "true".into());
+    let Spawned {
+        mut child,
+        mut input,
+        output,
+        errors,
+    } = setup.spawn(&program, &["auth", "login", "--claudeai"], environment)?;
     // Both are read at the same time, so that it cannot block on one of them.
     let said = tokio::spawn(async move {
         let mut said = Vec::new();
@@ -97,7 +87,7 @@ pub(super) async fn run(
     if status.success() {
         return Ok(());
     }
-    let said = said.await.map_err(super::run::RunError::from)??;
+    let said = said.await.map_err(RunError::from)??;
     let last = said.lines().map(str::trim).rfind(|line| !line.is_empty());
     Err(LoginError::Refused(last.map_or_else(
         || format!("nothing, and ended with {status}"),

@@ -1,24 +1,15 @@
 //! The MCP servers of a turn, as the program wants them told (pure).
 
-use camino::Utf8PathBuf;
 use serde_json::{Map, Value, json};
 use shared::TurnId;
 use shared::config::AgentConfig;
 use shared::spec::McpServerSpec;
 
+use crate::driver::program::OwnServer;
 use crate::driver::tools;
 
 /// The name of the hive's own server: `hive-harness mcp`.
 pub(super) use shared::config::OWN_MCP_SERVER as OWN;
-
-/// How the hive's own server is started: this program with these words, the turn's id after them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnServer {
-    /// The program.
-    pub program: Utf8PathBuf,
-    /// Its words, before `--turn ID`.
-    pub args: Vec<String>,
-}
 
 /// The document for `--mcp-config`.
 pub(super) fn document(own: &OwnServer, config: &AgentConfig, turn: TurnId) -> Value {
@@ -28,11 +19,9 @@ pub(super) fn document(own: &OwnServer, config: &AgentConfig, turn: TurnId) -> V
             servers.insert(name.to_string(), server);
         }
     }
-    let mut args = own.args.clone();
-    args.extend(["--turn".to_owned(), turn.to_string()]);
     servers.insert(
         OWN.to_owned(),
-        json!({ "command": own.program, "args": args, "env": {}, "alwaysLoad": true }),
+        json!({ "command": own.program, "args": own.args_for(turn), "env": {}, "alwaysLoad": true }),
     );
     json!({ "mcpServers": servers })
 }

@@ -1,8 +1,16 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use camino::Utf8Path;
+
 use super::*;
+use crate::children::Children;
+use crate::driver::files;
+use crate::driver::program::OwnServer;
 
 fn settings(program: Option<&Utf8Path>, path: &Utf8Path) -> Settings {
     Settings {
-        program: program.map(Utf8Path::to_owned),
+        claude: program.map(Utf8Path::to_owned),
         environment: [("PATH".to_owned(), path.as_str().into())].into(),
         own_server: OwnServer {
             program: "/nonexistent".into(),
@@ -23,7 +31,7 @@ fn folder() -> (tempfile::TempDir, Utf8PathBuf) {
 fn the_program_is_found_where_it_is_named_or_in_the_search_path() {
     let (_dir, folder) = folder();
     let program = folder.join("claude");
-    session::write(&program, b"#!/bin/sh\n").expect("written");
+    files::write(&program, b"#!/bin/sh\n").expect("written");
     let error = find(&settings(None, &folder)).expect_err("it cannot be run");
     assert!(error.contains("there is no program `claude` in"), "{error}");
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -37,12 +45,13 @@ fn the_program_is_found_where_it_is_named_or_in_the_search_path() {
 #[test]
 fn a_login_that_is_written_anew_is_another() {
     let (_dir, state) = folder();
-    let driver = Claude::new(settings(None, &state), state.clone(), Children::default());
+    let setup = Setup::new(settings(None, &state), state.clone(), Children::default());
+    let driver = Claude::new(setup);
     let none = driver.login();
     assert_eq!(driver.login(), none);
-    session::write(&state.join("claude/.credentials.json"), b"{}").expect("written");
+    files::write(&state.join("claude/.credentials.json"), b"{}").expect("written");
     let first = driver.login();
     assert_ne!(first, none);
-    session::write(&state.join("claude/.credentials.json"), b"{ }").expect("written");
+    files::write(&state.join("claude/.credentials.json"), b"{ }").expect("written");
     assert_ne!(driver.login(), first);
 }

@@ -1,7 +1,9 @@
 use serde_json::json;
 
-use super::super::servers::{OwnServer, document};
+use super::super::servers::document;
 use super::*;
+use crate::driver::conversation::Conversation as _;
+use crate::driver::program::OwnServer;
 
 const STATE: &str = "/state";
 
