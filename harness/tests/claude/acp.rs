@@ -149,10 +149,8 @@ async fn what_the_program_asks_is_answered_by_the_rules() {
         Rule::text("", "done"),
     ]);
     driver(&bee, &json!({ "tools": { "allow": ["Bash(touch *)"] } }));
-    bee.start();
-    bee.message("work");
-    let turns = bee.turns(1).await;
-    assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
+    let turn = bee.first_turn().await;
+    assert_eq!(turn.result, TurnResult::Ok, "{turn:?}");
     assert!(made.exists() && !not.exists());
     let refused = asked(&bee)
         .iter()
@@ -212,16 +210,13 @@ async fn a_turn_that_is_cut_short_is_cancelled_and_leaves_nothing_running() {
         Rule::tool("from operator", "Bash", command),
         Rule::text("", "done"),
     ]);
-    bee.minute = Duration::from_secs(12);
-    driver(
-        &bee,
-        &json!({ "maxTurnMinutes": 1, "tools": { "allow": ["Bash"] } }),
-    );
+    driver(&bee, &json!({ "tools": { "allow": ["Bash"] } }));
     bee.start();
     bee.message("work");
     let pid = file(&pid).await;
+    bee.cancel();
     let turns = bee.turns(1).await;
-    assert_eq!(turns[0].result, TurnResult::Hung, "{turns:?}");
+    assert_eq!(turns[0].result, TurnResult::Interrupted, "{turns:?}");
     gone(&pid).await;
 }
 
@@ -231,18 +226,13 @@ async fn garbage_huge_lines_and_answers_to_nothing_harm_nothing() {
                  echo '{\"id\":{},\"method\":7}'; head -c 9000000 /dev/zero | tr '\\0' x; echo; \
                  head -c 100000 /dev/zero; echo";
     let mut bee = fake(&format!("{noise}; hello s1; {noise}; finish; {noise}")).await;
-    bee.start();
-    bee.message("work");
-    let turns = bee.turns(1).await;
+    let turn = bee.first_turn().await;
     assert_eq!(
-        (turns[0].result, turns[0].error.as_deref()),
+        (turn.result, turn.error.as_deref()),
         (TurnResult::Ok, None),
-        "{turns:?}"
+        "{turn:?}"
     );
-    assert_eq!(
-        (turns[0].session.as_deref(), turns[0].tokens.total()),
-        (Some("s1"), 107)
-    );
+    assert_eq!((turn.session.as_deref(), turn.tokens.total()), (Some("s1"), 107));
 }
 
 #[tokio::test]
@@ -287,11 +277,9 @@ async fn a_program_that_ends_too_early_or_speaks_otherwise_fails_the_turn_in_wor
     for (script, result, words) in table {
         let mut bee = fake(script).await;
         bee.grace = Duration::from_millis(200);
-        bee.start();
-        bee.message("work");
-        let turns = bee.turns(1).await;
-        assert_eq!(turns[0].result, result, "{script}: {turns:?}");
-        let error = turns[0].error.as_deref().unwrap_or_default();
+        let turn = bee.first_turn().await;
+        assert_eq!(turn.result, result, "{script}: {turn:?}");
+        let error = turn.error.as_deref().unwrap_or_default();
         assert!(error.contains(words), "{script}: {error}");
     }
 }
@@ -304,11 +292,9 @@ async fn a_program_that_hangs_is_ended_with_all_it_started() {
     ] {
         let mut bee = fake(script).await;
         bee.silence = Duration::from_millis(500);
-        bee.start();
-        bee.message("work");
-        let turns = bee.turns(1).await;
-        assert_eq!(turns[0].result, TurnResult::Hung, "{turns:?}");
-        gone(&file(&bee.nest.path("state/pid")).await).await;
+        let turn = bee.first_turn().await;
+        assert_eq!(turn.result, TurnResult::Hung, "{turn:?}");
+        gone(&bee.pid().await).await;
     }
 }
 
@@ -316,22 +302,18 @@ async fn a_program_that_hangs_is_ended_with_all_it_started() {
 async fn a_program_that_lingers_after_its_answer_is_ended_and_the_turn_went_well() {
     let mut bee = fake("hello s1; finish; sleep 1000 & echo $! > pid; wait").await;
     bee.grace = Duration::from_millis(300);
-    bee.start();
-    bee.message("work");
-    let turns = bee.turns(1).await;
-    assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
-    gone(&file(&bee.nest.path("state/pid")).await).await;
+    let turn = bee.first_turn().await;
+    assert_eq!(turn.result, TurnResult::Ok, "{turn:?}");
+    gone(&bee.pid().await).await;
 }
 
 #[tokio::test]
 async fn a_program_that_asks_without_end_and_reads_nothing_is_stopped() {
     let ask = r#"{"id":"q","method":"session/request_permission","params":{"sessionId":"s1","toolCall":{},"options":[]}}"#;
     let mut bee = fake(&format!("hello s1; yes '{ask}'")).await;
-    bee.start();
-    bee.message("work");
-    let turns = bee.turns(1).await;
-    assert_eq!(turns[0].result, TurnResult::Crashed, "{turns:?}");
-    let error = turns[0].error.as_deref().unwrap();
+    let turn = bee.first_turn().await;
+    assert_eq!(turn.result, TurnResult::Crashed, "{turn:?}");
+    let error = turn.error.as_deref().unwrap();
     assert!(error.contains("does not read the answers"), "{error}");
 }
 
@@ -340,7 +322,7 @@ async fn a_turn_of_a_harness_that_was_killed_is_ended_before_the_next_begins() {
     let mut bee = fake("hello s1; setsid sleep 1000 > /dev/null 2>&1 & echo $! > pid; exec sleep 1000").await;
     bee.start();
     bee.message("work");
-    let pid = file(&bee.nest.path("state/pid")).await;
+    let pid = bee.pid().await;
     bee.kill().await;
     bee.start();
     gone(&pid).await;

@@ -13,6 +13,7 @@ use harness::serve::{ServeError, Settings, serve};
 use model_server::{ModelServer, Rule};
 use serde_json::{Value, json};
 use shared::agent_api::MessageKind;
+use shared::instruction::{Instruction, InstructionKind};
 use shared::turn::TurnStats;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
@@ -179,6 +180,31 @@ impl Bee {
         self.until(&format!("{count} turns"), |world| world.turns.len() >= count)
             .await;
         self.nest.daemon.world().turns.clone()
+    }
+
+    /// Starts, and gives the turn that a message wakes. There may be more of them.
+    pub(crate) async fn first_turn(&mut self) -> TurnStats {
+        self.start();
+        self.message("work");
+        self.turns(1).await.remove(0)
+    }
+
+    /// The process that the program noted.
+    pub(crate) async fn pid(&self) -> String {
+        file(&self.nest.path("state/pid")).await
+    }
+
+    /// Has the running turn ended, as the operator may.
+    pub(crate) fn cancel(&self) {
+        self.nest.daemon.change(|world| {
+            world.instructions = vec![Instruction {
+                id: 1,
+                kind: InstructionKind::Cancel,
+                turn: world.report().lease,
+                until: None,
+                wake_on_message: false,
+            }];
+        });
     }
 
     /// What the program is told to call to read its messages, and to say something.

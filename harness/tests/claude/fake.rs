@@ -6,18 +6,16 @@ use harness::control::Said;
 use shared::status::TurnState;
 use shared::turn::TurnResult;
 
-use crate::bee::{Bee, file, gone};
+use crate::bee::{Bee, gone};
 
 #[tokio::test]
 async fn a_program_that_says_nothing_is_ended_and_the_turn_counts_as_hung() {
     let mut bee =
         Bee::fake("init; trap '' INT TERM; sleep 1000 & echo $! > pid; wait; wait; sleep 1000").await;
     bee.silence = Duration::from_millis(500);
-    bee.start();
-    bee.message("work");
-    let turns = bee.turns(1).await;
-    assert_eq!(turns[0].result, TurnResult::Hung, "{turns:?}");
-    gone(&file(&bee.nest.path("state/pid")).await).await;
+    let turn = bee.first_turn().await;
+    assert_eq!(turn.result, TurnResult::Hung, "{turn:?}");
+    gone(&bee.pid().await).await;
 }
 
 #[tokio::test]
@@ -26,23 +24,16 @@ async fn garbage_and_huge_lines_harm_nothing() {
                  echo '{\"type\":\"assistant\",\"message\":3}'; \
                  head -c 9000000 /dev/zero | tr '\\0' x; echo; head -c 100000 /dev/zero; echo";
     let mut bee = Bee::fake(&format!("{noise}; init; {noise}; result false done")).await;
-    bee.start();
-    bee.message("work");
-    let turns = bee.turns(1).await;
-    assert_eq!(
-        (turns[0].result, turns[0].error.as_deref()),
-        (TurnResult::Ok, None)
-    );
+    let turn = bee.first_turn().await;
+    assert_eq!((turn.result, turn.error.as_deref()), (TurnResult::Ok, None));
 }
 
 #[tokio::test]
 async fn of_two_results_the_last_counts() {
     let mut bee = Bee::fake("init; result false done; init; result true 'it broke'; exit 0").await;
-    bee.start();
-    bee.message("work");
-    let turns = bee.turns(1).await;
-    assert_eq!(turns[0].result, TurnResult::Crashed);
-    assert_eq!(turns[0].error.as_deref(), Some("it broke"));
+    let turn = bee.first_turn().await;
+    assert_eq!(turn.result, TurnResult::Crashed);
+    assert_eq!(turn.error.as_deref(), Some("it broke"));
 }
 
 #[tokio::test]
@@ -57,15 +48,13 @@ async fn an_exit_status_of_success_without_a_result_is_a_crash_and_one_of_failur
     ];
     for (script, expected) in table {
         let mut bee = Bee::fake(script).await;
-        bee.start();
-        bee.message("work");
-        let turns = bee.turns(1).await;
-        assert_eq!(turns[0].result, expected, "{script}: {turns:?}");
-        let oops = turns[0]
+        let turn = bee.first_turn().await;
+        assert_eq!(turn.result, expected, "{script}: {turn:?}");
+        let oops = turn
             .error
             .as_ref()
             .is_some_and(|error| error.ends_with("it wrote: oops"));
-        assert_eq!(oops, script.contains("oops"), "{turns:?}");
+        assert_eq!(oops, script.contains("oops"), "{turn:?}");
     }
 }
 
@@ -76,11 +65,9 @@ async fn a_program_that_lingers_after_its_result_is_ended_and_the_turn_went_well
     )
     .await;
     bee.grace = Duration::from_millis(300);
-    bee.start();
-    bee.message("work");
-    let turns = bee.turns(1).await;
-    assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
-    gone(&file(&bee.nest.path("state/pid")).await).await;
+    let turn = bee.first_turn().await;
+    assert_eq!(turn.result, TurnResult::Ok, "{turn:?}");
+    gone(&bee.pid().await).await;
 }
 
 #[tokio::test]
@@ -93,7 +80,7 @@ async fn a_process_that_holds_the_programs_output_open_holds_up_no_turn() {
     assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     let turn = turns[0].turn.to_string();
-    let pid = file(&bee.nest.path("state/pid")).await;
+    let pid = bee.pid().await;
     harness::leftovers::kill_marked("HIVE_TURN", &turn).unwrap();
     gone(&pid).await;
 }
@@ -102,11 +89,9 @@ async fn a_process_that_holds_the_programs_output_open_holds_up_no_turn() {
 async fn a_program_that_goes_on_after_a_result_is_not_cut_short() {
     let mut bee = Bee::fake("init; result false one; init; sleep 1; result false two").await;
     bee.grace = Duration::from_millis(200);
-    bee.start();
-    bee.message("work");
-    let turns = bee.turns(1).await;
-    assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
-    assert!(turns[0].duration_ms >= 900, "{turns:?}");
+    let turn = bee.first_turn().await;
+    assert_eq!(turn.result, TurnResult::Ok, "{turn:?}");
+    assert!(turn.duration_ms >= 900, "{turn:?}");
 }
 
 #[tokio::test]
@@ -134,7 +119,7 @@ async fn a_turn_of_a_harness_that_was_killed_is_ended_before_the_next_begins() {
         Bee::fake("init; setsid sleep 1000 > /dev/null 2>&1 & echo $! > pid; exec sleep 1000").await;
     bee.start();
     bee.message("work");
-    let pid = file(&bee.nest.path("state/pid")).await;
+    let pid = bee.pid().await;
     bee.kill().await;
     assert!(
         std::fs::exists(format!("/proc/{pid}")).unwrap(),
@@ -175,7 +160,7 @@ async fn being_told_to_end_interrupts_the_turn_and_ends_what_it_started() {
     let program = bee.nest.path("claude");
     let harness = bee.nest.start_with(&["--claude", program.as_str()]);
     bee.message("work");
-    let pid = file(&bee.nest.path("state/pid")).await;
+    let pid = bee.pid().await;
     let (status, log) = harness.terminated().await;
     assert!(status.success(), "{log}");
     gone(&pid).await;

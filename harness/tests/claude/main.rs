@@ -12,9 +12,9 @@ mod acp;
 mod bee;
 #[path = "../integration/daemon.rs"]
 mod daemon;
-#[path = "../support/door.rs"]
-mod door;
 mod fake;
+#[path = "../support/in_memory.rs"]
+mod in_memory;
 mod real;
 mod servers;
 #[path = "../integration/world.rs"]

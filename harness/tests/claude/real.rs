@@ -113,16 +113,14 @@ async fn a_turn_that_is_cut_short_in_a_tool_leaves_nothing_running_and_gives_its
         Rule::tool("from operator", "Bash", json!({ "command": command })),
         Rule::text("", "done"),
     ]);
-    // Long enough to get there on a busy machine.
-    bee.minute = Duration::from_secs(8);
-    bee.config(&json!({ "maxTurnMinutes": 1, "tools": { "allow": ["Bash"] } }));
+    bee.config(&json!({ "tools": { "allow": ["Bash"] } }));
     bee.start();
     bee.message("work");
     let pid = file(&pid).await;
+    bee.cancel();
     let turns = bee.turns(1).await;
-    assert_eq!(turns[0].result, TurnResult::Hung, "{turns:?}");
+    assert_eq!(turns[0].result, TurnResult::Interrupted, "{turns:?}");
     gone(&pid).await;
-    // A machine that is too busy may not even get to the message in the first turn.
     let given_back = |world: &World| world.acks.iter().any(|ack| !ack.done && ack.received == Some(1));
     bee.until("the message given back", given_back).await;
     let world = bee.nest.daemon.world();
@@ -434,10 +432,8 @@ async fn a_declared_server_gets_what_was_declared_and_nothing_of_our_environment
         "args": ["-c", note, "sh", "${ANTHROPIC_API_KEY}"],
         "env": { "DECLARED": "a ${HOME} b" },
     } } }));
-    bee.start();
-    bee.message("work");
-    let turns = bee.turns(1).await;
-    assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
+    let turn = bee.first_turn().await;
+    assert_eq!(turn.result, TurnResult::Ok, "{turn:?}");
     assert_eq!(file(&seen).await, "${ANTHROPIC_API_KEY} a ${HOME} b");
     let tools = &bee.model.log()[0].tools;
     assert!(tools.iter().any(|tool| tool == "mcp__nosy__look"), "{tools:?}");

@@ -1,7 +1,6 @@
 //! A daemon in memory: the agent API on a unix socket, with an inbox that can be looked into.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,9 +21,8 @@ use shared::turn::TurnStats;
 use shared::version::AGENT_API_HEADER;
 use shared::wire_error::{ErrorCode, WireError};
 use shared::{Digest, ProposalNumber, TurnId};
-use tokio::sync::watch;
 
-use crate::door::Door;
+use crate::in_memory::{self, Known};
 
 /// All the daemon knows. Public: tests look at it, and change it.
 #[derive(Default)]
@@ -87,6 +85,18 @@ pub(crate) struct World {
     last_id: u64,
 }
 
+impl Known for World {
+    fn tell(&self) -> String {
+        format!(
+            "inbox {:?}, acks {:?}, sent {:?}, last report {:?}",
+            self.inbox,
+            self.acks,
+            self.sent,
+            self.reports.last()
+        )
+    }
+}
+
 impl World {
     pub(crate) fn report(&self) -> &Report {
         self.reports.last().expect("a report")
@@ -121,18 +131,14 @@ impl World {
     }
 }
 
-type Shared = Arc<(Mutex<World>, watch::Sender<()>)>;
+type Shared = in_memory::Shared<World>;
 
-/// A daemon on a socket. It stays in memory while its socket is away.
-pub(crate) struct Daemon {
-    shared: Shared,
-    door: Door,
-}
+/// A daemon on a socket.
+pub(crate) type Daemon = in_memory::Daemon<World>;
 
 impl Daemon {
     pub(crate) fn start(socket: &Utf8Path) -> Self {
-        let shared = Shared::default();
-        let app = Router::new()
+        let routes = Router::new()
             .route("/v1/poll", post(poll))
             .route("/v1/recv", post(recv))
             .route("/v1/ack", post(ack))
@@ -141,27 +147,8 @@ impl Daemon {
             .route("/v1/events", post(events))
             .route("/v1/turns/usage", post(turn_uses))
             .route("/v1/repo/bundle", get(bundle))
-            .route("/v1/proposals", post(propose))
-            .with_state(Arc::clone(&shared));
-        let door = Door::open(socket, app);
-        Self { shared, door }
-    }
-
-    pub(crate) fn go_away(&mut self) {
-        self.door.go_away();
-    }
-
-    pub(crate) fn come_back(&mut self) {
-        self.door.come_back();
-    }
-
-    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
-        self.shared.0.lock().expect("lock")
-    }
-
-    /// Changes the world and lets waiting polls look again.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
-        touch(&self.shared, change)
+            .route("/v1/proposals", post(propose));
+        Self::with(socket, routes)
     }
 
     /// Puts a message into the inbox.
@@ -180,43 +167,6 @@ impl Daemon {
             world.last_id
         })
     }
-
-    /// Waits until something holds.
-    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&World) -> bool) {
-        let mut changes = self.shared.1.subscribe();
-        let wait = async {
-            while !holds(&self.world()) {
-                changes.changed().await.expect("the sender is ours");
-            }
-        };
-        if tokio::time::timeout(Duration::from_secs(30), wait).await.is_err() {
-            let world = self.world();
-            panic!(
-                "not within 30 s: {what}; inbox {:?}, acks {:?}, sent {:?}, last report {:?}",
-                world.inbox,
-                world.acks,
-                world.sent,
-                world.reports.last()
-            );
-        }
-    }
-
-    /// Whether something never holds during this time.
-    pub(crate) async fn never(&self, time: Duration, holds: impl Fn(&World) -> bool) -> bool {
-        let mut changes = self.shared.1.subscribe();
-        let wait = async {
-            while !holds(&self.world()) {
-                changes.changed().await.expect("the sender is ours");
-            }
-        };
-        tokio::time::timeout(time, wait).await.is_err()
-    }
-}
-
-fn touch<T>(shared: &Shared, change: impl FnOnce(&mut World) -> T) -> T {
-    let result = change(&mut shared.0.lock().expect("lock"));
-    shared.1.send_replace(());
-    result
 }
 
 fn refused(status: StatusCode, code: ErrorCode, message: &str) -> Response {
@@ -231,11 +181,8 @@ async fn poll(
 ) -> Response {
     assert_eq!(headers.get(AGENT_API_HEADER).expect("version"), "1");
     let PollRequest { report, wait_secs } = request;
-    let mut changes = shared.1.subscribe();
-    while shared.0.lock().expect("lock").deaf {
-        changes.changed().await.expect("the sender is ours");
-    }
-    touch(&shared, |world| {
+    shared.wait(|world| !world.deaf).await;
+    shared.change(|world| {
         world.polls += 1;
         let new_run = world.reported(|last| last.run_id != report.run_id);
         if new_run {
@@ -250,8 +197,7 @@ async fn poll(
             world.reports.push(report.clone());
         }
     });
-    let look = || {
-        let world = shared.0.lock().expect("lock");
+    let look = |world: &World| {
         let answer = PollResponse {
             inbox: world.inbox.len() as u64,
             config: world.config.clone(),
@@ -272,21 +218,17 @@ async fn poll(
             || answer.paused != (report.turn == shared::status::TurnState::Paused);
         (answer, news)
     };
-    let wait = async {
-        while !look().1 {
-            changes.changed().await.expect("the sender is ours");
-        }
-    };
-    let _expired = tokio::time::timeout(Duration::from_secs(wait_secs.into()), wait).await;
-    let answer = look().0;
+    let news = shared.wait(|world| look(world).1);
+    let _expired = tokio::time::timeout(Duration::from_secs(wait_secs.into()), news).await;
+    let answer = look(&shared.look()).0;
     let last = answer.instructions.last().map_or(0, |instruction| instruction.id);
-    shared.0.lock().expect("lock").told_instruction = last;
-    shared.0.lock().expect("lock").told = Some((answer.model.clone(), answer.conversation));
+    shared.look().told_instruction = last;
+    shared.look().told = Some((answer.model.clone(), answer.conversation));
     Json(answer).into_response()
 }
 
 async fn recv(State(shared): State<Shared>, Json(request): Json<RecvRequest>) -> Response {
-    touch(&shared, |world| {
+    shared.change(|world| {
         world.recvs += 1;
         world.check_lease(request.turn);
         let count = world.inbox.len().min(request.max as usize);
@@ -304,7 +246,7 @@ async fn recv(State(shared): State<Shared>, Json(request): Json<RecvRequest>) ->
 }
 
 async fn ack(State(shared): State<Shared>, Json(request): Json<AckRequest>) -> Response {
-    touch(&shared, |world| {
+    shared.change(|world| {
         if world.lose_acks > 0 {
             world.lose_acks -= 1;
             return refused(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, "later");
@@ -321,7 +263,7 @@ async fn ack(State(shared): State<Shared>, Json(request): Json<AckRequest>) -> R
 }
 
 async fn turns(State(shared): State<Shared>, Json(stats): Json<TurnStats>) -> Response {
-    touch(&shared, |world| {
+    shared.change(|world| {
         if world.no_turns {
             return refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such route");
         }
@@ -335,14 +277,14 @@ async fn turns(State(shared): State<Shared>, Json(stats): Json<TurnStats>) -> Re
 }
 
 async fn events(State(shared): State<Shared>, Json(batch): Json<EventBatch>) -> Response {
-    let deaf = touch(&shared, |world| {
+    let deaf = shared.change(|world| {
         world.batches += 1;
         world.deaf_to_events
     });
     if deaf {
         return std::future::pending().await;
     }
-    touch(&shared, |world| {
+    shared.change(|world| {
         if let Some(status) = world.refuse_events {
             return refused(status, ErrorCode::Unknown, "no");
         }
@@ -353,7 +295,7 @@ async fn events(State(shared): State<Shared>, Json(batch): Json<EventBatch>) -> 
 }
 
 async fn turn_uses(State(shared): State<Shared>, Json(usage): Json<TurnUsage>) -> Response {
-    touch(&shared, |world| {
+    shared.change(|world| {
         if world.no_turns {
             return refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such route");
         }
@@ -367,7 +309,7 @@ async fn turn_uses(State(shared): State<Shared>, Json(usage): Json<TurnUsage>) -
 }
 
 async fn send(State(shared): State<Shared>, Json(request): Json<SendRequest>) -> Response {
-    touch(&shared, |world| {
+    shared.change(|world| {
         if world.no_sends {
             return refused(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, "later");
         }
@@ -388,11 +330,11 @@ async fn send(State(shared): State<Shared>, Json(request): Json<SendRequest>) ->
 }
 
 async fn bundle(State(shared): State<Shared>) -> Response {
-    shared.0.lock().expect("lock").bundle.clone().into_response()
+    shared.look().bundle.clone().into_response()
 }
 
 async fn propose(State(shared): State<Shared>, body: axum::body::Bytes) -> Response {
-    touch(&shared, |world| {
+    shared.change(|world| {
         world.proposals.push(body.to_vec());
         if world.refuse_proposals {
             return refused(StatusCode::CONFLICT, ErrorCode::Conflict, "main has moved");

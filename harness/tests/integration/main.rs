@@ -9,11 +9,11 @@
 mod budget;
 mod configs;
 mod daemon;
-#[path = "../support/door.rs"]
-mod door;
 mod events;
 #[path = "../support/git.rs"]
 mod git;
+#[path = "../support/in_memory.rs"]
+mod in_memory;
 mod instructions;
 mod mcp;
 mod process;

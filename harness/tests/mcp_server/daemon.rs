@@ -2,7 +2,6 @@
 //! small world.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,9 +15,8 @@ use serde_json::{Value, json};
 use shared::TurnId;
 use shared::agent_api::{Message, RecvRequest, RecvResponse};
 use shared::wire_error::{ErrorCode, WireError};
-use tokio::sync::watch;
 
-use crate::door::Door;
+use crate::in_memory::{self, Known};
 
 pub(crate) const TIME: &str = "2026-01-02T03:04:05Z";
 
@@ -50,6 +48,12 @@ pub(crate) struct World {
     pub(crate) proposals: Vec<Value>,
 }
 
+impl Known for World {
+    fn tell(&self) -> String {
+        format!("recvs {:?}, asked {:?}", self.recvs, self.asked)
+    }
+}
+
 impl World {
     pub(crate) fn bodies(&self, what: &str) -> Vec<&Value> {
         self.asked
@@ -69,18 +73,14 @@ impl World {
     }
 }
 
-type Shared = Arc<(Mutex<World>, watch::Sender<()>)>;
+type Shared = in_memory::Shared<World>;
 
-/// A daemon on a socket. It stays in memory while its socket is away.
-pub(crate) struct Daemon {
-    shared: Shared,
-    door: Door,
-}
+/// A daemon on a socket.
+pub(crate) type Daemon = in_memory::Daemon<World>;
 
 impl Daemon {
     pub(crate) fn start(socket: &Utf8Path) -> Self {
-        let shared = Shared::default();
-        let app = Router::new()
+        let routes = Router::new()
             .route("/v1/recv", post(recv))
             .route("/v1/send", post(send))
             .route("/v1/broadcast", post(broadcast))
@@ -94,26 +94,8 @@ impl Daemon {
             .route("/v1/drafts/{name}", get(draft).delete(give_up))
             .route("/v1/drafts/{name}/bundle", get(bundle).post(commit))
             .route("/v1/loose-ends/{kind}/{number}", delete(gone))
-            .fallback(any(scripted))
-            .with_state(Arc::clone(&shared));
-        let door = Door::open(socket, app);
-        Self { shared, door }
-    }
-
-    pub(crate) fn go_away(&mut self) {
-        self.door.go_away();
-    }
-
-    pub(crate) fn come_back(&mut self) {
-        self.door.come_back();
-    }
-
-    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
-        self.shared.0.lock().expect("lock")
-    }
-
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
-        touch(&self.shared, change)
+            .fallback(any(scripted));
+        Self::with(socket, routes)
     }
 
     /// Puts a message with these fields into the inbox.
@@ -141,29 +123,6 @@ impl Daemon {
         let error = WireError::new(code, message).with_hint("ask the operator");
         self.answers(what, status, serde_json::to_value(error).expect("JSON"));
     }
-
-    /// Waits until something holds.
-    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&World) -> bool) {
-        let mut changes = self.shared.1.subscribe();
-        let wait = async {
-            while !holds(&self.world()) {
-                changes.changed().await.expect("the sender is ours");
-            }
-        };
-        if tokio::time::timeout(Duration::from_secs(30), wait).await.is_err() {
-            let world = self.world();
-            panic!(
-                "not within 30 s: {what}; recvs {:?}, asked {:?}",
-                world.recvs, world.asked
-            );
-        }
-    }
-}
-
-fn touch<T>(shared: &Shared, change: impl FnOnce(&mut World) -> T) -> T {
-    let result = change(&mut shared.0.lock().expect("lock"));
-    shared.1.send_replace(());
-    result
 }
 
 /// Writes a request down, and answers as a test said, else as usual.
@@ -173,7 +132,7 @@ fn answer(
     body: Value,
     usual: impl FnOnce(&mut World, &Value) -> Value,
 ) -> Response {
-    touch(shared, |world| {
+    shared.change(|world| {
         world.asked.push((what.clone(), body.clone()));
         match world.answers.get(&what) {
             Some((status, body)) => {
@@ -189,24 +148,16 @@ fn answer(
 async fn recv(State(shared): State<Shared>, Json(request): Json<RecvRequest>) -> Response {
     let received = request.received.expect("every recv names the last batch");
     let turn: TurnId = request.turn;
-    let mut changes = shared.1.subscribe();
-    touch(&shared, |world| {
+    shared.change(|world| {
         assert!(world.recvs.iter().all(|recv| recv.turn == turn), "one turn");
         world.recvs.push(request.clone());
         world.waiting += 1;
         world.most_waiting = world.most_waiting.max(world.waiting);
     });
-    let there = || {
-        let world = shared.0.lock().expect("lock");
-        !world.inbox.is_empty() || world.leased.iter().any(|(batch, _)| *batch > received)
-    };
-    let wait = async {
-        while !there() {
-            changes.changed().await.expect("the sender is ours");
-        }
-    };
-    let _over = tokio::time::timeout(Duration::from_secs(request.wait_secs.into()), wait).await;
-    let (batch, messages, lost) = touch(&shared, |world| {
+    let there = shared
+        .wait(|world| !world.inbox.is_empty() || world.leased.iter().any(|(batch, _)| *batch > received));
+    let _over = tokio::time::timeout(Duration::from_secs(request.wait_secs.into()), there).await;
+    let (batch, messages, lost) = shared.change(|world| {
         world.waiting -= 1;
         let again = world.leased.iter().find(|(batch, _)| *batch > received).cloned();
         let (batch, messages) = again.unwrap_or_else(|| {
@@ -296,11 +247,11 @@ async fn gone(State(shared): State<Shared>, Path((kind, number)): Path<(String, 
 }
 
 async fn bundle(State(shared): State<Shared>) -> Response {
-    shared.0.lock().expect("lock").bundle.clone().into_response()
+    shared.look().bundle.clone().into_response()
 }
 
 async fn proposals(State(shared): State<Shared>) -> Response {
-    Json(shared.0.lock().expect("lock").proposals.clone()).into_response()
+    Json(shared.look().proposals.clone()).into_response()
 }
 
 async fn propose(State(shared): State<Shared>, body: Bytes) -> Response {
@@ -329,7 +280,7 @@ fn draft_info(name: &str) -> Value {
 }
 
 async fn drafts(State(shared): State<Shared>) -> Response {
-    let world = shared.0.lock().expect("lock");
+    let world = shared.look();
     Json(world.drafts.values().cloned().collect::<Vec<_>>()).into_response()
 }
 
@@ -342,7 +293,7 @@ async fn begin(State(shared): State<Shared>, Json(body): Json<Value>) -> Respons
 }
 
 async fn draft(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
-    match shared.0.lock().expect("lock").drafts.get(&name) {
+    match shared.look().drafts.get(&name) {
         Some(draft) => Json(draft.clone()).into_response(),
         None => {
             let error = WireError::new(ErrorCode::NotFound, format!("no draft {name}"));
@@ -352,7 +303,7 @@ async fn draft(State(shared): State<Shared>, Path(name): Path<String>) -> Respon
 }
 
 async fn give_up(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
-    touch(&shared, |world| world.drafts.remove(&name));
+    shared.change(|world| world.drafts.remove(&name));
     StatusCode::NO_CONTENT.into_response()
 }
 
@@ -379,15 +330,15 @@ async fn scripted(
     if query.0.as_object().is_some_and(|query| !query.is_empty()) {
         body = query.0;
     }
-    if shared.0.lock().expect("lock").deaf {
-        touch(&shared, |world| world.asked.push((what, body)));
+    if shared.look().deaf {
+        shared.change(|world| world.asked.push((what, body)));
         return std::future::pending().await;
     }
-    let known = shared.0.lock().expect("lock").answers.contains_key(&what);
+    let known = shared.look().answers.contains_key(&what);
     if known {
         return answer(&shared, what, body, |_, _| Value::Null);
     }
-    touch(&shared, |world| world.asked.push((what.clone(), body)));
+    shared.change(|world| world.asked.push((what.clone(), body)));
     let error = WireError::new(ErrorCode::NotFound, format!("there is no {what}"));
     (StatusCode::NOT_FOUND, Json(error)).into_response()
 }

@@ -8,11 +8,11 @@
 
 mod config;
 mod daemon;
-#[path = "../support/door.rs"]
-mod door;
 mod faults;
 #[path = "../support/git.rs"]
 mod git;
+#[path = "../support/in_memory.rs"]
+mod in_memory;
 mod messages;
 mod nest;
 mod others;
