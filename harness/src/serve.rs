@@ -5,10 +5,12 @@
 
 mod drivers;
 mod instructions;
+mod latest;
 mod login;
 mod meter;
 mod poller;
 mod tally;
+mod timers;
 mod turn_task;
 
 use std::collections::BTreeMap;
@@ -23,7 +25,6 @@ use shared::login::LoginState;
 use shared::spec::ScriptRule;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
 use crate::children::Children;
 use crate::config::{self, LoadError};
@@ -33,9 +34,11 @@ use crate::events::{Events, Feed};
 use crate::host_client::HostClient;
 use crate::lock::{self, LockError};
 use crate::mcp_probe::{Probed, Probes};
-use crate::turn::{Action, Event, InForce, Interruption, Purpose, State, Timer, decide};
+use crate::turn::{Action, Event, InForce, Purpose, State, decide};
 use drivers::Drivers;
+use latest::Latest;
 use login::Logins;
+use timers::Timers;
 use turn_task::TurnTask;
 
 /// The longest error text in a report.
@@ -144,10 +147,7 @@ pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeEr
             fault = events.fault() => harness.not_kept(fault),
             _ = terminate.recv() => harness.happened(Event::StopAsked),
             _ = interrupt.recv() => harness.happened(Event::StopAsked),
-            timer = next_timer(&harness.timers) => {
-                harness.timers.remove(&timer);
-                harness.happened(Event::Elapsed(timer));
-            }
+            timer = harness.timers.next() => harness.happened(Event::Elapsed(timer)),
         }
     }
 }
@@ -164,22 +164,11 @@ fn listen(state: &Utf8Path) -> mpsc::Receiver<Said> {
     })
 }
 
-/// Waits for the timer that is due first; for ever when none is set.
-async fn next_timer(timers: &BTreeMap<Timer, Instant>) -> Timer {
-    match timers.iter().min_by_key(|(_, due)| **due) {
-        Some((timer, due)) => {
-            tokio::time::sleep_until(*due).await;
-            *timer
-        }
-        None => std::future::pending().await,
-    }
-}
-
 struct Loop {
     settings: Settings,
     state: State,
     exit: Option<u8>,
-    timers: BTreeMap<Timer, Instant>,
+    timers: Timers,
     reports: watch::Sender<Report>,
     notes: mpsc::UnboundedSender<Note>,
     client: Arc<HostClient>,
@@ -187,16 +176,9 @@ struct Loop {
     drivers: Drivers,
     /// The config in force.
     config: Option<Arc<AgentConfig>>,
-    /// Cuts the running turn short.
-    turn: watch::Sender<Option<Interruption>>,
-    /// The latest turn.
-    lease: Option<TurnId>,
+    latest: Latest,
     /// The lease that the daemon was told of.
     told_lease: watch::Receiver<Option<TurnId>>,
-    /// The last batch that the running turn has fetched.
-    received: watch::Sender<u64>,
-    /// Whether the running turn waits for messages.
-    waits: watch::Sender<bool>,
     /// The login when it was found wanting.
     login: Option<u64>,
     /// Where turns tell what happens in them.
@@ -205,8 +187,6 @@ struct Loop {
     events_error: Option<String>,
     /// The login that the operator asks for.
     logins: Logins,
-    /// The model that the latest turn was begun with.
-    model: Option<String>,
 }
 
 impl Loop {
@@ -237,10 +217,10 @@ impl Loop {
             login: None,
         };
         Self {
+            timers: Timers::new(settings.minute),
             settings,
             state,
             exit: None,
-            timers: BTreeMap::new(),
             reports: watch::Sender::new(report),
             logins: Logins::new(notes.clone()),
             notes,
@@ -248,15 +228,11 @@ impl Loop {
             client,
             probes,
             config: None,
-            turn: watch::Sender::new(None),
-            lease: None,
+            latest: Latest::none(),
             told_lease,
-            received: watch::Sender::new(0),
-            waits: watch::Sender::new(false),
             login: None,
             feed: Feed::default(),
             events_error: None,
-            model: None,
         }
     }
 
@@ -268,8 +244,8 @@ impl Loop {
                     self.logins.heed(order, self.driver().zip(self.config.clone()));
                 }
                 for instruction in std::mem::take(&mut answer.instructions) {
-                    let running = self.lease.filter(|_| self.state.is_in_turn());
-                    self.happened(Event::Instructed(instructions::understood(&instruction, running)));
+                    let instructed = instructions::understood(&instruction, self.running());
+                    self.happened(Event::Instructed(instructed));
                 }
                 self.happened(Event::Polled(answer));
             }
@@ -292,19 +268,17 @@ impl Loop {
 
     /// Takes in what an MCP server of a turn says; it may be one of a turn that is over.
     fn said(&mut self, said: Said) {
-        let runs = |turn: TurnId| self.state.is_in_turn() && self.lease == Some(turn);
+        let runs = |turn: TurnId| self.running() == Some(turn);
         match said {
             Said::Received {
                 turn,
                 batch,
                 messages,
             } if runs(turn) => {
-                self.received.send_modify(|known| *known = batch.max(*known));
+                self.latest.received(batch);
                 self.happened(Event::TakenUp(messages));
             }
-            Said::Waiting { turn, waits } if runs(turn) => {
-                self.waits.send_replace(waits);
-            }
+            Said::Waiting { turn, waits } if runs(turn) => self.latest.waits(waits),
             Said::Nap {
                 until,
                 wake_on_message,
@@ -411,24 +385,9 @@ impl Loop {
             }
             Action::StartTurn => self.start_turn(Purpose::Messages),
             Action::Compact => self.start_turn(Purpose::Compaction),
-            Action::Interrupt(why) => {
-                self.turn.send_replace(Some(why));
-            }
-            Action::Set(timer, length) => {
-                let length = match timer {
-                    Timer::Parked | Timer::Login => length.mul_f64(self.pace()),
-                    Timer::Rest
-                    | Timer::Reload
-                    | Timer::MaxTurn
-                    | Timer::StopGrace
-                    | Timer::Abandon
-                    | Timer::Nap => length,
-                };
-                self.timers.insert(timer, Instant::now() + length);
-            }
-            Action::Clear(timer) => {
-                self.timers.remove(&timer);
-            }
+            Action::Interrupt(why) => self.latest.interrupt(why),
+            Action::Set(timer, length) => self.timers.set(timer, length),
+            Action::Clear(timer) => self.timers.clear(timer),
             Action::Exit(status) => self.exit = Some(status),
         }
     }
@@ -448,9 +407,9 @@ impl Loop {
         Some(Arc::clone(self.drivers.of(config.driver.kind)))
     }
 
-    /// How long a second is.
-    fn pace(&self) -> f64 {
-        self.settings.minute.as_secs_f64() / 60.0
+    /// The running turn that has messages, from before the first is leased until the daemon has settled the last.
+    fn running(&self) -> Option<TurnId> {
+        self.latest.lease.filter(|_| self.state.is_in_turn())
     }
 
     fn start_turn(&mut self, purpose: Purpose) {
@@ -461,17 +420,10 @@ impl Loop {
             // The file is what was deployed; the operator's word goes before it and is gone with it.
             Arc::make_mut(&mut config).driver.model = Some(model);
         }
-        self.model.clone_from(&config.driver.model);
-        let (turn, interrupted) = watch::channel(None);
-        self.turn = turn;
         let id = crate::ids::turn_id();
-        self.lease = match purpose {
-            Purpose::Messages => Some(id),
-            Purpose::Compaction => None,
-        };
+        let (latest, signals) = Latest::begin(id, purpose, config.driver.model.clone());
+        self.latest = latest;
         self.login = None;
-        self.received = watch::Sender::new(0);
-        self.waits = watch::Sender::new(false);
         let task = TurnTask {
             id,
             purpose,
@@ -484,9 +436,7 @@ impl Loop {
             feed: self.feed.clone(),
             state: self.settings.state.clone(),
             told_lease: self.told_lease.clone(),
-            interrupted,
-            received: self.received.subscribe(),
-            waits: self.waits.subscribe(),
+            signals,
         };
         tokio::spawn(task.run());
     }
@@ -497,8 +447,7 @@ impl Loop {
         let config = self.state.config.as_ref().map(|config| config.digest.clone());
         let login = self.logins.state();
         let config_error = self.state.config_error().map(str::to_owned);
-        // From before the first message is leased until the daemon has settled the last.
-        let lease = self.lease.filter(|_| self.state.is_in_turn());
+        let lease = self.running();
         let instructed = self.state.instructed();
         let turn_error = self.state.turn_error.as_deref();
         let turn_error = turn_error.map(|error| crate::tame(error, MAX_ERROR));
@@ -513,7 +462,7 @@ impl Loop {
                 turn_error,
                 events_error: self.events_error.clone(),
                 instructed,
-                model: self.model.clone(),
+                model: self.latest.model.clone(),
                 turn,
                 mcp,
                 login,

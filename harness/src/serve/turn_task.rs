@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::Note;
+use super::latest::Signals;
 use super::meter::{self, Meter};
 use super::tally::{self, Tally};
 use crate::driver::tools::Offered;
@@ -46,12 +47,7 @@ pub(super) struct TurnTask {
     pub(super) state: Utf8PathBuf,
     /// The lease that the daemon was told of.
     pub(super) told_lease: watch::Receiver<Option<TurnId>>,
-    /// Tells when, and why, the turn is to be cut short.
-    pub(super) interrupted: watch::Receiver<Option<Interruption>>,
-    /// The last batch that the agent has fetched; 0 before the first.
-    pub(super) received: watch::Receiver<u64>,
-    /// Whether the agent waits for messages.
-    pub(super) waits: watch::Receiver<bool>,
+    pub(super) signals: Signals,
 }
 
 /// The messages of a turn.
@@ -133,7 +129,7 @@ impl TurnTask {
             config: Arc::clone(&self.config),
             offered: std::mem::take(&mut self.offered),
             conversation: self.conversation,
-            waits: self.waits.clone(),
+            waits: self.signals.waits.clone(),
         };
         let running = self.driver.start_turn(spec).await;
         let end = self.watch(turn, running, &mut tally, &mut meter).await;
@@ -212,7 +208,7 @@ impl TurnTask {
         let received = match leases {
             Leases::None => return true,
             Leases::Leased(_, batch) => *batch,
-            Leases::Fetched => *self.received.borrow(),
+            Leases::Fetched => *self.signals.received.borrow(),
         };
         self.settle(AckRequest {
             turn,
@@ -242,7 +238,7 @@ impl TurnTask {
                     }
                     TurnProgress::End(end) => return end,
                 },
-                why = interruption(&mut self.interrupted) => break Cut::Asked(why),
+                why = self.signals.interrupted() => break Cut::Asked(why),
                 why = meter.exceeded() => break Cut::Budget(why),
             }
         };
@@ -367,17 +363,5 @@ fn outcome(end: TurnEnd) -> Outcome {
     Outcome::Refused {
         why,
         error: format!("{}: {error}", result.as_str()),
-    }
-}
-
-/// Waits for an interruption; for ever when nobody can send one any more.
-async fn interruption(interrupted: &mut watch::Receiver<Option<Interruption>>) -> Interruption {
-    let why = match interrupted.wait_for(Option::is_some).await {
-        Ok(why) => *why,
-        Err(_) => None,
-    };
-    match why {
-        Some(why) => why,
-        None => std::future::pending().await,
     }
 }
