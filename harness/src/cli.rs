@@ -103,14 +103,24 @@ fn run_serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let status = runtime.block_on(async {
         // Only the program itself may collect what it did not start: it is sure to be alone in its process.
         match reap::become_subreaper() {
-            Ok(()) => drop(tokio::spawn(reap::collect_orphans(children.clone()))),
-            Err(error) => tracing::warn!(%error, "what tools leave behind will not be collected"),
+            Ok(()) => drop(tokio::spawn(collect_orphans(children.clone()))),
+            Err(error) => not_collected(&error),
         }
         serve(settings, children).await
     })?;
     // What still runs (a probe, a turn that was given up) is dropped, which ends its programs.
     runtime.shutdown_timeout(Duration::from_millis(200));
     Ok(ExitCode::from(status))
+}
+
+async fn collect_orphans(children: Children) {
+    if let Err(error) = reap::collect_orphans(children).await {
+        not_collected(&error);
+    }
+}
+
+fn not_collected(error: &std::io::Error) {
+    tracing::warn!(%error, "what tools leave behind will not be collected");
 }
 
 /// What the drivers need to know that run a program; the one place that reads the environment for them.

@@ -39,19 +39,22 @@ pub enum LoadError {
         source: serde_json::Error,
     },
     /// It is JSON, but not what is expected.
-    #[error("{path}: bad value at {at}")]
+    #[error("{path}: bad value at {at} ({next})")]
     Malformed {
         /// The file.
         path: Utf8PathBuf,
         /// Where in the document.
         at: String,
+        /// What to do.
+        next: &'static str,
         /// What the parser says.
         #[source]
         source: serde_json::Error,
     },
     /// Its digest is not that of its content.
     #[error(
-        "{path} says its digest is {stated}, but its content has {actual}: it was changed by hand or cut short"
+        "{path} says its digest is {stated}, but its content has {actual}: it was changed by hand or cut short, and \
+         the daemon writes it again"
     )]
     WrongDigest {
         /// The file.
@@ -79,7 +82,11 @@ pub fn load(folder: &Utf8Path) -> Result<ConfigFile, LoadError> {
         Encoding::Config,
         json.get("config").unwrap_or(&serde_json::Value::Null),
     );
-    let file: ConfigFile = parse(&path, json)?;
+    let file: ConfigFile = parse(
+        &path,
+        json,
+        "if the daemon is newer than this harness, restart the agent",
+    )?;
     if file.digest != actual {
         return Err(LoadError::WrongDigest {
             path,
@@ -100,7 +107,7 @@ pub fn load_script(path: &Utf8Path) -> Result<Vec<ScriptRule>, LoadError> {
         path: path.to_owned(),
         source,
     })?;
-    parse(path, json)
+    parse(path, json, "correct the script")
 }
 
 /// The rules in force: those of the file given on the command line, else those of the config.
@@ -127,12 +134,17 @@ fn read(path: &Utf8Path, max: u64) -> Result<Vec<u8>, LoadError> {
     Ok(bytes)
 }
 
-fn parse<T: serde::de::DeserializeOwned>(path: &Utf8Path, json: serde_json::Value) -> Result<T, LoadError> {
+fn parse<T: serde::de::DeserializeOwned>(
+    path: &Utf8Path,
+    json: serde_json::Value,
+    next: &'static str,
+) -> Result<T, LoadError> {
     let mut track = serde_path_to_error::Track::new();
     T::deserialize(serde_path_to_error::Deserializer::new(json, &mut track)).map_err(|source| {
         LoadError::Malformed {
             path: path.to_owned(),
             at: crate::tame(&track.path().to_string(), 200),
+            next,
             source,
         }
     })
@@ -205,7 +217,9 @@ mod tests {
         let digest = digest_value(Encoding::Config, &config);
         let error = loading(&json!({ "digest": digest, "config": config }).to_string()).expect_err("refused");
         assert!(
-            error.to_string().ends_with("bad value at config.driver.kind"),
+            error
+                .to_string()
+                .ends_with("bad value at config.driver.kind (if the daemon is newer than this harness, restart the agent)"),
             "{error}"
         );
         let missing = load(Utf8Path::new("/nonexistent")).expect_err("refused");

@@ -11,7 +11,7 @@
 //! nothing here is awake, and no file is open.
 
 pub mod command;
-pub mod keep;
+mod keep;
 mod lane;
 pub mod log;
 mod stream;
@@ -121,7 +121,7 @@ impl Told {
     fn new(kind: AgentEventKind, text: &str) -> Self {
         Self {
             kind,
-            text: cut(text).to_owned(),
+            text: text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned(),
             tool: None,
             ok: None,
             used: None,
@@ -202,11 +202,6 @@ fn usage(used: Used) -> UsedSoFar {
         context,
         window,
     }
-}
-
-/// At most as much as an event may say, cut between characters.
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
 }
 
 impl Feed {

@@ -12,7 +12,6 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shared::TurnId;
 use shared::agent_api::{
     AckRequest, MAX_BATCH, MAX_BODY_BYTES, MAX_BUNDLE_BYTES, PollRequest, PollResponse, ProposalInfo,
     RecvRequest, RecvResponse, SendRequest, SendResponse,
@@ -139,18 +138,13 @@ impl HostClient {
         self.post("poll", "/v1/poll", request, wait).await
     }
 
-    /// Leases undelivered messages to a turn that has got the batches up to `received`, without waiting.
+    /// Leases undelivered messages to a turn, and waits for the first as long as the request says.
     ///
     /// # Errors
     /// See [`ClientError`]. When the answer was lost, messages may be leased all the same.
-    pub async fn recv(&self, turn: TurnId, received: u64) -> Result<RecvResponse, ClientError> {
-        let request = RecvRequest {
-            turn,
-            max: MAX_BATCH,
-            wait_secs: 0,
-            received: Some(received),
-        };
-        self.post("recv", "/v1/recv", &request, Duration::ZERO).await
+    pub async fn recv(&self, request: &RecvRequest) -> Result<RecvResponse, ClientError> {
+        let wait = Duration::from_secs(request.wait_secs.into());
+        self.post("recv", "/v1/recv", request, wait).await
     }
 
     /// Acknowledges a turn's leases, or gives them back.
@@ -202,10 +196,7 @@ impl HostClient {
     /// # Errors
     /// See [`ClientError`].
     pub async fn repo_bundle(&self) -> Result<Vec<u8>, ClientError> {
-        let what = "repo/bundle";
-        let request = self.request(Method::GET, "/v1/repo/bundle", BUNDLE_TIME);
-        let response = self.answer(what, request).await?;
-        read(what, response, MAX_BUNDLE_BYTES).await
+        self.bundle("repo bundle", "/v1/repo/bundle").await
     }
 
     /// Offers the one commit in a bundle.
@@ -213,13 +204,8 @@ impl HostClient {
     /// # Errors
     /// See [`ClientError`].
     pub async fn propose(&self, bundle: Vec<u8>) -> Result<ProposalInfo, ClientError> {
-        let what = "proposals";
-        let request = self
-            .request(Method::POST, "/v1/proposals", BUNDLE_TIME)
-            .header(CONTENT_TYPE, "application/octet-stream")
-            .body(bundle);
-        let response = self.answer(what, request).await?;
-        json(what, response).await
+        self.hand_in("proposals", Method::POST, "/v1/proposals", bundle)
+            .await
     }
 
     async fn post<Q: Serialize + Sync, A: DeserializeOwned>(
@@ -232,6 +218,27 @@ impl HostClient {
         let request = self.request(Method::POST, path, wait + SLACK).json(body);
         let response = self.answer(what, request).await?;
         json(what, response).await
+    }
+
+    /// Gets a bundle.
+    async fn bundle(&self, what: &'static str, path: &str) -> Result<Vec<u8>, ClientError> {
+        let request = self.request(Method::GET, path, BUNDLE_TIME);
+        read(what, self.answer(what, request).await?, MAX_BUNDLE_BYTES).await
+    }
+
+    /// Hands in a bundle, or another file.
+    async fn hand_in<A: DeserializeOwned>(
+        &self,
+        what: &'static str,
+        method: Method,
+        path: &str,
+        file: Vec<u8>,
+    ) -> Result<A, ClientError> {
+        let request = self
+            .request(method, path, BUNDLE_TIME)
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .body(file);
+        json(what, self.answer(what, request).await?).await
     }
 
     fn request(&self, method: Method, path: &str, time: Duration) -> RequestBuilder {

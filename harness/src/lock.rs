@@ -13,7 +13,7 @@ pub enum LockError {
     )]
     Held(Utf8PathBuf),
     /// The lock file cannot be opened or locked.
-    #[error("cannot lock {path}")]
+    #[error("cannot lock {path}: is the folder there, and may this user write in it?")]
     Io {
         /// The lock file.
         path: Utf8PathBuf,

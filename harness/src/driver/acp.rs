@@ -89,7 +89,7 @@ async fn take_turn(turn: Turn) -> Result<TurnEnd, RunError> {
     }
     Ok(TurnEnd::Failed(Failure::new(
         TurnResult::Crashed,
-        "the agent's program neither finds nor begins a conversation",
+        "the agent's program neither finds nor begins a conversation: begin a new one",
     )))
 }
 

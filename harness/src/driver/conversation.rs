@@ -13,7 +13,7 @@ const MAX_BYTES: u64 = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConversationError {
     /// The file cannot be read or written.
-    #[error("cannot keep the conversation in {path}")]
+    #[error("cannot keep the conversation in {path}: is the disk full, or something else there?")]
     Io {
         /// The file.
         path: Utf8PathBuf,

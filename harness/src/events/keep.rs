@@ -12,13 +12,13 @@ use super::log::{Log, LogError};
 
 /// How long things take; shorter in tests.
 #[derive(Debug, Clone, Copy)]
-pub struct Times {
+pub(super) struct Times {
     /// How long events are gathered before they are written: a write for each word would be too many.
-    pub gather: Duration,
+    pub(super) gather: Duration,
     /// The first wait before a write that failed is tried again; each is twice as long as the one before.
-    pub again: Duration,
+    pub(super) again: Duration,
     /// The longest.
-    pub longest: Duration,
+    pub(super) longest: Duration,
 }
 
 impl Default for Times {
@@ -33,7 +33,7 @@ impl Default for Times {
 
 /// Keeps what is told until the feed is closed; says in `fault` why it is not kept, if so. The file is open only while a
 /// turn runs.
-pub async fn keep(feed: Feed, path: Utf8PathBuf, times: Times, fault: watch::Sender<Option<String>>) {
+pub(super) async fn keep(feed: Feed, path: Utf8PathBuf, times: Times, fault: watch::Sender<Option<String>>) {
     let mut log = None;
     loop {
         feed.wait_to_keep().await;

@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use reqwest::header::CONTENT_TYPE;
 use shared::AgentName;
 use shared::admin_api::Acknowledged;
-use shared::agent_api::{MAX_BUNDLE_BYTES, ProposalInfo};
+use shared::agent_api::ProposalInfo;
 use shared::look::{AgentLog, ConfigInfo};
 use shared::order::OrderRequest;
 use shared::status::AgentStatus;
 
-use super::{BUNDLE_TIME, ClientError, HostClient, json, read};
+use super::{ClientError, HostClient};
 
 /// Every method fails as [`ClientError`] says.
 #[expect(clippy::missing_errors_doc, reason = "said once, above")]
@@ -45,20 +44,14 @@ impl HostClient {
 
     /// A bundle of another agent's config repo. Only managers get one.
     pub async fn repo_bundle_of(&self, name: &AgentName) -> Result<Vec<u8>, ClientError> {
-        let what = "repo bundle";
-        let path = format!("/v1/agents/{name}/repo/bundle");
-        let request = self.request(Method::GET, &path, BUNDLE_TIME);
-        read(what, self.answer(what, request).await?, MAX_BUNDLE_BYTES).await
+        self.bundle("repo bundle", &format!("/v1/agents/{name}/repo/bundle"))
+            .await
     }
 
     /// Offers a commit for another agent. Only managers may.
     pub async fn propose_for(&self, name: &AgentName, bundle: Vec<u8>) -> Result<ProposalInfo, ClientError> {
-        let what = "proposals";
-        let request = self
-            .request(Method::POST, &format!("/v1/agents/{name}/proposals"), BUNDLE_TIME)
-            .header(CONTENT_TYPE, "application/octet-stream")
-            .body(bundle);
-        json(what, self.answer(what, request).await?).await
+        let path = format!("/v1/agents/{name}/proposals");
+        self.hand_in("proposals", Method::POST, &path, bundle).await
     }
 
     /// The end of an agent's log. Only managers see that of others.

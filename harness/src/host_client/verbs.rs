@@ -3,29 +3,19 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use reqwest::header::CONTENT_TYPE;
 use shared::AgentName;
-use shared::agent_api::{
-    BroadcastRequest, BroadcastResponse, MAX_BUNDLE_BYTES, ProposalInfo, RecvRequest, RecvResponse,
-    SentMessage, WhoAmI,
-};
+use shared::agent_api::{BroadcastRequest, BroadcastResponse, ProposalInfo, SentMessage, WhoAmI};
 use shared::agent_event::{EventBatch, EventBatchAnswer};
 use shared::draft::{DraftInfo, DraftRequest, OfferRequest, SpawnRequest, StatePath};
 use shared::loose_end::{LooseEnd, LooseEndId};
 use shared::question::{AnswerRequest, AskRequest, QuestionInfo};
 use shared::reminder::{ReminderInfo, ReminderRequest};
 
-use super::{BUNDLE_TIME, ClientError, HostClient, SLACK, json, read};
+use super::{ClientError, HostClient, SLACK, json};
 
 /// Every method fails as [`ClientError`] says.
 #[expect(clippy::missing_errors_doc, reason = "said once, above")]
 impl HostClient {
-    /// Leases undelivered messages to a turn, and waits for the first as long as the request says.
-    pub async fn receive(&self, request: &RecvRequest) -> Result<RecvResponse, ClientError> {
-        let wait = Duration::from_secs(request.wait_secs.into());
-        self.post("recv", "/v1/recv", request, wait).await
-    }
-
     /// Tells what happens in turns.
     pub async fn tell_events(&self, batch: &EventBatch) -> Result<EventBatchAnswer, ClientError> {
         self.post("events", "/v1/events", batch, Duration::ZERO).await
@@ -127,16 +117,8 @@ impl HostClient {
         path: &StatePath,
         text: &str,
     ) -> Result<DraftInfo, ClientError> {
-        let what = "draft file";
-        let request = self
-            .request(
-                Method::PUT,
-                &format!("/v1/drafts/{name}/files/{path}"),
-                BUNDLE_TIME,
-            )
-            .header(CONTENT_TYPE, "application/octet-stream")
-            .body(text.to_owned());
-        json(what, self.answer(what, request).await?).await
+        let path = format!("/v1/drafts/{name}/files/{path}");
+        self.hand_in("draft file", Method::PUT, &path, text.into()).await
     }
 
     /// Takes a staged file away.
@@ -149,20 +131,14 @@ impl HostClient {
 
     /// A bundle of a draft's config repo.
     pub async fn draft_bundle(&self, name: &AgentName) -> Result<Vec<u8>, ClientError> {
-        let what = "draft bundle";
-        let path = format!("/v1/drafts/{name}/bundle");
-        let request = self.request(Method::GET, &path, BUNDLE_TIME);
-        read(what, self.answer(what, request).await?, MAX_BUNDLE_BYTES).await
+        self.bundle("draft bundle", &format!("/v1/drafts/{name}/bundle"))
+            .await
     }
 
     /// Sets a draft's config to the one commit in a bundle.
     pub async fn commit_draft(&self, name: &AgentName, bundle: Vec<u8>) -> Result<DraftInfo, ClientError> {
-        let what = "draft bundle";
-        let request = self
-            .request(Method::POST, &format!("/v1/drafts/{name}/bundle"), BUNDLE_TIME)
-            .header(CONTENT_TYPE, "application/octet-stream")
-            .body(bundle);
-        json(what, self.answer(what, request).await?).await
+        let path = format!("/v1/drafts/{name}/bundle");
+        self.hand_in("draft bundle", Method::POST, &path, bundle).await
     }
 
     /// Offers a draft to the operator.

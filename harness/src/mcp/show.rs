@@ -86,11 +86,7 @@ pub(super) fn head(message: &Message) -> String {
 
 /// The first bytes of a text, at most so many, cut between characters.
 pub(super) fn cut(text: &str, max: usize) -> &str {
-    let mut end = text.len().min(max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default()
+    &text[..text.floor_char_boundary(max)]
 }
 
 #[cfg(test)]

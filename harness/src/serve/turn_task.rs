@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use shared::TurnId;
-use shared::agent_api::{AckRequest, Message, RecvResponse};
+use shared::agent_api::{AckRequest, MAX_BATCH, Message, RecvRequest, RecvResponse};
 use shared::budget::TurnLimits;
 use shared::config::AgentConfig;
 use shared::turn::{TurnResult, TurnStats};
@@ -174,7 +174,13 @@ impl TurnTask {
         if self.driver.fetches_messages() {
             return Ok(Leases::Fetched);
         }
-        match self.client.recv(turn, 0).await {
+        let request = RecvRequest {
+            turn,
+            max: MAX_BATCH,
+            wait_secs: 0,
+            received: Some(0),
+        };
+        match self.client.recv(&request).await {
             Ok(RecvResponse { messages, .. }) if messages.is_empty() => Err(Outcome::Nothing),
             Ok(RecvResponse { batch, messages }) => Ok(Leases::Leased(messages, batch)),
             Err(error) => {

@@ -75,7 +75,7 @@ impl HiveTool for Recv {
                 wait_secs: u32::try_from(left.as_secs()).unwrap_or(MAX_WAIT_SECS).min(wait),
                 received: Some(last),
             };
-            hive.client.receive(&request).await
+            hive.client.recv(&request).await
         };
         // When an answer is lost, the daemon gives the same again, because the same batch is named.
         let answer = hive.patiently(Again::Looks, ask).await;
