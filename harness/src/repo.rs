@@ -102,7 +102,7 @@ impl ConfigRepo {
         at: Timestamp,
     ) -> Result<ProposalInfo, ProposeError> {
         let main = until_answered(|| client.repo_bundle()).await?;
-        let scratch = Scratch::make(self.state.join("proposal.tmp"), main).await?;
+        let scratch = self.scratch(main).await?;
         let proposed = self.propose_from(&scratch, client, agent, change, at).await;
         scratch.discard().await;
         proposed
@@ -128,18 +128,8 @@ impl ConfigRepo {
 
     /// Lets the work tree follow. Git refuses when that would overwrite uncommitted work.
     async fn follow(&self, agent: &AgentName, at: Timestamp, scratch: &Scratch) -> Result<(), ProposeError> {
-        let folder = self.state.join("config");
-        make_folder(&folder).await?;
-        let git = self.git(agent, at, folder.join(".git"), Some(folder));
+        let git = self.work_repo(agent, at).await?;
         let source = scratch.repo();
-        if !git.git_dir.join("HEAD").exists() {
-            git.run(
-                &["init", "--quiet", "--template=", "--initial-branch=main"],
-                b"",
-                1024,
-            )
-            .await?;
-        }
         let refs = "+refs/heads/*:refs/remotes/hive/*";
         let fetch = [
             "fetch",
@@ -150,16 +140,29 @@ impl ConfigRepo {
             refs,
         ];
         git.run(&fetch, b"", 1024).await?;
-        let switch = [
-            "switch",
-            "--quiet",
-            "--no-track",
-            "-C",
-            "proposal",
-            "refs/remotes/hive/proposal",
-        ];
-        git.run(&switch, b"", 1024).await?;
-        Ok(())
+        switch(&git, "proposal").await
+    }
+
+    /// Where the agent looks at its config repo.
+    pub fn work_tree(&self) -> Utf8PathBuf {
+        self.state.join("config")
+    }
+
+    /// The repo of the work tree; it is made when there is none.
+    async fn work_repo(&self, agent: &AgentName, at: Timestamp) -> Result<Git, ProposeError> {
+        let folder = self.work_tree();
+        make_folder(&folder).await?;
+        let git = self.git(agent, at, folder.join(".git"), Some(folder));
+        if !git.git_dir.join("HEAD").exists() {
+            let init = ["init", "--quiet", "--template=", "--initial-branch=main"];
+            git.run(&init, b"", 1024).await?;
+        }
+        Ok(git)
+    }
+
+    /// A scratch folder with this bundle in it. There is one at a time.
+    async fn scratch(&self, bundle: Vec<u8>) -> Result<Scratch, ProposeError> {
+        Scratch::make(self.state.join("proposal.tmp"), bundle).await
     }
 
     fn git(
@@ -183,20 +186,40 @@ impl ConfigRepo {
 async fn commit(git: &Git, scratch: &Scratch, change: &ScriptPropose) -> Result<Vec<u8>, ProposeError> {
     let main = take_in(git, scratch).await?;
     let overlay = merged(&read_overlay(git, &main).await?, &change.set)?;
-    let blob = git.word(&["hash-object", "-w", "--stdin"], &overlay).await?;
     git.run(&["read-tree", &main], b"", 1024).await?;
-    let entry = format!("100644,{blob},{OVERLAY_FILE}");
+    stage(git, "100644", OVERLAY_FILE, &overlay).await?;
+    let (bundle, _commit) = commit_index(git, &main, &message(&change.title, &change.reason)).await?;
+    Ok(bundle)
+}
+
+/// Puts a file into the index.
+async fn stage(git: &Git, mode: &str, path: &str, text: &[u8]) -> Result<(), ProposeError> {
+    let blob = git.word(&["hash-object", "-w", "--stdin"], text).await?;
+    let entry = format!("{mode},{blob},{path}");
     git.run(&["update-index", "--add", "--cacheinfo", &entry], b"", 1024)
         .await?;
+    Ok(())
+}
+
+/// Commits what is in the index on top of `main`; returns the commit as a bundle, and its id.
+async fn commit_index(git: &Git, main: &str, message: &str) -> Result<(Vec<u8>, String), ProposeError> {
     let tree = git.word(&["write-tree"], b"").await?;
-    if tree == git.word(&["rev-parse", &format!("{main}^{{tree}}")], b"").await? {
+    let before = git.word(&["rev-parse", &format!("{main}^{{tree}}")], b"").await?;
+    if tree == before {
         return Err(ProposeError::NothingChanged);
     }
-    let message = message(&change.title, &change.reason);
     let commit = git
-        .word(&["commit-tree", &tree, "-p", &main], message.as_bytes())
+        .word(&["commit-tree", &tree, "-p", main], message.as_bytes())
         .await?;
-    bundled(git, &main, &commit).await
+    Ok((bundled(git, main, &commit).await?, commit))
+}
+
+/// Checks out a branch of the daemon's as one of the same name. Git refuses when that would overwrite uncommitted work.
+async fn switch(git: &Git, branch: &str) -> Result<(), ProposeError> {
+    let from = format!("refs/remotes/hive/{branch}");
+    let switch = ["switch", "--quiet", "--no-track", "-C", branch, &from];
+    git.run(&switch, b"", 1024).await?;
+    Ok(())
 }
 
 /// Makes the scratch repository from the daemon's bundle; returns the commit that is `main`.

@@ -14,7 +14,7 @@ use shared::AgentName;
 use shared::agent_api::MAX_BUNDLE_BYTES;
 
 use super::git::{Git, GitError};
-use super::{ConfigRepo, ProposeError, Scratch, bundled, make_folder, message, take_in};
+use super::{ConfigRepo, ProposeError, Scratch, bundled, commit_index, message, stage, switch, take_in};
 
 /// The longest path of a file, in bytes.
 const MAX_PATH: usize = 200;
@@ -148,7 +148,7 @@ impl ConfigRepo {
         author: &Author,
         change: &Change,
     ) -> Result<Offer, ProposeError> {
-        let scratch = Scratch::make(self.state.join("proposal.tmp"), base).await?;
+        let scratch = self.scratch(base).await?;
         let git = self.git(&author.agent, author.at, scratch.repo(), None);
         match commit_files(&git, &scratch, change).await {
             Ok((bundle, commit)) => Ok(Offer {
@@ -173,7 +173,7 @@ impl ConfigRepo {
         if !folder.join(".git").exists() {
             return Err(ProposeError::NoWorkTree(folder));
         }
-        let scratch = Scratch::make(self.state.join("proposal.tmp"), main).await?;
+        let scratch = self.scratch(main).await?;
         let git = self.git(&author.agent, author.at, scratch.repo(), None);
         match take_head(&git, &scratch, &folder).await {
             Ok((bundle, commit, title)) => Ok(Offer {
@@ -214,23 +214,11 @@ impl ConfigRepo {
     /// # Errors
     /// When git does not work.
     pub async fn refresh(&self, main: Vec<u8>, author: &Author) -> Result<WorkTree, ProposeError> {
-        let folder = self.work_tree();
-        make_folder(&folder).await?;
-        let scratch = Scratch::make(self.state.join("proposal.tmp"), main).await?;
-        let git = self.git(
-            &author.agent,
-            author.at,
-            folder.join(".git"),
-            Some(folder.clone()),
-        );
-        let refreshed = refresh(&git, &scratch, folder).await;
+        let git = self.work_repo(&author.agent, author.at).await?;
+        let scratch = self.scratch(main).await?;
+        let refreshed = refresh(&git, &scratch, self.work_tree()).await;
         scratch.discard().await;
         refreshed
-    }
-
-    /// Where the agent looks at its config repo.
-    pub fn work_tree(&self) -> Utf8PathBuf {
-        self.state.join("config")
     }
 }
 
@@ -261,29 +249,15 @@ async fn commit_files(
                 .await?;
             continue;
         };
-        let blob = git
-            .word(&["hash-object", "-w", "--stdin"], text.as_bytes())
-            .await?;
         // A script stays one that can be run.
         let mode = if known.starts_with(b"100755") {
             "100755"
         } else {
             "100644"
         };
-        let entry = format!("{mode},{blob},{path}");
-        git.run(&["update-index", "--add", "--cacheinfo", &entry], b"", 1024)
-            .await?;
+        stage(git, mode, path.as_str(), text.as_bytes()).await?;
     }
-    let tree = git.word(&["write-tree"], b"").await?;
-    let before = git.word(&["rev-parse", &format!("{main}^{{tree}}")], b"").await?;
-    if tree == before {
-        return Err(ProposeError::NothingChanged);
-    }
-    let text = message(&change.title, &change.reason);
-    let commit = git
-        .word(&["commit-tree", &tree, "-p", &main], text.as_bytes())
-        .await?;
-    Ok((bundled(git, &main, &commit).await?, commit))
+    commit_index(git, &main, &message(&change.title, &change.reason)).await
 }
 
 async fn take_head(
@@ -324,10 +298,6 @@ async fn take_head(
 }
 
 async fn refresh(git: &Git, scratch: &Scratch, folder: Utf8PathBuf) -> Result<WorkTree, ProposeError> {
-    if !git.git_dir.join("HEAD").exists() {
-        let init = ["init", "--quiet", "--template=", "--initial-branch=main"];
-        git.run(&init, b"", 1024).await?;
-    }
     let incoming = scratch.incoming();
     let fetch = [
         "fetch",
@@ -343,15 +313,7 @@ async fn refresh(git: &Git, scratch: &Scratch, folder: Utf8PathBuf) -> Result<Wo
         .run(&["rev-parse", "--verify", "--quiet", "HEAD"], b"", 1024)
         .await;
     if born.is_err() {
-        let switch = [
-            "switch",
-            "--quiet",
-            "--no-track",
-            "-C",
-            "main",
-            "refs/remotes/hive/main",
-        ];
-        git.run(&switch, b"", 1024).await?;
+        switch(git, "main").await?;
     }
     let head = git.word(&["rev-parse", "--abbrev-ref", "HEAD"], b"").await?;
     let range = "HEAD...refs/remotes/hive/main";
