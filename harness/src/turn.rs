@@ -7,6 +7,8 @@ pub mod decide;
 mod instructions;
 mod park;
 pub mod state;
+#[cfg(test)]
+mod testing;
 
 pub use decide::decide;
 pub use state::{

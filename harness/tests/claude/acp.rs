@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use shared::status::TurnState;
 use shared::turn::TurnResult;
 
-use crate::bee::{Bee, file, gone, real_program};
+use crate::bee::{Bee, about, gone, real_program, runs};
 
 /// A shell script that answers as a well-behaved program does; `$1` is the conversation.
 const PRELUDE: &str = r#"#!/bin/sh
@@ -141,13 +141,11 @@ async fn an_agent_fetches_its_messages_acts_and_goes_on_after_a_restart() {
 async fn what_the_program_asks_is_answered_by_the_rules() {
     let mut bee = real(Vec::new()).await;
     let (made, not) = (bee.nest.path("made"), bee.nest.path("not"));
-    let touch = |path: &Utf8Path, with: &str| json!({ "command": format!("{with} {path}") });
-    bee.model.script(vec![
-        Rule::tool("You have messages", "mcp__hive__recv", json!({})),
-        Rule::tool("from operator", "Bash", touch(&made, "touch")).times(1),
-        Rule::tool("Bash completed", "Bash", touch(&not, "mkdir")).times(1),
-        Rule::text("", "done"),
-    ]);
+    let then = json!({ "command": format!("mkdir {not}") });
+    bee.model.script(about([
+        runs(&format!("touch {made}")).times(1),
+        Rule::tool("Bash completed", "Bash", then).times(1),
+    ]));
     driver(&bee, &json!({ "tools": { "allow": ["Bash(touch *)"] } }));
     let turn = bee.first_turn().await;
     assert_eq!(turn.result, TurnResult::Ok, "{turn:?}");
@@ -204,20 +202,10 @@ async fn a_missing_login_is_waited_for_and_a_lost_conversation_told() {
 async fn a_turn_that_is_cut_short_is_cancelled_and_leaves_nothing_running() {
     let mut bee = real(Vec::new()).await;
     let pid = bee.nest.path("pid");
-    let command = json!({ "command": format!("echo $$ > {pid}; sleep 1000") });
-    bee.model.script(vec![
-        Rule::tool("You have messages", "mcp__hive__recv", json!({})),
-        Rule::tool("from operator", "Bash", command),
-        Rule::text("", "done"),
-    ]);
+    bee.model
+        .script(about([runs(&format!("echo $$ > {pid}; sleep 1000"))]));
     driver(&bee, &json!({ "tools": { "allow": ["Bash"] } }));
-    bee.start();
-    bee.message("work");
-    let pid = file(&pid).await;
-    bee.cancel();
-    let turns = bee.turns(1).await;
-    assert_eq!(turns[0].result, TurnResult::Interrupted, "{turns:?}");
-    gone(&pid).await;
+    bee.cut_short(&pid).await;
 }
 
 #[tokio::test]

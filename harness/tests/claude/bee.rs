@@ -14,7 +14,7 @@ use model_server::{ModelServer, Rule};
 use serde_json::{Value, json};
 use shared::agent_api::MessageKind;
 use shared::instruction::{Instruction, InstructionKind};
-use shared::turn::TurnStats;
+use shared::turn::{TurnResult, TurnStats};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 
@@ -194,8 +194,12 @@ impl Bee {
         file(&self.nest.path("state/pid")).await
     }
 
-    /// Has the running turn ended, as the operator may.
-    pub(crate) fn cancel(&self) {
+    /// Starts, has the first turn ended as the operator may once its tool has noted its process here, and sees to it that
+    /// this is gone.
+    pub(crate) async fn cut_short(&mut self, pid: &Utf8Path) {
+        self.start();
+        self.message("work");
+        let pid = file(pid).await;
         self.nest.daemon.change(|world| {
             world.instructions = vec![Instruction {
                 id: 1,
@@ -205,20 +209,29 @@ impl Bee {
                 wake_on_message: false,
             }];
         });
+        let turns = self.turns(1).await;
+        assert_eq!(turns[0].result, TurnResult::Interrupted, "{turns:?}");
+        gone(&pid).await;
     }
 
     /// What the program is told to call to read its messages, and to say something.
     pub(crate) fn replies() -> Vec<Rule> {
-        vec![
-            Rule::tool("You have messages", "mcp__hive__recv", json!({})),
-            Rule::tool(
-                "from operator",
-                "mcp__hive__send",
-                json!({ "to": "operator", "body": "I heard you" }),
-            ),
-            Rule::text("", "done"),
-        ]
+        let said = json!({ "to": "operator", "body": "I heard you" });
+        about([Rule::tool("from operator", "mcp__hive__send", said)])
     }
+}
+
+/// Rules by which the model fetches its messages, does this about them, and is done.
+pub(crate) fn about(rules: impl IntoIterator<Item = Rule>) -> Vec<Rule> {
+    let mut all = vec![Rule::tool("You have messages", "mcp__hive__recv", json!({}))];
+    all.extend(rules);
+    all.push(Rule::text("", "done"));
+    all
+}
+
+/// The model runs a command about a message.
+pub(crate) fn runs(command: &str) -> Rule {
+    Rule::tool("from operator", "Bash", json!({ "command": command }))
 }
 
 impl Drop for Bee {

@@ -7,7 +7,7 @@ use serde_json::json;
 use shared::status::TurnState;
 use shared::turn::TurnResult;
 
-use crate::bee::{Bee, file, gone};
+use crate::bee::{Bee, about, file, gone, runs};
 use crate::daemon::World;
 
 fn reported(world: &World, state: TurnState) -> bool {
@@ -108,19 +108,9 @@ async fn a_turn_that_is_cut_short_in_a_tool_leaves_nothing_running_and_gives_its
     let mut bee = Bee::real(Vec::new()).await;
     let pid = bee.nest.path("pid");
     let command = format!("echo $$ > {pid}; sleep 1000");
-    bee.model.script(vec![
-        Rule::tool("You have messages", "mcp__hive__recv", json!({})),
-        Rule::tool("from operator", "Bash", json!({ "command": command })),
-        Rule::text("", "done"),
-    ]);
+    bee.model.script(about([runs(&command)]));
     bee.config(&json!({ "tools": { "allow": ["Bash"] } }));
-    bee.start();
-    bee.message("work");
-    let pid = file(&pid).await;
-    bee.cancel();
-    let turns = bee.turns(1).await;
-    assert_eq!(turns[0].result, TurnResult::Interrupted, "{turns:?}");
-    gone(&pid).await;
+    bee.cut_short(&pid).await;
     let given_back = |world: &World| world.acks.iter().any(|ack| !ack.done && ack.received == Some(1));
     bee.until("the message given back", given_back).await;
     let world = bee.nest.daemon.world();
@@ -138,11 +128,7 @@ async fn a_program_that_is_killed_in_mid_turn_has_its_messages_delivered_again()
     let mut bee = Bee::real(Vec::new()).await;
     let pid = bee.nest.path("pid");
     let command = format!("echo $PPID > {pid}; sleep 1000");
-    bee.model.script(vec![
-        Rule::tool("You have messages", "mcp__hive__recv", json!({})),
-        Rule::tool("from operator", "Bash", json!({ "command": command })).times(1),
-        Rule::text("", "done"),
-    ]);
+    bee.model.script(about([runs(&command).times(1)]));
     bee.config(&json!({ "tools": { "allow": ["Bash"] } }));
     bee.start();
     bee.message("work");
@@ -165,11 +151,7 @@ async fn a_process_in_the_background_holds_up_no_turn() {
     let mut bee = Bee::real(Vec::new()).await;
     let pid = bee.nest.path("pid");
     let command = format!("setsid sleep 1000 > /dev/null 2>&1 & echo $! > {pid}");
-    bee.model.script(vec![
-        Rule::tool("You have messages", "mcp__hive__recv", json!({})),
-        Rule::tool("from operator", "Bash", json!({ "command": command })),
-        Rule::text("", "done"),
-    ]);
+    bee.model.script(about([runs(&command)]));
     bee.config(&json!({ "tools": { "allow": ["Bash"] } }));
     bee.start();
     bee.message("start the server");

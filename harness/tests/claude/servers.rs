@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use shared::status::McpHealth;
 use shared::turn::TurnResult;
 
-use crate::bee::Bee;
+use crate::bee::{Bee, about};
 
 /// A server with the tools `look` and `draw`.
 fn server() -> Value {
@@ -20,12 +20,10 @@ fn server() -> Value {
 
 /// Messages that make the model call this tool, then another.
 fn calls(first: &str, second: &str) -> Vec<Rule> {
-    vec![
-        Rule::tool("You have messages", "mcp__hive__recv", json!({})),
+    about([
         Rule::tool("from operator", first, json!({})).times(1),
         Rule::tool("", second, json!({})).times(1),
-        Rule::text("", "done"),
-    ]
+    ])
 }
 
 async fn until_probed(bee: &Bee, count: usize) {

@@ -54,11 +54,7 @@ async fn a_broken_config_is_reported_and_the_old_one_stays_in_force() {
     let (new, text) = config_file(json!({ "prompt": "new" }));
     nest.write_config(&text[..text.len() / 2]);
     nest.announce(&new);
-    nest.daemon
-        .until("an error", |world| {
-            world.reported(|report| report.config_error.is_some())
-        })
-        .await;
+    nest.daemon.until_config_error("is not valid JSON").await;
     assert_eq!(nest.daemon.world().report().config, Some(old));
     nest.daemon.message(MessageKind::Message, "operator", "hello");
     nest.daemon.until("an ack", |world| world.acks.len() == 1).await;
@@ -76,16 +72,7 @@ async fn a_config_with_a_wrong_digest_is_not_loaded() {
     nest.write_config(&text.replace("one", "two"));
     nest.announce(&digest);
     let _harness = nest.start();
-    nest.daemon
-        .until("an error", |world| {
-            world.reported(|report| {
-                report
-                    .config_error
-                    .as_ref()
-                    .is_some_and(|error| error.contains("changed by hand"))
-            })
-        })
-        .await;
+    nest.daemon.until_config_error("changed by hand").await;
     let world = nest.daemon.world();
     assert_eq!(world.report().config, None);
     assert_eq!(world.report().turn, TurnState::Starting);
@@ -103,14 +90,7 @@ async fn a_config_for_a_driver_without_its_program_is_named_and_takes_no_turns()
     command.args(nest.args());
     let _harness = crate::world::Harness::start_with_path(command, programs.as_os_str());
     nest.daemon
-        .until("an error", |world| {
-            world.reported(|report| {
-                report
-                    .config_error
-                    .as_ref()
-                    .is_some_and(|error| error.contains("there is no program `claude` in "))
-            })
-        })
+        .until_config_error("there is no program `claude` in ")
         .await;
     let time = std::time::Duration::from_millis(500);
     assert!(nest.daemon.never(time, |world| world.recvs > 0).await);

@@ -151,6 +151,15 @@ impl Daemon {
         Self::with(socket, routes)
     }
 
+    /// Waits until a config is reported as not usable, in words that hold these.
+    pub(crate) async fn until_config_error(&self, words: &str) {
+        let says = |report: &Report| {
+            let error = report.config_error.as_deref();
+            error.is_some_and(|error| error.contains(words))
+        };
+        self.until("a config error", |world| world.reported(says)).await;
+    }
+
     /// Puts a message into the inbox.
     pub(crate) fn message(&self, kind: MessageKind, from: &str, body: &str) -> u64 {
         self.change(|world| {

@@ -180,11 +180,7 @@ async fn a_config_that_cannot_be_loaded_is_not_asked_about_in_a_loop() {
     let nest = Nest::new(json!([]));
     nest.write_config("{ not json");
     let _harness = nest.start();
-    nest.daemon
-        .until("a config error", |world| {
-            world.reported(|report| report.config_error.is_some())
-        })
-        .await;
+    nest.daemon.until_config_error("is not valid JSON").await;
     nest.daemon.message(MessageKind::Message, "operator", "hello");
     let polls = nest.daemon.world().polls;
     let time = Duration::from_millis(1500);

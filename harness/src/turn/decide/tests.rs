@@ -1,22 +1,7 @@
-use shared::Digest;
 use shared::status::TurnState;
 
+use super::super::testing::{HOUR, digest, in_force, set};
 use super::*;
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-fn digest(digit: char) -> Digest {
-    let hex: String = std::iter::repeat_n(digit, 64).collect();
-    format!("config1-{hex}").parse().expect("digest")
-}
-
-fn in_force(digit: char) -> InForce {
-    InForce {
-        digest: digest(digit),
-        max_turn: HOUR,
-        unusable: None,
-    }
-}
 
 fn answer(inbox: u64, digit: char) -> Event {
     Event::Polled(PollResponse {
@@ -46,13 +31,6 @@ fn in_turn() -> Vec<Event> {
 fn with(mut events: Vec<Event>, more: impl IntoIterator<Item = Event>) -> Vec<Event> {
     events.extend(more);
     events
-}
-
-fn set(actions: &[Action], timer: Timer) -> Option<Duration> {
-    actions.iter().find_map(|action| match action {
-        Action::Set(set, length) if *set == timer => Some(*length),
-        _ => None,
-    })
 }
 
 #[test]

@@ -1,24 +1,9 @@
-use shared::Digest;
 use shared::agent_api::PollResponse;
 use shared::status::TurnState;
 
-use super::super::decide;
-use super::super::state::{Event, InForce, Outcome, Refusal};
+use super::super::state::{Event, Outcome, Refusal};
+use super::super::testing::*;
 use super::*;
-
-const HOUR: Duration = Duration::from_hours(1);
-
-fn waiting(inbox: u64) -> Event {
-    Event::Polled(PollResponse {
-        inbox,
-        config: Some(digest()),
-        ..PollResponse::default()
-    })
-}
-
-fn digest() -> Digest {
-    format!("config1-{}", "a".repeat(64)).parse().expect("digest")
-}
 
 fn instruction(id: u64, command: Command) -> Event {
     Event::Instructed(Instructed { id, command })
@@ -29,28 +14,6 @@ fn nap(wake_on_message: bool) -> Command {
         length: HOUR,
         wake_on_message,
     }
-}
-
-/// Feeds events one after another; the actions are those of the last.
-fn after(state: State, events: impl IntoIterator<Item = Event>) -> (State, Vec<Action>) {
-    let start = (state, Vec::new());
-    events
-        .into_iter()
-        .fold(start, |(state, _), event| decide(state, event))
-}
-
-fn idle() -> State {
-    let in_force = InForce {
-        digest: digest(),
-        max_turn: HOUR,
-        unusable: None,
-    };
-    after(State::starting(), [Event::Loaded(in_force), waiting(0)]).0
-}
-
-/// In a turn for two messages.
-fn in_turn() -> State {
-    after(idle(), [waiting(2), Event::Leased]).0
 }
 
 fn ended(outcome: Outcome) -> Event {
@@ -127,7 +90,7 @@ fn a_conversation_is_shortened_before_the_next_turn_and_until_then_the_instructi
     assert_eq!(state.instructed(), 3);
     let paused = Event::Polled(PollResponse {
         paused: true,
-        config: Some(digest()),
+        config: Some(digest('a')),
         ..PollResponse::default()
     });
     let (state, actions) = after(idle(), [paused, instruction(4, Command::Compact)]);

@@ -1,50 +1,9 @@
-use shared::Digest;
 use shared::status::TurnState;
 
 use super::super::decide;
-use super::super::state::{Event, InForce, Outcome};
+use super::super::state::{Event, Outcome};
+use super::super::testing::*;
 use super::*;
-
-const HOUR: Duration = Duration::from_hours(1);
-
-fn digest(digit: char) -> Digest {
-    let hex: String = std::iter::repeat_n(digit, 64).collect();
-    format!("config1-{hex}").parse().expect("digest")
-}
-
-fn answer(inbox: u64) -> PollResponse {
-    PollResponse {
-        inbox,
-        config: Some(digest('a')),
-        ..PollResponse::default()
-    }
-}
-
-fn waiting(inbox: u64) -> Event {
-    Event::Polled(answer(inbox))
-}
-
-/// Feeds events one after another; the actions are those of the last.
-fn after(state: State, events: impl IntoIterator<Item = Event>) -> (State, Vec<Action>) {
-    let start = (state, Vec::new());
-    events
-        .into_iter()
-        .fold(start, |(state, _), event| decide(state, event))
-}
-
-fn idle() -> State {
-    let in_force = InForce {
-        digest: digest('a'),
-        max_turn: HOUR,
-        unusable: None,
-    };
-    after(State::starting(), [Event::Loaded(in_force), waiting(0)]).0
-}
-
-/// In a turn for two messages.
-fn in_turn() -> State {
-    after(idle(), [waiting(2), Event::Leased]).0
-}
 
 fn refusal(why: Refusal) -> Event {
     Event::TurnEnded(Outcome::Refused {
@@ -55,13 +14,6 @@ fn refusal(why: Refusal) -> Event {
 
 fn completed() -> Event {
     Event::TurnEnded(Outcome::Completed)
-}
-
-fn set(actions: &[Action], timer: Timer) -> Option<Duration> {
-    actions.iter().find_map(|action| match action {
-        Action::Set(set, length) if *set == timer => Some(*length),
-        _ => None,
-    })
 }
 
 fn starts(actions: &[Action]) -> bool {
