@@ -9,14 +9,17 @@
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use camino::Utf8PathBuf;
 use rustix::process::Signal;
+use shared::TurnId;
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::lines::{Lines, Piece};
-use super::program::{Spawned, Turn};
+use super::program::{RunError, Spawned, Turn, blocking};
+use super::running;
 use crate::children::{self, OwnChild};
 
 /// How long a program may take that was asked to end the turn, then after SIGTERM, then after SIGKILL. All three fit into
@@ -50,8 +53,10 @@ enum Stage {
     Killed,
 }
 
-/// A program that runs. Dropping it ends the program.
+/// A program that runs. Dropping it ends the program, and without [`Process::finish`] all that the turn has started.
 pub(super) struct Process {
+    turn: TurnId,
+    finished: bool,
     child: OwnChild,
     lines: Lines<ChildStdout>,
     /// Whether its output is at its end.
@@ -82,6 +87,8 @@ impl Process {
             errors,
         } = spawned;
         Self {
+            turn: turn.spec.turn,
+            finished: false,
             child,
             lines: Lines::new(output),
             ended: false,
@@ -213,12 +220,34 @@ impl Process {
             Ok(Err(_)) | Err(_) => String::new(),
         }
     }
+
+    /// It is gone, and what it left running too if that is to be swept away. `home` has the note of the turn.
+    pub(super) async fn finish(mut self, home: Utf8PathBuf, sweep: bool) -> Result<(), RunError> {
+        let turn = self.turn;
+        blocking(move || {
+            if sweep {
+                running::sweep(turn);
+            }
+            running::clear(&home);
+        })
+        .await?;
+        self.finished = true;
+        Ok(())
+    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         self.errors.abort();
         self.input.abort();
+        // The turn was given up: what it started in sessions of their own would go on until there is another turn.
+        // Without a runtime the whole harness is ending, and the next one sees to it.
+        if !self.finished
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let turn = self.turn;
+            runtime.spawn_blocking(move || running::sweep(turn));
+        }
     }
 }
 
@@ -253,3 +282,6 @@ async fn at(due: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

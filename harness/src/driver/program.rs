@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::conversation::{self, Conversation, ConversationError};
 use super::process::Process;
-use super::{Failure, RunningTurn, TurnEnd, TurnEvent, TurnSpec, running};
+use super::{Failure, RunningTurn, TurnEnd, TurnEvent, TurnSpec};
 use crate::children::{self, Children, OwnChild};
 
 /// What these drivers need to know.
@@ -176,18 +176,6 @@ impl Turn {
         let spawned = self.setup.spawn(&program, args, environment);
         let spawned = spawned.map_err(|source| RunError::Start { program, source })?;
         Ok(Process::new(self, spawned, speak))
-    }
-
-    /// Its program is gone, and what that left running too if it is to be swept away. `home` has the note of the turn.
-    pub(super) async fn finish(&self, home: Utf8PathBuf, sweep: bool) -> Result<(), RunError> {
-        let id = self.spec.turn;
-        blocking(move || {
-            if sweep {
-                running::sweep(id);
-            }
-            running::clear(&home);
-        })
-        .await
     }
 }
 

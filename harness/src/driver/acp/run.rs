@@ -36,7 +36,9 @@ pub(super) async fn run(turn: &Turn, session: &mut Session) -> Result<Ending, Ru
     };
     // What an agent left running in a turn that went well may be meant to go on.
     let sweep = run.process.was_stopped() || ending != Ending::Over(TurnEnd::Completed);
-    turn.finish(session::home(&turn.setup.state), sweep).await?;
+    run.process
+        .finish(session::home(&turn.setup.state), sweep)
+        .await?;
     Ok(ending)
 }
 

@@ -47,7 +47,9 @@ pub(super) async fn run(
     let mut verdict = run.story.judge(exit, &errors, crate::clock::now());
     // What an agent left running in a turn that went well may be meant to go on.
     let sweep = exit == Exit::Lingered || verdict != Verdict::Over(TurnEnd::Completed);
-    turn.finish(command::home(&turn.setup.state), sweep).await?;
+    run.process
+        .finish(command::home(&turn.setup.state), sweep)
+        .await?;
     if let Verdict::Over(TurnEnd::Failed(failure)) = &mut verdict {
         failure.error = crate::tame(&failure.error, 2000);
     }
