@@ -151,6 +151,9 @@ fn parse<T: serde::de::DeserializeOwned>(
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
 mod tests {
     use serde_json::json;
     use shared::canonical::digest;
@@ -158,14 +161,7 @@ mod tests {
     use super::*;
 
     fn config() -> serde_json::Value {
-        json!({
-            "agent": "alice",
-            "uid": "6f0c2d5e-3b1a-4a55-9d3c-0a1b2c3d4e5f",
-            "hive": "home",
-            "driver": { "kind": "scripted" },
-            "maxTurnMinutes": 60,
-            "commit": "0123456789abcdef0123456789abcdef01234567",
-        })
+        testing::document(&json!({}))
     }
 
     fn loading(text: &str) -> Result<ConfigFile, LoadError> {

@@ -172,22 +172,17 @@ fn matches(pattern: &str, command: Option<&str>, unsure: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::testing::config;
 
     fn permit(allow: &[&str], deny: &[&str]) -> Permit {
-        let config = json!({
-            "agent": "alice",
-            "uid": "6f0c2d5e-3b1a-4a55-9d3c-0a1b2c3d4e5f",
-            "hive": "home",
+        let config = config(&json!({
             "driver": { "kind": "acp" },
             "tools": { "allow": allow, "deny": deny },
             "mcpServers": {
                 "wiki": { "command": "/w", "allowedTools": ["look"] },
                 "web": { "command": "/w" },
             },
-            "maxTurnMinutes": 60,
-            "commit": "0123456789abcdef0123456789abcdef01234567",
-        });
-        let config = serde_json::from_value(config).expect("a config");
+        }));
         let offered = [("wiki", vec!["look", "draw"]), ("web", vec!["get"])].map(|(name, tools)| {
             let tools = tools.into_iter().map(str::to_owned).collect();
             (name.parse().expect("a name"), tools)

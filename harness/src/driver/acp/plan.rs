@@ -93,21 +93,7 @@ pub(super) fn prompt(instructions: &str, embeds: bool) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn config(fields: &Value) -> AgentConfig {
-        let mut config = json!({
-            "agent": "alice",
-            "uid": "6f0c2d5e-3b1a-4a55-9d3c-0a1b2c3d4e5f",
-            "hive": "home",
-            "driver": { "kind": "acp", "command": "/agent" },
-            "maxTurnMinutes": 60,
-            "commit": "0123456789abcdef0123456789abcdef01234567",
-        });
-        for (name, value) in fields.as_object().expect("an object") {
-            config[name] = value.clone();
-        }
-        serde_json::from_value(config).expect("a config")
-    }
+    use crate::config::testing::config;
 
     #[test]
     fn servers_are_handed_over_as_declared_and_none_takes_the_place_of_the_hives_own() {

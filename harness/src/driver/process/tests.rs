@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::children::Children;
+use crate::config::testing::config;
 use crate::driver::program::{OwnServer, Settings, Setup};
 use crate::driver::running::TURN_MARK;
 use crate::driver::{RunningTurn, TurnEnd, TurnEvent, TurnProgress, TurnSpec};
@@ -26,19 +27,11 @@ fn setup(state: &Utf8Path) -> Arc<Setup> {
 }
 
 fn spec() -> TurnSpec {
-    let config = json!({
-        "agent": "alice",
-        "uid": "6f0c2d5e-3b1a-4a55-9d3c-0a1b2c3d4e5f",
-        "hive": "home",
-        "driver": { "kind": "claude" },
-        "maxTurnMinutes": 60,
-        "commit": "0123456789abcdef0123456789abcdef01234567",
-    });
     TurnSpec {
         turn: crate::ids::turn_id(),
         purpose: Purpose::Messages,
         messages: Vec::new(),
-        config: Arc::new(serde_json::from_value(config).expect("a config")),
+        config: Arc::new(config(&json!({}))),
         offered: BTreeMap::new(),
         conversation: None,
         waits: watch::channel(false).1,

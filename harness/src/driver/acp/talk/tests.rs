@@ -1,19 +1,11 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::config::testing::config;
 use crate::driver::tools::Offered;
 
 fn plan(session: Option<&str>, model: Option<&str>) -> Plan {
-    let config = json!({
-        "agent": "alice",
-        "uid": "6f0c2d5e-3b1a-4a55-9d3c-0a1b2c3d4e5f",
-        "hive": "home",
-        "driver": { "kind": "acp", "command": "/agent" },
-        "tools": { "allow": ["Read"] },
-        "maxTurnMinutes": 60,
-        "commit": "0123456789abcdef0123456789abcdef01234567",
-    });
-    let config = serde_json::from_value(config).expect("a config");
+    let config = config(&json!({ "tools": { "allow": ["Read"] } }));
     Plan {
         session: session.map(str::to_owned),
         cwd: "/state".to_owned(),

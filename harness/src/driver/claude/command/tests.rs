@@ -2,25 +2,11 @@ use serde_json::json;
 
 use super::super::servers::document;
 use super::*;
+use crate::config::testing::config;
 use crate::driver::conversation::Conversation as _;
 use crate::driver::program::OwnServer;
 
 const STATE: &str = "/state";
-
-fn config(fields: &Value) -> AgentConfig {
-    let mut config = json!({
-        "agent": "alice",
-        "uid": "6f0c2d5e-3b1a-4a55-9d3c-0a1b2c3d4e5f",
-        "hive": "home",
-        "driver": { "kind": "claude" },
-        "maxTurnMinutes": 60,
-        "commit": "0123456789abcdef0123456789abcdef01234567",
-    });
-    for (name, value) in fields.as_object().expect("an object") {
-        config[name] = value.clone();
-    }
-    serde_json::from_value(config).expect("a config")
-}
 
 fn session(began: bool) -> Session {
     Session {
