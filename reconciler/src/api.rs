@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod agent;
 pub mod archive;
+mod caller;
 pub mod connections;
 pub mod doors;
 mod drafts;
@@ -14,6 +15,7 @@ pub mod endpoint;
 pub mod error;
 pub mod events;
 pub mod explain;
+mod live;
 mod look;
 mod mail;
 pub mod metrics;

@@ -1,73 +1,26 @@
-//! Drafts, at both doors: the same handlers serve a manager at its own door and the operator at the admin door. Who
+//! Drafts, at both doors: the same handlers serve a manager at its own door and the operator at the admin caller. Who
 //! asks is the door's to say.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
-use axum::extract::{ConnectInfo, FromRequestParts, Path};
+use axum::extract::{FromRequestParts, Path};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use shared::AgentName;
 use shared::draft::{DraftInfo, DraftRequest, MAX_FILE_BYTES, OfferRequest, SpawnRequest, StatePath};
 use shared::wire_error::ErrorCode;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Context;
-use super::admin::{by, parsed};
-use super::agent::{AgentContext, transfers as agent};
+use super::admin::parsed;
+use super::agent::transfers as agent;
+use super::caller::Caller;
 use super::endpoint::{Endpoint, delete, get, group, post, put};
 use super::error::{ApiError, ApiResult};
-use super::peer::Peer;
-use crate::control::drafts::Asking;
 
 /// How long sending a file may take.
 const UPLOAD_WITHIN: Duration = Duration::from_secs(60);
-
-/// Where somebody asks, and who.
-pub(super) struct Door {
-    context: Context,
-    who: Asking,
-    /// The right to one transfer; the operator needs none.
-    transfers: Option<Arc<Semaphore>>,
-}
-
-impl FromRequestParts<()> for Door {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &()) -> Result<Self, ApiError> {
-        let door = AgentContext::from_request_parts(parts, state).await?;
-        Ok(Self {
-            context: door.context.clone(),
-            who: Asking::Agent(door.agent.clone()),
-            transfers: Some(door.transfers()),
-        })
-    }
-}
-
-impl FromRequestParts<Context> for Door {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, ApiError> {
-        let peer = ConnectInfo::<Peer>::from_request_parts(parts, context).await;
-        let ConnectInfo(peer) =
-            peer.map_err(|error| ApiError::new(ErrorCode::Forbidden, error.to_string()))?;
-        Ok(Self {
-            context: context.clone(),
-            who: Asking::Operator(by(peer).await?),
-            transfers: None,
-        })
-    }
-}
-
-impl Door {
-    fn transfer(&self) -> ApiResult<Option<OwnedSemaphorePermit>> {
-        self.transfers.as_ref().map(agent::transfer).transpose()
-    }
-}
 
 /// The group of these endpoints.
 pub(super) const TAG: (&str, &str) = ("drafts", "Prepare agents that no spec declares, and offer them");
@@ -81,11 +34,11 @@ const REFUSALS: [ErrorCode; 5] = [
     ErrorCode::Exhausted,
 ];
 
-/// The endpoints, for either door.
+/// The endpoints, for either caller.
 pub(super) fn endpoints<S>() -> impl Iterator<Item = Endpoint<S>>
 where
     S: Clone + Send + Sync + 'static,
-    Door: FromRequestParts<S, Rejection = ApiError>,
+    Caller: FromRequestParts<S, Rejection = ApiError>,
 {
     let all = [
         post(
@@ -168,58 +121,83 @@ fn path_of(text: &str) -> ApiResult<StatePath> {
         .map_err(|error: shared::draft::InvalidPath| ApiError::new(ErrorCode::BadRequest, error.to_string()))
 }
 
-async fn spawn(door: Door, Json(request): Json<SpawnRequest>) -> ApiResult<Json<DraftInfo>> {
-    let _transfer = door.transfer()?;
-    Ok(Json(door.context.reconciler.spawn(door.who, request).await?))
-}
-
-async fn make(door: Door, Json(request): Json<DraftRequest>) -> ApiResult<Json<DraftInfo>> {
+async fn spawn(caller: Caller, Json(request): Json<SpawnRequest>) -> ApiResult<Json<DraftInfo>> {
+    let _transfer = caller.transfer()?;
     Ok(Json(
-        door.context
+        caller
+            .context
             .reconciler
-            .make_draft(door.who, &request.name)
+            .spawn(caller.asking().await?, request)
             .await?,
     ))
 }
 
-async fn list(door: Door) -> ApiResult<Json<Vec<DraftInfo>>> {
-    Ok(Json(door.context.reconciler.list_drafts(door.who).await?))
+async fn make(caller: Caller, Json(request): Json<DraftRequest>) -> ApiResult<Json<DraftInfo>> {
+    Ok(Json(
+        caller
+            .context
+            .reconciler
+            .make_draft(caller.asking().await?, &request.name)
+            .await?,
+    ))
 }
 
-async fn one(door: Door, Path(name): Path<String>) -> ApiResult<Json<DraftInfo>> {
-    let name = named(&name)?;
-    Ok(Json(door.context.reconciler.draft(door.who, &name).await?))
+async fn list(caller: Caller) -> ApiResult<Json<Vec<DraftInfo>>> {
+    Ok(Json(
+        caller
+            .context
+            .reconciler
+            .list_drafts(caller.asking().await?)
+            .await?,
+    ))
 }
 
-async fn give_up(door: Door, Path(name): Path<String>) -> ApiResult<StatusCode> {
+async fn one(caller: Caller, Path(name): Path<String>) -> ApiResult<Json<DraftInfo>> {
     let name = named(&name)?;
-    door.context.reconciler.give_up(door.who, &name).await?;
+    Ok(Json(
+        caller
+            .context
+            .reconciler
+            .draft(caller.asking().await?, &name)
+            .await?,
+    ))
+}
+
+async fn give_up(caller: Caller, Path(name): Path<String>) -> ApiResult<StatusCode> {
+    let name = named(&name)?;
+    caller
+        .context
+        .reconciler
+        .give_up(caller.asking().await?, &name)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn offer(
-    door: Door,
+    caller: Caller,
     Path(name): Path<String>,
     Json(request): Json<OfferRequest>,
 ) -> ApiResult<Json<DraftInfo>> {
     let name = named(&name)?;
     Ok(Json(
-        door.context
+        caller
+            .context
             .reconciler
-            .offer(door.who, &name, &request.reason)
+            .offer(caller.asking().await?, &name, &request.reason)
             .await?,
     ))
 }
 
 async fn stage(
-    door: Door,
+    caller: Caller,
     Path((name, path)): Path<(String, String)>,
     body: Body,
 ) -> ApiResult<Json<DraftInfo>> {
-    let _transfer = door.transfer()?;
+    let _transfer = caller.transfer()?;
     let (name, path) = (named(&name)?, path_of(&path)?);
     // Asked first: what is refused anyway is not worth a megabyte of memory.
-    door.context.reconciler.draft(door.who.clone(), &name).await?;
+    let who = caller.asking().await?;
+    caller.context.reconciler.draft(who.clone(), &name).await?;
     let received = tokio::time::timeout(UPLOAD_WITHIN, to_bytes(body, MAX_FILE_BYTES + 1)).await;
     let received = received.map_err(|_| {
         let message = format!("the file did not arrive within {} s", UPLOAD_WITHIN.as_secs());
@@ -229,42 +207,51 @@ async fn stage(
         let message = format!("the file has more than {MAX_FILE_BYTES} bytes, or broke off: {error}");
         ApiError::new(ErrorCode::TooLarge, message)
     })?;
-    let reconciler = &door.context.reconciler;
-    Ok(Json(
-        reconciler.stage(door.who, &name, path, bytes.to_vec()).await?,
-    ))
+    let reconciler = &caller.context.reconciler;
+    Ok(Json(reconciler.stage(who, &name, path, bytes.to_vec()).await?))
 }
 
-async fn staged(door: Door, Path((name, path)): Path<(String, String)>) -> ApiResult<Response> {
-    let _transfer = door.transfer()?;
+async fn staged(caller: Caller, Path((name, path)): Path<(String, String)>) -> ApiResult<Response> {
+    let _transfer = caller.transfer()?;
     let (name, path) = (named(&name)?, path_of(&path)?);
-    let bytes = door.context.reconciler.staged(door.who, &name, &path).await?;
+    let bytes = caller
+        .context
+        .reconciler
+        .staged(caller.asking().await?, &name, &path)
+        .await?;
     Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
 
-async fn unstage(door: Door, Path((name, path)): Path<(String, String)>) -> ApiResult<Json<DraftInfo>> {
+async fn unstage(caller: Caller, Path((name, path)): Path<(String, String)>) -> ApiResult<Json<DraftInfo>> {
     let (name, path) = (named(&name)?, path_of(&path)?);
     Ok(Json(
-        door.context.reconciler.unstage(door.who, &name, path).await?,
+        caller
+            .context
+            .reconciler
+            .unstage(caller.asking().await?, &name, path)
+            .await?,
     ))
 }
 
-async fn bundle(door: Door, Path(name): Path<String>) -> ApiResult<Response> {
-    let permit = door.transfer()?;
+async fn bundle(caller: Caller, Path(name): Path<String>) -> ApiResult<Response> {
+    let permit = caller.transfer()?;
     let name = named(&name)?;
-    door.context.reconciler.draft_seed(door.who, &name).await?;
-    agent::exported(&door.context, &name, permit).await
+    caller
+        .context
+        .reconciler
+        .draft_seed(caller.asking().await?, &name)
+        .await?;
+    agent::exported(&caller.context, &name, permit).await
 }
 
-async fn commit(door: Door, Path(name): Path<String>, body: Body) -> ApiResult<Json<DraftInfo>> {
-    let _transfer = door.transfer()?;
+async fn commit(caller: Caller, Path(name): Path<String>, body: Body) -> ApiResult<Json<DraftInfo>> {
+    let _transfer = caller.transfer()?;
     let name = named(&name)?;
-    let reconciler = &door.context.reconciler;
-    let seed = reconciler.draft_seed(door.who.clone(), &name).await?;
-    let imported = agent::imported(&door.context, &name, &seed, body).await?;
+    let reconciler = &caller.context.reconciler;
+    let who = caller.asking().await?;
+    let seed = reconciler.draft_seed(who.clone(), &name).await?;
+    let imported = agent::imported(&caller.context, &name, &seed, body).await?;
     Ok(Json(
-        reconciler
-            .set_draft_commit(door.who, &name, imported.commit)
-            .await?,
+        reconciler.set_draft_commit(who, &name, imported.commit).await?,
     ))
 }

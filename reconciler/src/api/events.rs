@@ -1,21 +1,21 @@
 //! The durable stream of events: pages, and a live stream that resumes where the reader stopped.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::http::HeaderMap;
+use axum::response::sse::Event as SseEvent;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream::{self, Stream};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use shared::admin_api::{EPOCH_HEADER, EventPage};
+use shared::admin_api::EventPage;
 use shared::event::Event;
 
 use super::Context;
 use super::error::ApiResult;
+use super::live;
 
 /// The most events of one page.
 const MAX_PAGE: u32 = 1_000;
@@ -46,10 +46,8 @@ pub async fn events(
         .get("last-event-id")
         .and_then(|id| id.to_str().ok()?.parse().ok());
     let after = last_seen.unwrap_or(query.after);
-    let mut response = if query.follow {
-        Sse::new(follow(context.clone(), after))
-            .keep_alive(KeepAlive::new().interval(Duration::from_secs(20)))
-            .into_response()
+    let response = if query.follow {
+        live::stream(follow(context.clone(), after))
     } else {
         let limit = query.limit.unwrap_or(MAX_PAGE).min(MAX_PAGE);
         let last = ledger.last_seq().await?;
@@ -61,12 +59,7 @@ pub async fn events(
         })
         .into_response()
     };
-    if let Ok(value) = HeaderValue::from_str(&epoch) {
-        response
-            .headers_mut()
-            .insert(HeaderName::from_static(EPOCH_HEADER), value);
-    }
-    Ok(response)
+    Ok(live::of_epoch(response, &epoch))
 }
 
 struct Follower {

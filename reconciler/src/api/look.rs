@@ -1,11 +1,9 @@
 //! What is to be seen of one agent, at both doors: an ordinary agent sees itself, a manager anybody, the operator all.
-//! Who asks is the door's to say.
 
 use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, Query};
-use axum::http::request::Parts;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -19,6 +17,7 @@ use shared::{AgentName, CommitOid};
 use super::Context;
 use super::admin::{no_agent, parsed};
 use super::agent::AgentContext;
+use super::caller::Caller;
 use super::endpoint::{Endpoint, get, group};
 use super::error::{ApiError, ApiResult};
 use crate::control::command::CommandError;
@@ -43,50 +42,18 @@ const LEFT_OUT: &str = "(left out)";
 /// The group of these endpoints.
 pub(super) const TAG: (&str, &str) = ("look", "See how things are, and why");
 
-/// Where somebody looks, and who.
-pub(super) struct Door {
-    context: Context,
-    /// The agent whose door it is; the operator has no bounds.
-    agent: Option<AgentName>,
-}
-
-impl FromRequestParts<()> for Door {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &()) -> Result<Self, ApiError> {
-        let door = AgentContext::from_request_parts(parts, state).await?;
-        Ok(Self {
-            context: door.context.clone(),
-            agent: Some(door.agent.clone()),
-        })
+/// Who is there to be looked at by this name.
+async fn of(caller: &Caller, name: &str) -> ApiResult<AgentLedger> {
+    let name: AgentName = parsed(name, "an agent's name")?;
+    if let Some(who) = caller.agent().filter(|who| **who != name) {
+        must_manage(&caller.context, who, "it sees itself alone").await?;
     }
-}
-
-impl FromRequestParts<Context> for Door {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(_: &mut Parts, context: &Context) -> Result<Self, ApiError> {
-        Ok(Self {
-            context: context.clone(),
-            agent: None,
-        })
-    }
-}
-
-impl Door {
-    /// Who is there to be looked at by this name.
-    async fn of(&self, name: &str) -> ApiResult<AgentLedger> {
-        let name: AgentName = parsed(name, "an agent's name")?;
-        if let Some(who) = self.agent.as_ref().filter(|who| **who != name) {
-            must_manage(&self.context, who, "it sees itself alone").await?;
-        }
-        let ledger = self.context.reconciler.ledger().agent(&name).await?;
-        ledger.ok_or_else(|| match &self.agent {
-            None => no_agent(&self.context, &name),
-            Some(_) => ApiError::new(ErrorCode::NotFound, format!("there is no agent {name}"))
-                .hint("the tool list_agents names those there are"),
-        })
-    }
+    let ledger = caller.context.reconciler.ledger().agent(&name).await?;
+    ledger.ok_or_else(|| match caller.agent() {
+        None => no_agent(&caller.context, &name),
+        Some(_) => ApiError::new(ErrorCode::NotFound, format!("there is no agent {name}"))
+            .hint("the tool list_agents names those there are"),
+    })
 }
 
 /// The agent of this name, when whoever asks at this door may reach it.
@@ -116,7 +83,7 @@ pub(super) async fn must_manage(context: &Context, who: &AgentName, else_: &str)
 pub(super) fn endpoints<S>() -> impl Iterator<Item = Endpoint<S>>
 where
     S: Clone + Send + Sync + 'static,
-    Door: FromRequestParts<S, Rejection = ApiError>,
+    Caller: FromRequestParts<S, Rejection = ApiError>,
 {
     let all = [
         get(
@@ -175,14 +142,14 @@ async fn list(door: AgentContext) -> ApiResult<Json<Vec<AgentStatus>>> {
     Ok(Json(shown.collect()))
 }
 
-async fn status(door: Door, Path(name): Path<String>) -> ApiResult<Json<AgentStatus>> {
-    let name = door.of(&name).await?.record.name;
-    let view = door.context.reconciler.views().agents.get(&name).cloned();
+async fn status(caller: Caller, Path(name): Path<String>) -> ApiResult<Json<AgentStatus>> {
+    let name = of(&caller, &name).await?.record.name;
+    let view = caller.context.reconciler.views().agents.get(&name).cloned();
     let Some(view) = view else {
         let message = format!("{name} was not looked at yet");
         return Err(ApiError::new(ErrorCode::Unavailable, message).hint("try again in a moment"));
     };
-    let inbox = door.context.broker.queued(&name).await?;
+    let inbox = caller.context.broker.queued(&name).await?;
     Ok(Json(AgentStatus {
         inbox,
         ..plain(view.status)
@@ -198,12 +165,12 @@ fn plain(status: AgentStatus) -> AgentStatus {
     }
 }
 
-async fn config(door: Door, Path(name): Path<String>) -> ApiResult<Json<ConfigInfo>> {
-    let record = door.of(&name).await?.record;
-    let reconciler = &door.context.reconciler;
+async fn config(caller: Caller, Path(name): Path<String>) -> ApiResult<Json<ConfigInfo>> {
+    let record = of(&caller, &name).await?.record;
+    let reconciler = &caller.context.reconciler;
     let commit = record.main().cloned();
     let overlay = match &commit {
-        Some(commit) => overlay(&door.context, &record.name, commit).await?,
+        Some(commit) => overlay(&caller.context, &record.name, commit).await?,
         None => None,
     };
     let mut proposals = match reconciler.proposals(&record.name).await {
@@ -259,14 +226,14 @@ struct Wanted {
 }
 
 async fn logs(
-    door: Door,
+    caller: Caller,
     Path(name): Path<String>,
     Query(wanted): Query<Wanted>,
 ) -> ApiResult<Json<AgentLog>> {
-    let agent = door.of(&name).await?.record.name;
+    let agent = of(&caller, &name).await?.record.name;
     let lines = wanted.lines.unwrap_or(LINES).min(MAX_LOG_LINES);
     let events = wanted.events.unwrap_or(EVENTS).min(MAX_LOG_EVENTS);
-    let reconciler = &door.context.reconciler;
+    let reconciler = &caller.context.reconciler;
     let output = reconciler.host().runtime.output(&agent, log::MAX_BYTES).await?;
     let (lines, cut) = log::tail(&output, usize::try_from(lines).unwrap_or(usize::MAX));
     let events = reconciler.ledger().events_about(&agent, events).await?;

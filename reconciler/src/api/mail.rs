@@ -1,101 +1,34 @@
 //! Questions and loose ends, at both doors: the same handlers serve an agent at its own door and the operator at the
-//! admin door. Who asks is the door's to say.
+//! admin caller. Who asks is the door's to say.
 
 use axum::Json;
-use axum::extract::{ConnectInfo, FromRequestParts, Path, Query};
+use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::StatusCode;
-use axum::http::request::Parts;
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use shared::Address;
 use shared::loose_end::{LooseEnd, LooseEndId};
 use shared::question::{AnswerRequest, AskRequest, QuestionInfo};
 use shared::wire_error::ErrorCode::{self, Conflict, Exhausted, Forbidden, NotFound};
-use shared::{Address, AgentName};
 
-use super::Context;
 use super::admin::parsed;
-use super::agent::AgentContext;
+use super::caller::Caller;
 use super::endpoint::{Endpoint, delete, get, group, post};
 use super::error::{ApiError, ApiResult};
-use super::peer::Peer;
 
-/// Where somebody asks, and who.
-pub(super) struct Door {
-    context: Context,
-    /// The agent's own door; the operator's has no bounds.
-    agent: Option<AgentContext>,
-    /// Who is at the other end, where that is a person.
-    peer: Option<Peer>,
-}
-
-impl FromRequestParts<()> for Door {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &()) -> Result<Self, ApiError> {
-        let door = AgentContext::from_request_parts(parts, state).await?;
-        Ok(Self {
-            context: door.context.clone(),
-            agent: Some(door),
-            peer: None,
-        })
-    }
-}
-
-impl FromRequestParts<Context> for Door {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, ApiError> {
-        let peer = parts.extensions.get::<ConnectInfo<Peer>>();
-        Ok(Self {
-            context: context.clone(),
-            agent: None,
-            peer: peer.map(|ConnectInfo(peer)| *peer),
-        })
-    }
-}
-
-impl Door {
-    fn who(&self) -> Address {
-        self.name().map_or(Address::Operator, Address::Agent)
-    }
-
-    /// Under which name it is kept what this one allows.
-    async fn author(&self) -> String {
-        let person = match self.peer {
-            Some(peer) => peer.identity().await,
-            None => None,
-        };
-        person.unwrap_or_else(|| self.who().to_string())
-    }
-
-    fn name(&self) -> Option<AgentName> {
-        self.agent.as_ref().map(|door| door.agent.clone())
-    }
-
-    fn now(&self) -> Timestamp {
-        self.context.reconciler.host().clock.now()
-    }
-
-    /// Takes from an agent's allowance what a question or an answer costs, which is kept twice.
-    fn spend(&self, bytes: usize, to_operator: bool) -> ApiResult<()> {
-        match &self.agent {
-            Some(door) => door.spend(bytes, 2, to_operator),
-            None => Ok(()),
-        }
-    }
-}
+/// How often the text of a question or of an answer is kept.
+const COPIES: usize = 2;
 
 /// The group of the first.
 pub(super) const QUESTIONS_TAG: (&str, &str) = ("questions", "Ask, answer, take back");
 /// The group of the second.
 pub(super) const LOOSE_ENDS_TAG: (&str, &str) = ("looseEnds", "What is still open, and whom it waits for");
 
-/// The endpoints for questions, for either door.
+/// The endpoints for questions, for either caller.
 pub(super) fn questions<S>() -> impl Iterator<Item = Endpoint<S>>
 where
     S: Clone + Send + Sync + 'static,
-    Door: FromRequestParts<S, Rejection = ApiError>,
+    Caller: FromRequestParts<S, Rejection = ApiError>,
 {
     let all = [
         get("/v1/questions", list, "questions", "Questions, newest first")
@@ -133,11 +66,11 @@ where
     group(QUESTIONS_TAG.0, all)
 }
 
-/// The endpoints for loose ends, for either door.
+/// The endpoints for loose ends, for either caller.
 pub(super) fn loose_ends<S>() -> impl Iterator<Item = Endpoint<S>>
 where
     S: Clone + Send + Sync + 'static,
-    Door: FromRequestParts<S, Rejection = ApiError>,
+    Caller: FromRequestParts<S, Rejection = ApiError>,
 {
     let all = [
         get(
@@ -173,45 +106,48 @@ struct OfQuestions {
     all: bool,
 }
 
-async fn list(door: Door, Query(of): Query<OfQuestions>) -> ApiResult<Json<Vec<QuestionInfo>>> {
-    let name = door.name();
-    Ok(Json(door.context.broker.questions(name.as_ref(), of.all).await?))
+async fn list(caller: Caller, Query(of): Query<OfQuestions>) -> ApiResult<Json<Vec<QuestionInfo>>> {
+    let name = caller.agent();
+    Ok(Json(caller.context.broker.questions(name, of.all).await?))
 }
 
-async fn ask(door: Door, Json(request): Json<AskRequest>) -> ApiResult<Json<QuestionInfo>> {
+async fn ask(caller: Caller, Json(request): Json<AskRequest>) -> ApiResult<Json<QuestionInfo>> {
     let bytes = request.body.len() + request.default.as_ref().map_or(0, String::len);
-    door.spend(bytes, request.to == Address::Operator)?;
-    let (who, now) = (door.who(), door.now());
-    Ok(Json(door.context.broker.ask(who, request, now).await?))
+    caller.spend(bytes, COPIES, request.to == Address::Operator)?;
+    let (who, now) = (caller.address(), caller.now());
+    Ok(Json(caller.context.broker.ask(who, request, now).await?))
 }
 
 async fn answer(
-    door: Door,
+    caller: Caller,
     Path(id): Path<String>,
     Json(request): Json<AnswerRequest>,
 ) -> ApiResult<Json<QuestionInfo>> {
     let id: u64 = parsed(&id, "a question's number")?;
-    door.spend(request.body.len(), false)?;
-    let (who, author, now) = (door.who(), door.author().await, door.now());
-    let broker = &door.context.broker;
+    caller.spend(request.body.len(), COPIES, false)?;
+    let (who, author, now) = (caller.address(), caller.author().await, caller.now());
+    let broker = &caller.context.broker;
     Ok(Json(broker.answer_as(id, who, author, request.body, now).await?))
 }
 
-async fn cancel(door: Door, Path(id): Path<String>) -> ApiResult<Json<QuestionInfo>> {
+async fn cancel(caller: Caller, Path(id): Path<String>) -> ApiResult<Json<QuestionInfo>> {
     let id: u64 = parsed(&id, "a question's number")?;
-    let (who, now) = (door.who(), door.now());
-    Ok(Json(door.context.broker.cancel(id, who, now).await?))
+    let (who, now) = (caller.address(), caller.now());
+    Ok(Json(caller.context.broker.cancel(id, who, now).await?))
 }
 
-async fn list_loose_ends(door: Door) -> ApiResult<Json<Vec<LooseEnd>>> {
-    let name = door.name();
-    Ok(Json(door.context.broker.loose_ends(name.as_ref()).await?))
+async fn list_loose_ends(caller: Caller) -> ApiResult<Json<Vec<LooseEnd>>> {
+    let name = caller.agent();
+    Ok(Json(caller.context.broker.loose_ends(name).await?))
 }
 
-async fn drop_loose_end(door: Door, Path((kind, number)): Path<(String, String)>) -> ApiResult<StatusCode> {
+async fn drop_loose_end(
+    caller: Caller,
+    Path((kind, number)): Path<(String, String)>,
+) -> ApiResult<StatusCode> {
     let named: Result<LooseEndId, _> = format!("{kind}/{number}").parse();
     let end = named.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
-    let (who, now) = (door.who(), door.now());
-    door.context.broker.drop_loose_end(end, who, now).await?;
+    let (who, now) = (caller.address(), caller.now());
+    caller.context.broker.drop_loose_end(end, who, now).await?;
     Ok(StatusCode::NO_CONTENT)
 }

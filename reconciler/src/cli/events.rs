@@ -1,8 +1,5 @@
 //! `hive events`: the durable stream of what happened, once or as it happens.
 
-use std::io;
-use std::time::Duration;
-
 use reqwest::Response;
 use shared::AgentName;
 use shared::admin_api::{EPOCH_HEADER, EventPage};
@@ -12,15 +9,12 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::look::stamp;
 use super::page::{Page, Span, Tone};
-use super::sse::Parser;
-use super::{Session, watch, words};
+use super::{Session, sse, watch, words};
 
 /// Events asked for at once.
 const PAGE: u64 = 500;
 /// How wide the column of names is; most are shorter.
 const NAME_WIDTH: usize = 8;
-/// The first and the longest wait before the stream is opened again.
-pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Arguments of `hive events`.
 #[derive(Debug, clap::Args)]
@@ -132,14 +126,14 @@ async fn follow(session: &mut Session<'_>, mut cursor: Cursor) -> Result<Exit, C
             .get(EPOCH_HEADER)
             .and_then(|value| value.to_str().ok());
         if epoch.is_none_or(|epoch| cursor.stays_in(epoch)) {
-            read(session, &mut cursor, stream).await?;
+            sse::read(stream, |event| show(session, &mut cursor, &event)).await?;
             session
                 .ui
                 .note("the connection to the daemon was lost; trying again")?;
-            stream = reopen(session, &cursor).await?;
+            stream = sse::patiently(async || open(session, &cursor).await).await?;
         } else {
             another_epoch(session)?;
-            stream = reopen(session, &cursor).await?;
+            stream = sse::patiently(async || open(session, &cursor).await).await?;
         }
     }
 }
@@ -147,34 +141,6 @@ async fn follow(session: &mut Session<'_>, mut cursor: Cursor) -> Result<Exit, C
 async fn open(session: &Session<'_>, cursor: &Cursor) -> Result<Response, CliError> {
     let path = format!("/v1/events?after={}&follow=true", cursor.after);
     session.client.stream(&path, &cursor.after.to_string()).await
-}
-
-async fn reopen(session: &Session<'_>, cursor: &Cursor) -> Result<Response, CliError> {
-    let (mut delay, longest) = RETRY;
-    loop {
-        match open(session, cursor).await {
-            Err(error) if error.may_pass() => {
-                tokio::time::sleep(delay).await;
-                delay = (delay * 2).min(longest);
-            }
-            answer => return answer,
-        }
-    }
-}
-
-/// Reads the stream until it breaks off.
-async fn read(session: &mut Session<'_>, cursor: &mut Cursor, mut stream: Response) -> Result<(), CliError> {
-    let mut parser = Parser::default();
-    while let Ok(Some(bytes)) = stream.chunk().await {
-        let messages = parser
-            .feed(&bytes)
-            .map_err(|error| CliError::BadEvent(io::Error::other(error)))?;
-        for message in messages {
-            let event = serde_json::from_str(&message).map_err(|error| CliError::BadEvent(error.into()))?;
-            show(session, cursor, &event)?;
-        }
-    }
-    Ok(())
 }
 
 /// Shows an event once, even when the stream repeats it.

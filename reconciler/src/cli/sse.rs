@@ -1,4 +1,15 @@
-//! Server-sent events: bytes in, messages out.
+//! Server-sent events: bytes in, messages out, across restarts of the daemon.
+
+use std::io;
+use std::time::Duration;
+
+use reqwest::Response;
+use serde::de::DeserializeOwned;
+
+use super::error::CliError;
+
+/// The first and the longest wait before a stream is opened again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// The longest message: far more than any event, far less than memory.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -6,18 +17,56 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// The stream holds a message that is too long.
 #[derive(Debug, thiserror::Error)]
 #[error("a message of the event stream is longer than {MAX_BYTES} bytes")]
-pub(crate) struct TooLong;
+struct TooLong;
+
+/// Opens a stream, again and again while the daemon is away.
+pub(super) async fn patiently(
+    mut open: impl AsyncFnMut() -> Result<Response, CliError>,
+) -> Result<Response, CliError> {
+    let (mut delay, longest) = RETRY;
+    loop {
+        match open().await {
+            Err(error) if error.may_pass() => {
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(longest);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Waits before a stream that broke off is opened again.
+pub(super) async fn pause() {
+    tokio::time::sleep(RETRY.0).await;
+}
+
+/// Reads a stream of events until it breaks off.
+pub(super) async fn read<T: DeserializeOwned>(
+    mut stream: Response,
+    mut take: impl FnMut(T) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let mut parser = Parser::default();
+    while let Ok(Some(bytes)) = stream.chunk().await {
+        let messages = parser
+            .feed(&bytes)
+            .map_err(|error| CliError::BadEvent(io::Error::other(error)))?;
+        for message in messages {
+            take(serde_json::from_str(&message).map_err(|error| CliError::BadEvent(error.into()))?)?;
+        }
+    }
+    Ok(())
+}
 
 /// Cuts a byte stream into messages, wherever it is split. Of a message only its data matters here.
 #[derive(Debug, Default)]
-pub(crate) struct Parser {
+struct Parser {
     line: Vec<u8>,
     data: Option<String>,
 }
 
 impl Parser {
     /// Takes in more bytes and returns the messages they complete.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<String>, TooLong> {
+    fn feed(&mut self, bytes: &[u8]) -> Result<Vec<String>, TooLong> {
         let mut messages = Vec::new();
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {

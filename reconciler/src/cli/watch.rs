@@ -1,19 +1,14 @@
 //! `hive events AGENT`: what happens in an agent's turns, as the daemon remembers it or as it happens.
 
-use std::io;
-
-use reqwest::Response;
 use shared::AgentName;
 use shared::agent_event::{AgentEvent, AgentEventKind, AgentEventPage, StreamedEvent, UsedSoFar};
 
-use super::Session;
 use super::error::CliError;
-use super::events::RETRY;
 use super::exit::Exit;
 use super::look::stamp;
 use super::page::{Page, Span, Tone};
-use super::sse::Parser;
 use super::text::shorten;
+use super::{Session, sse};
 
 /// From this length on a line of text is shown before its end has come, in bytes.
 const LONG_LINE: usize = 400;
@@ -60,41 +55,18 @@ pub(super) async fn run(
 async fn go_on(session: &mut Session<'_>, agent: &AgentName, mut reader: Reader) -> Result<Exit, CliError> {
     let path = format!("/v1/agents/{agent}/events?follow=true");
     loop {
-        let (mut delay, longest) = RETRY;
-        let stream = loop {
-            let seen = format!("{}.{}", reader.epoch, reader.position);
-            match session.client.stream(&path, &seen).await {
-                Err(error) if error.may_pass() => {
-                    tokio::time::sleep(delay).await;
-                    delay = (delay * 2).min(longest);
-                }
-                answer => break answer?,
-            }
-        };
+        let seen = format!("{}.{}", reader.epoch, reader.position);
+        let stream = sse::patiently(async || session.client.stream(&path, &seen).await).await?;
         if let Some(epoch) = stream.headers().get(shared::admin_api::EPOCH_HEADER) {
             epoch.to_str().unwrap_or_default().clone_into(&mut reader.epoch);
         }
-        read(session, &mut reader, stream).await?;
+        sse::read(stream, |event| show(session, &mut reader, &event)).await?;
         flush(session, &mut reader)?;
         session
             .ui
             .note("the connection to the daemon was lost; trying again")?;
-        tokio::time::sleep(RETRY.0).await;
+        sse::pause().await;
     }
-}
-
-async fn read(session: &mut Session<'_>, reader: &mut Reader, mut stream: Response) -> Result<(), CliError> {
-    let mut parser = Parser::default();
-    while let Ok(Some(bytes)) = stream.chunk().await {
-        let messages = parser
-            .feed(&bytes)
-            .map_err(|error| CliError::BadEvent(io::Error::other(error)))?;
-        for message in messages {
-            let event = serde_json::from_str(&message).map_err(|error| CliError::BadEvent(error.into()))?;
-            show(session, reader, &event)?;
-        }
-    }
-    Ok(())
 }
 
 fn show(session: &mut Session<'_>, reader: &mut Reader, streamed: &StreamedEvent) -> Result<(), CliError> {

@@ -1,24 +1,23 @@
 //! What happens in an agent's turns, out of the daemon's memory: the newest of it, and a live stream.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::sse::Event as SseEvent;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream::{self, Stream};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use shared::AgentName;
-use shared::admin_api::EPOCH_HEADER;
 use shared::agent_event::{AgentEventPage, StreamedEvent};
 use tokio::sync::watch;
 
 use super::{no_agent, parsed};
 use crate::api::Context;
 use crate::api::error::ApiResult;
+use crate::api::live;
 
 /// How many events are told unless asked otherwise.
 const TOLD: usize = 100;
@@ -55,19 +54,12 @@ pub(super) async fn events(
     let epoch = context.link.events().page(&name, None, 0).epoch;
     let seen = headers.get("last-event-id").map(|id| seen_of(id, &epoch));
     let page = context.link.events().page(&name, seen.or(after), most);
-    let mut response = if follow {
-        Sse::new(follow_on(context, name, news, page))
-            .keep_alive(KeepAlive::new().interval(Duration::from_secs(20)))
-            .into_response()
+    let response = if follow {
+        live::stream(follow_on(context, name, news, page))
     } else {
         Json(page).into_response()
     };
-    if let Ok(value) = HeaderValue::from_str(&epoch) {
-        response
-            .headers_mut()
-            .insert(HeaderName::from_static(EPOCH_HEADER), value);
-    }
-    Ok(response)
+    Ok(live::of_epoch(response, &epoch))
 }
 
 /// The name of an event in the stream.
