@@ -46,6 +46,9 @@ pub struct TurnSpec {
     pub offered: Offered,
     /// The number of the conversation, as the daemon announced it.
     pub conversation: Option<u64>,
+    /// What it may cost in US dollars, as it stood when the turn began. Whoever runs the turn ends it at what is told
+    /// later; a program that names its cost at the end alone is given this.
+    pub cost_limit_usd: Option<f64>,
     /// Whether the agent waits for messages in the middle of the turn: then its silence means nothing.
     pub waits: watch::Receiver<bool>,
 }

@@ -120,6 +120,7 @@ impl TurnTask {
             self.tell(Event::TakenUp(messages.len()));
         }
         let mut tally = Tally::new(turn, crate::clock::now(), woken_by);
+        let cost_limit_usd = limits.cost_usd;
         let mut meter = Meter::start(Arc::clone(&self.client), turn, limits);
         let begun = Instant::now();
         let spec = TurnSpec {
@@ -129,6 +130,7 @@ impl TurnTask {
             config: Arc::clone(&self.config),
             offered: std::mem::take(&mut self.offered),
             conversation: self.conversation,
+            cost_limit_usd,
             waits: self.signals.waits.clone(),
         };
         let running = self.driver.start_turn(spec).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model_server::{Rule, Usage};
+use model_server::{Reply, Rule, Usage};
 use serde_json::json;
 use shared::status::TurnState;
 use shared::turn::TurnResult;
@@ -121,6 +121,37 @@ async fn a_turn_that_is_cut_short_in_a_tool_leaves_nothing_running_and_gives_its
             .chain(world.leased.values().flatten())
             .all(|message| message.redelivered)
     );
+}
+
+#[tokio::test]
+async fn a_turn_that_costs_more_than_it_may_is_ended_in_mid_turn_also_in_a_conversation_that_was_dear_before()
+{
+    let mut bee = Bee::real(Vec::new()).await;
+    // Each request costs about five cents by the program's own list of prices.
+    let dear = |rule: Rule| {
+        let usage = Some(Usage {
+            input: 1000,
+            output: 100_000,
+        });
+        let reply = Reply { usage, ..rule.reply };
+        Rule { reply, ..rule }
+    };
+    bee.model
+        .script(vec![dear(Rule::tool("", "Bash", json!({ "command": "true" })))]);
+    bee.config(&json!({ "driver": { "kind": "claude", "model": "haiku" }, "tools": { "allow": ["Bash"] } }));
+    bee.nest.daemon.change(|world| world.limits.cost_usd = Some(0.12));
+    bee.start();
+    bee.message("work");
+    // Its message is given back, and the next turn goes on with the same conversation.
+    let turns = bee.turns(2).await;
+    for turn in &turns[..2] {
+        assert_eq!(turn.result, TurnResult::LimitReached, "{turn:?}");
+        assert!(
+            turn.cost_usd.is_some_and(|usd| usd > 0.12 && usd < 0.25),
+            "{turn:?}"
+        );
+    }
+    assert_eq!(turns[0].session, turns[1].session);
 }
 
 #[tokio::test]

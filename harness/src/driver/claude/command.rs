@@ -71,8 +71,17 @@ pub(super) fn settings_file(state: &Utf8Path) -> Utf8PathBuf {
     home(state).join("hive-settings.json")
 }
 
-/// The words after the program's name.
-pub(super) fn args(config: &AgentConfig, session: &Session, state: &Utf8Path) -> Vec<String> {
+/// The least that the program accepts as a limit, in US dollars: it refuses nothing at all.
+const LEAST_USD: f64 = 0.0001;
+
+/// The words after the program's name. `usd` is what this run may cost; the program counts what the conversation has cost
+/// before as nothing.
+pub(super) fn args(
+    config: &AgentConfig,
+    session: &Session,
+    state: &Utf8Path,
+    usd: Option<f64>,
+) -> Vec<String> {
     let mut words = Words::default();
     words.all([
         "-p",
@@ -102,6 +111,9 @@ pub(super) fn args(config: &AgentConfig, session: &Session, state: &Utf8Path) ->
     words.all(["--permission-mode", "dontAsk"]);
     if let Some(model) = &config.driver.model {
         words.all(["--model", model]);
+    }
+    if let Some(usd) = usd {
+        words.all(["--max-budget-usd", &usd.max(LEAST_USD).to_string()]);
     }
     words.all(["--append-system-prompt", &system_prompt(config, state)]);
     words.all(["--system-prompt-snapshot", "off"]);

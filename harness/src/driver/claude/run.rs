@@ -58,7 +58,7 @@ pub(super) async fn run(
 
 async fn start(turn: &Turn, prompt: &'static str, session: &Session) -> Result<Run, RunError> {
     let (setup, spec) = (Arc::clone(&turn.setup), &turn.spec);
-    let args = command::args(&spec.config, session, &setup.state);
+    let args = command::args(&spec.config, session, &setup.state, spec.cost_limit_usd);
     let environment =
         command::environment(&setup.settings.environment, &spec.config, &setup.state, spec.turn);
     let servers = servers::document(&setup.settings.own_server, &spec.config, spec.turn).to_string();

@@ -34,6 +34,7 @@ fn spec() -> TurnSpec {
         config: Arc::new(config(&json!({}))),
         offered: BTreeMap::new(),
         conversation: None,
+        cost_limit_usd: None,
         waits: watch::channel(false).1,
     }
 }

@@ -16,7 +16,7 @@ fn session(began: bool) -> Session {
 }
 
 fn words(fields: &Value) -> Vec<String> {
-    args(&config(fields), &session(false), Utf8Path::new(STATE))
+    args(&config(fields), &session(false), Utf8Path::new(STATE), None)
 }
 
 /// What stands between this option and the next.
@@ -32,10 +32,21 @@ fn values<'a>(words: &'a [String], option: &str) -> Vec<&'a str> {
 fn a_conversation_begins_with_its_id_and_goes_on_by_it() {
     for (began, option) in [(false, "--session-id"), (true, "--resume")] {
         let session = session(began);
-        let words = args(&config(&json!({})), &session, Utf8Path::new(STATE));
+        let words = args(&config(&json!({})), &session, Utf8Path::new(STATE), None);
         assert_eq!(values(&words, option), [session.id.to_string()]);
         assert_eq!(words.iter().filter(|word| *word == "--continue").count(), 0);
     }
+}
+
+#[test]
+fn what_a_turn_may_cost_is_the_programs_to_keep_and_never_nothing() {
+    let limit = |usd| {
+        let words = args(&config(&json!({})), &session(true), Utf8Path::new(STATE), usd);
+        values(&words, "--max-budget-usd").join(" ")
+    };
+    assert_eq!(limit(None), "");
+    assert_eq!(limit(Some(1.25)), "1.25");
+    assert_eq!(limit(Some(0.0)), "0.0001");
 }
 
 #[test]
