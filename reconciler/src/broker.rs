@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use shared::agent_api::{MAX_BATCH, MAX_BODY_BYTES, MessageKind, SendResponse};
+use shared::topic::Topic;
 use shared::{Address, AgentName, TurnId};
 use tokio::sync::{oneshot, watch};
 
@@ -125,6 +126,8 @@ pub struct Outgoing {
     pub to: Address,
     /// What kind.
     pub kind: MessageKind,
+    /// What it is about; given with [`MessageKind::System`] alone.
+    pub topic: Option<Topic>,
     /// The text.
     pub body: String,
     /// The message it answers.
@@ -275,6 +278,7 @@ fn store(
         from,
         to,
         kind,
+        topic,
         body,
         reply_to,
         dedupe,
@@ -316,6 +320,7 @@ fn store(
         from,
         to,
         kind: *kind,
+        topic: *topic,
         body,
         reply_to: *reply_to,
         dedupe: dedupe.as_deref(),
@@ -342,6 +347,7 @@ fn check(message: &Outgoing) -> Result<(), SendError> {
         from,
         to,
         kind,
+        topic: _,
         body,
         reply_to: _,
         dedupe,

@@ -44,6 +44,7 @@ mod page;
 mod plan;
 mod recover;
 mod reference;
+mod remind;
 mod series;
 mod spawn;
 mod spec;
@@ -244,6 +245,8 @@ enum Request {
     Questions(mail::QuestionsArgs),
     /// Answer a question
     Answer(mail::AnswerArgs),
+    /// Have an agent told something later; hive loose-ends shows it, and takes it back
+    Remind(remind::RemindArgs),
     /// Show what is still open, and whom it waits for
     LooseEnds(mail::LooseEndsArgs),
     /// Show what turns used, and how they ended
@@ -368,6 +371,7 @@ async fn ask(session: &mut Session<'_>, request: Request) -> Result<Exit, CliErr
         Request::Ask(args) => mail::ask(session, args).await,
         Request::Questions(args) => mail::questions(session, args).await,
         Request::Answer(args) => mail::answer(session, args).await,
+        Request::Remind(args) => remind::run(session, args).await,
         Request::LooseEnds(args) => mail::loose_ends(session, args).await,
         Request::Turns(args) => turns::run(session, args).await,
         Request::Logs(args) => logs::run(session, args).await,

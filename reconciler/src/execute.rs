@@ -18,13 +18,14 @@ use shared::canonical::NotCanonical;
 use shared::event::Level;
 use shared::gate::Gate;
 use shared::spec::RunState;
+use shared::topic::Topic;
 use shared::{AgentName, AgentUid};
 
 use crate::counters::Counted;
 use crate::gate::backoff;
 use crate::host::{Host, HostError, UnitState};
 use crate::ledger::{BeginError, Ledger, LedgerError};
-use crate::model::change::Change;
+use crate::model::change::{Change, Notice};
 use crate::model::draft::Rules;
 use crate::model::records::{AgentLedger, AgentLife, BuildState, Mark};
 use crate::model::step::{Action, PlannedStep};
@@ -264,9 +265,12 @@ async fn carry_out(
                 ),
                 Change::NotifyManagers {
                     about: name.clone(),
-                    body: format!("{name} was spawned"),
-                    dedupe: format!("{uid}:spawned"),
-                    at: now,
+                    notice: Notice {
+                        topic: Topic::Spawned,
+                        body: format!("{name} was spawned"),
+                        dedupe: format!("{uid}:spawned"),
+                        at: now,
+                    },
                 },
             ]))
         }
@@ -394,9 +398,12 @@ async fn carry_out(
                 ),
                 Change::NotifyManagers {
                     about: name.clone(),
-                    body: format!("{name} was archived"),
-                    dedupe: format!("{uid}:archived"),
-                    at: now,
+                    notice: Notice {
+                        topic: Topic::Archived,
+                        body: format!("{name} was archived"),
+                        dedupe: format!("{uid}:archived"),
+                        at: now,
+                    },
                 },
             ]))
         }
@@ -410,9 +417,12 @@ async fn carry_out(
                 event(name, Level::Info, "restored", body.clone(), now),
                 Change::NotifyManagers {
                     about: name.clone(),
-                    body,
-                    dedupe: format!("{uid}:restored:{now}"),
-                    at: now,
+                    notice: Notice {
+                        topic: Topic::Restored,
+                        body,
+                        dedupe: format!("{uid}:restored:{now}"),
+                        at: now,
+                    },
                 },
             ]))
         }
@@ -463,9 +473,12 @@ fn obeyed(host: &Host, agent: &AgentLedger, ready: &Ready, number: u64, declared
     if let Some(order) = record.order.as_deref().filter(|_| asked) {
         changes.push(Change::Notify {
             agent: order.by.clone(),
-            body: format!("the operator agreed that {} {}", record.name, order.verb.effect()),
-            dedupe: format!("{uid}:order:{number}:agreed"),
-            at,
+            notice: Notice {
+                topic: Topic::Order,
+                body: format!("the operator agreed that {} {}", record.name, order.verb.effect()),
+                dedupe: format!("{uid}:order:{number}:agreed"),
+                at,
+            },
         });
     }
     changes
@@ -519,21 +532,22 @@ pub(crate) fn plain_mark(at: Timestamp, reason: &str) -> Mark {
 }
 
 /// Messages to the agent concerned and to the managers.
-pub(crate) fn told(agent: &AgentLedger, body: &str, what: &str, at: Timestamp) -> [Change; 2] {
+pub(crate) fn told(agent: &AgentLedger, topic: Topic, body: &str, what: &str, at: Timestamp) -> [Change; 2] {
     let (name, uid) = (&agent.record.name, agent.record.uid);
-    let dedupe = format!("{uid}:{what}");
+    let notice = Notice {
+        topic,
+        body: body.to_owned(),
+        dedupe: format!("{uid}:{what}"),
+        at,
+    };
     [
         Change::Notify {
             agent: name.clone(),
-            body: body.to_owned(),
-            dedupe: dedupe.clone(),
-            at,
+            notice: notice.clone(),
         },
         Change::NotifyManagers {
             about: name.clone(),
-            body: body.to_owned(),
-            dedupe,
-            at,
+            notice,
         },
     ]
 }
@@ -558,7 +572,12 @@ pub(crate) fn ended(
         },
         event(name, Level::Warning, "proposalEnded", message.clone(), at),
     ];
-    changes.extend(told(agent, &message, &format!("proposal:{number}:{word}"), at));
+    let topic = match phase {
+        ProposalPhase::Denied => Topic::Denied,
+        _ => Topic::Failed,
+    };
+    let what = format!("proposal:{number}:{word}");
+    changes.extend(told(agent, topic, &message, &what, at));
     changes
 }
 

@@ -64,6 +64,7 @@ use crate::login::{LoginOrder, LoginState};
 use crate::name::{Address, AgentName, ServerName};
 use crate::spec::{OperatorSpec, Role};
 use crate::status::{McpServerState, TurnState};
+use crate::topic::Topic;
 
 /// The longest a poll or a `recv` may wait, in seconds.
 pub const MAX_WAIT_SECS: u32 = 180;
@@ -211,6 +212,9 @@ pub struct Message {
     pub from: Address,
     /// What kind.
     pub kind: MessageKind,
+    /// What it is about; of messages of kind [`MessageKind::System`] alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<Topic>,
     /// The message it answers.
     #[serde(default)]
     pub reply_to: Option<u64>,
@@ -370,6 +374,9 @@ pub struct SentMessage {
     pub to: Address,
     /// What kind.
     pub kind: MessageKind,
+    /// What it is about; of messages of kind [`MessageKind::System`] alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<Topic>,
     /// The message it answers.
     #[serde(default)]
     pub reply_to: Option<u64>,

@@ -29,6 +29,7 @@ pub mod question;
 pub mod reminder;
 pub mod spec;
 pub mod status;
+pub mod topic;
 pub mod turn;
 pub mod version;
 pub mod wire_error;

@@ -1,4 +1,5 @@
-//! Reminders: messages an agent sends itself at a later time, once or again and again.
+//! Reminders: messages that come to an agent at a later time, once or again and again. It sets them itself, or the
+//! operator does.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -60,7 +61,7 @@ pub struct ReminderRequest {
     /// What becomes of it when it was missed.
     #[serde(default)]
     pub missed: Missed,
-    /// The same id sent twice by the same agent is one reminder. At most 64 characters.
+    /// The same id sent twice by the same agent, or about it by the operator, is one reminder. At most 64 characters.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 64)))]
     pub dedupe: Option<String>,
@@ -73,8 +74,11 @@ pub struct ReminderRequest {
 pub struct ReminderInfo {
     /// Its number, per hive.
     pub id: u64,
-    /// Whose it is.
+    /// To whom it comes.
     pub owner: Address,
+    /// Who set it, and may take it back; absent: whoever it comes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_by: Option<Address>,
     /// What. Untrusted.
     pub body: String,
     /// Its schedule as it was set; a length of time has become a point in time.
@@ -89,4 +93,11 @@ pub struct ReminderInfo {
     /// Why it could not be delivered the last time. It stays a loose end until it could, or is cancelled.
     #[serde(default)]
     pub error: Option<String>,
+}
+
+impl ReminderInfo {
+    /// Who may take it back besides managers and the operator.
+    pub fn author(&self) -> &Address {
+        self.set_by.as_ref().unwrap_or(&self.owner)
+    }
 }

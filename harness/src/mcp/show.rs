@@ -63,6 +63,7 @@ pub(super) fn head(message: &Message) -> String {
         id,
         from,
         kind,
+        topic,
         reply_to,
         at,
         body: _,
@@ -73,6 +74,9 @@ pub(super) fn head(message: &Message) -> String {
         self::kind(*kind),
         time(*at)
     );
+    if let Some(topic) = topic {
+        line.push_str(&format!(" | topic {}", topic.as_str()));
+    }
     if let Some(reply_to) = reply_to {
         line.push_str(&format!(" | replyTo {reply_to}"));
     }

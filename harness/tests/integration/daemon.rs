@@ -168,6 +168,7 @@ impl Daemon {
                 id: world.last_id,
                 from: from.parse().expect("address"),
                 kind,
+                topic: None,
                 reply_to: None,
                 at: "2026-01-02T03:04:05Z".parse().expect("time"),
                 body: body.to_owned(),

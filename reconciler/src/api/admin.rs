@@ -122,13 +122,14 @@ async fn known(context: &Context, name: &AgentName) -> ApiResult<()> {
 }
 
 pub(super) async fn by(peer: Peer) -> ApiResult<String> {
-    let unknown = || {
-        ApiError::new(
-            ErrorCode::Forbidden,
-            "the kernel does not say who you are on this socket",
-        )
-    };
-    peer.identity().await.ok_or_else(unknown)
+    peer.identity().await.ok_or_else(nobody_known)
+}
+
+pub(super) fn nobody_known() -> ApiError {
+    ApiError::new(
+        ErrorCode::Forbidden,
+        "the kernel does not say who you are on this socket",
+    )
 }
 
 async fn status(State(context): State<Context>) -> ApiResult<Json<HiveStatus>> {
@@ -335,6 +336,7 @@ async fn message(
         from: Address::Operator,
         to: Address::Agent(name),
         kind: MessageKind::Message,
+        topic: None,
         body: message.body,
         reply_to: None,
         dedupe: message.dedupe,

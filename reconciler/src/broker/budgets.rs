@@ -1,7 +1,8 @@
 //! Budgets: a turn begins only while there is something left, and the operator is asked once when there is not.
 //!
 //! A budget that is used up is one question a day, of one agent or of the hive. It ends with the day, and until then an
-//! answer may allow more. Who allowed it, and when, is kept with the question.
+//! answer may allow more. When that is used up too, there is one question again: as many as the operator wants. Who
+//! allowed it, and when, is kept with the question.
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -9,16 +10,18 @@ use shared::agent_api::MessageKind;
 use shared::budget::{TurnLimits, TurnUsage};
 use shared::event::Level;
 use shared::question::QuestionInfo;
+use shared::topic::Topic;
 use shared::{Address, AgentName, AgentUid, TurnId};
 
 use super::questions::Terms;
 use super::{Broker, Outgoing, SendError, store};
 use crate::ledger::events::{self, NewEvent};
 use crate::ledger::{LedgerError, Tx, messages, spending};
+use crate::model::change::Notice;
 use crate::plan::budget::{Allowed, Budgets, Whose, day_of, end_of};
 
 impl Broker {
-    /// Whether the agent has nothing left for today. The operator is asked once for each day.
+    /// Whether the agent has nothing left for today. The operator is asked once for what may be used.
     ///
     /// # Errors
     /// When the ledger fails.
@@ -147,7 +150,7 @@ fn whom(whose: Whose, uid: AgentUid) -> Option<AgentUid> {
     }
 }
 
-/// Asks the operator, unless that was done today.
+/// Asks the operator, unless that was done since more was allowed.
 fn ask_once(
     tx: &mut Tx<'_>,
     agent: &AgentName,
@@ -178,6 +181,10 @@ fn ask_once(
         "{who} {why}: {takes} until midnight UTC. Answer \"more\" to allow as much again today, \"lift\" to allow \
          everything today; any other answer leaves it so. {field} in the spec says what each day may cost."
     );
+    let again = match spending::allowed(tx, whom, day)? {
+        Allowed::Times(1) | Allowed::Everything => String::new(),
+        Allowed::Times(times) => format!("/{times}"),
+    };
     let secs = u64::try_from(end_of(day).duration_since(now).as_secs()).unwrap_or(0);
     let terms = Terms {
         ttl_secs: Some(secs.max(1)),
@@ -187,11 +194,12 @@ fn ask_once(
         from: Address::System,
         to: Address::Operator,
         kind: MessageKind::Question,
+        topic: None,
         body,
         reply_to: None,
         // The uid, because an archived agent's name may come back.
         dedupe: Some(format!(
-            "budget/{}/{}",
+            "budget/{}/{}{again}",
             whom.map_or_else(|| "hive".to_owned(), |uid| uid.to_string()),
             day.as_second() / 86_400
         )),
@@ -211,10 +219,15 @@ fn ask_once(
         },
     )?;
     if let Some(agent) = about {
-        let body =
-            format!("{agent} {why}: it takes no turn until midnight UTC, unless the operator allows more");
-        let dedupe = format!("budget/{agent}/{}", day.as_second() / 86_400);
-        messages::notify_managers(tx, agent, &body, &dedupe, now)?;
+        let notice = Notice {
+            topic: Topic::BudgetReached,
+            body: format!(
+                "{agent} {why}: it takes no turn until midnight UTC, unless the operator allows more"
+            ),
+            dedupe: format!("budget/{agent}/{}{again}", day.as_second() / 86_400),
+            at: now,
+        };
+        messages::notify_managers(tx, agent, &notice)?;
     }
     Ok(())
 }

@@ -191,9 +191,12 @@ fn of_reminder(reminder: &ReminderInfo) -> LooseEnd {
     LooseEnd {
         id: named(LooseEndKind::Reminder, reminder.id),
         kind: LooseEndKind::Reminder,
-        owner: reminder.owner.clone(),
+        owner: reminder.author().clone(),
         waits_for: None,
-        about: about(&reminder.body),
+        about: match &reminder.set_by {
+            Some(_) => about(&format!("for {}: {}", reminder.owner, reminder.body)),
+            None => about(&reminder.body),
+        },
         since: reminder.set_at,
         due: reminder.due,
         error: reminder.error.clone(),

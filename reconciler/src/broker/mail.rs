@@ -227,6 +227,7 @@ impl Broker {
                         from: &from,
                         to: &to,
                         kind: MessageKind::Message,
+                        topic: None,
                         body: &body,
                         reply_to: None,
                         dedupe: dedupe.take(),

@@ -134,6 +134,7 @@ impl Broker {
             from,
             to,
             kind: MessageKind::Question,
+            topic: None,
             body,
             reply_to: None,
             dedupe,

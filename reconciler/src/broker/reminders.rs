@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use shared::agent_api::MessageKind;
 use shared::reminder::{MAX_REMINDER_BYTES, ReminderInfo, ReminderRequest};
+use shared::topic::Topic;
 use shared::{Address, AgentName};
 
 use super::rights::Party;
@@ -36,7 +37,7 @@ pub enum ReminderError {
     #[error("there is no reminder {0}: the list of loose ends shows those that are to come")]
     NotFound(u64),
     /// It is somebody else's.
-    #[error("reminder {id} is not {who}'s: only its owner, a manager or the operator may take it back")]
+    #[error("reminder {id} is not {who}'s: only who set it, a manager or the operator may take it back")]
     NotOwner {
         /// The reminder.
         id: u64,
@@ -58,13 +59,37 @@ impl TxError for ReminderError {
 }
 
 impl Broker {
-    /// Sets a reminder; once this returns it survives a crash.
+    /// Sets a reminder that an agent wants; once this returns it survives a crash.
     ///
     /// # Errors
     /// When it is refused, or the ledger fails.
     pub async fn remind(
         &self,
         owner: &AgentName,
+        request: ReminderRequest,
+        at: Timestamp,
+    ) -> Result<ReminderInfo, ReminderError> {
+        self.set_reminder(owner, None, request, at).await
+    }
+
+    /// Sets a reminder that the operator wants an agent to have. The agent itself cannot take it back.
+    ///
+    /// # Errors
+    /// When it is refused, or the ledger fails.
+    pub async fn remind_for_operator(
+        &self,
+        owner: &AgentName,
+        request: ReminderRequest,
+        at: Timestamp,
+    ) -> Result<ReminderInfo, ReminderError> {
+        let set_by = Some(Address::Operator);
+        self.set_reminder(owner, set_by, request, at).await
+    }
+
+    async fn set_reminder(
+        &self,
+        owner: &AgentName,
+        set_by: Option<Address>,
         request: ReminderRequest,
         at: Timestamp,
     ) -> Result<ReminderInfo, ReminderError> {
@@ -80,6 +105,11 @@ impl Broker {
         if let Some(id) = dedupe.as_deref().filter(|id| !is_dedupe(id)) {
             return Err(ReminderError::BadDedupe(bounded(id, 32)));
         }
+        // What the agent names so is another one.
+        let dedupe = dedupe.map(|id| match &set_by {
+            Some(by) => format!("{by}/{id}"),
+            None => id,
+        });
         let owner = owner.clone();
         self.ledger
             .write(move |tx| {
@@ -95,6 +125,7 @@ impl Broker {
                 }
                 let new = NewReminder {
                     owner: &owner,
+                    set_by: set_by.as_ref(),
                     body: &body,
                     schedule: &schedule,
                     missed,
@@ -136,7 +167,7 @@ pub(super) fn forget(tx: &mut Tx<'_>, id: u64, by: &Address, at: Timestamp) -> R
     let party = Party::of(tx, by)?;
     match reminders::get(tx, id) {
         Ok(None) => return Err(ReminderError::NotFound(id)),
-        Ok(Some(reminder)) if !party.may_end(&reminder.info.owner) => {
+        Ok(Some(reminder)) if !party.may_end(reminder.info.author()) => {
             let who = by.clone();
             return Err(ReminderError::NotOwner { id, who });
         }
@@ -158,6 +189,7 @@ pub(super) fn deliver(tx: &mut Tx<'_>, reminder: &Reminder, now: Timestamp) -> R
     let ReminderInfo {
         id,
         owner,
+        set_by,
         body,
         schedule,
         missed,
@@ -168,11 +200,15 @@ pub(super) fn deliver(tx: &mut Tx<'_>, reminder: &Reminder, now: Timestamp) -> R
     let (Some(due), Address::Agent(name)) = (*due, owner) else {
         return reminders::end(tx, *id, now);
     };
+    let which = match set_by {
+        Some(by) => format!("reminder {id} of the {by}, due {due}"),
+        None => format!("reminder {id}, due {due}"),
+    };
     let next = schedule::next_due(schedule, due, now);
     let text = match schedule::delivery(*missed, due, error.is_some(), now) {
-        Delivery::Give => format!("reminder {id}, due {due}: {body}"),
-        Delivery::GiveLate => format!("reminder {id}, due {due}, late: {body}"),
-        Delivery::TellMissed => format!("reminder {id}, due {due}, was missed and does not come: {body}"),
+        Delivery::Give => format!("{which}: {body}"),
+        Delivery::GiveLate => format!("{which}, late: {body}"),
+        Delivery::TellMissed => format!("{which}, was missed and does not come: {body}"),
         Delivery::Skip => {
             reminders::note_missed(tx, reminder, due, now)?;
             return move_on(tx, *id, next, None, now);
@@ -197,6 +233,7 @@ pub(super) fn deliver(tx: &mut Tx<'_>, reminder: &Reminder, now: Timestamp) -> R
         from: &Address::System,
         to: owner,
         kind: MessageKind::System,
+        topic: Some(Topic::Reminder),
         body: &text,
         reply_to: None,
         dedupe: Some(&reminders::dedupe(*id, due)),

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::ledger::tests::deployed;
-use crate::model::change::Change;
+use crate::model::change::{Change, Notice};
 use crate::model::records::{AgentLife, AgentOrigin};
 
 fn now() -> Timestamp {
@@ -76,6 +76,7 @@ fn message(body: &str) -> Outgoing {
         from: address("bob"),
         to: address("alice"),
         kind: MessageKind::Message,
+        topic: None,
         body: body.to_owned(),
         reply_to: None,
         dedupe: None,
@@ -150,6 +151,7 @@ async fn a_message_arrives_as_it_was_sent() {
             id,
             from: address("bob"),
             kind: MessageKind::Question,
+            topic: None,
             reply_to: Some(41),
             at: now(),
             body: "what?\n@file /command".to_owned(),
@@ -379,12 +381,46 @@ async fn a_waiting_poll_is_woken_by_whatever_queues_a_message() {
     wakes.borrow_and_update();
     let notify = Change::Notify {
         agent: alice.clone(),
-        body: "hello".into(),
-        dedupe: "x".into(),
-        at: now(),
+        notice: Notice {
+            topic: Topic::Order,
+            body: "hello".into(),
+            dedupe: "x".into(),
+            at: now(),
+        },
     };
     broker.ledger.apply(vec![notify]).await.expect("a notice");
     woken(&mut wakes, "the daemon's own message").await;
+}
+
+#[tokio::test]
+async fn a_notice_says_what_it_is_about_to_its_reader_and_to_whoever_looks() {
+    let broker = broker().await;
+    let notify = Change::Notify {
+        agent: name("alice"),
+        notice: Notice {
+            topic: Topic::Reverted,
+            body: "back to the last good system".into(),
+            dedupe: "x".into(),
+            at: now(),
+        },
+    };
+    broker.ledger.apply(vec![notify]).await.expect("a notice");
+    send(&broker, "hello").await;
+    let mail = broker
+        .recv(&name("alice"), ask(1, None, 10))
+        .await
+        .expect("a lease");
+    let topics: Vec<_> = mail.messages.iter().map(|message| message.topic).collect();
+    assert_eq!(topics, [Some(Topic::Reverted), None]);
+    let found = broker
+        .search(Search {
+            limit: 10,
+            ..Search::default()
+        })
+        .await
+        .expect("a search");
+    let topics: Vec<_> = found.iter().map(|message| message.topic).collect();
+    assert_eq!(topics, [None, Some(Topic::Reverted)]);
 }
 
 #[tokio::test]

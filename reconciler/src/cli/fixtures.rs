@@ -110,6 +110,19 @@ pub(super) fn series_json() -> Value {
     json!([alice.take(), bob.take()])
 }
 
+pub(super) fn reminder_json() -> Value {
+    json!({
+        "id": 7,
+        "owner": "alice",
+        "setBy": "operator",
+        "body": "water the plants",
+        "schedule": { "at": "2026-01-02T14:00:00Z" },
+        "missed": "run",
+        "setAt": "2026-01-02T12:00:00Z",
+        "due": "2026-01-02T14:00:00Z",
+    })
+}
+
 pub(super) fn loose_end_json() -> Value {
     json!({
         "id": "reminder/3", "kind": "reminder", "owner": "alice", "about": "water the plants",

@@ -7,6 +7,7 @@ use shared::admin_api::Acknowledged;
 use shared::agent_api::{DeliveryState, MessageKind, SentMessage};
 use shared::loose_end::{LooseEnd, LooseEndId};
 use shared::question::{AnswerRequest, AskRequest, QuestionInfo, QuestionState};
+use shared::topic::Topic;
 use shared::{Address, AgentName};
 
 use super::Session;
@@ -220,7 +221,7 @@ pub(super) async fn loose_ends(session: &mut Session<'_>, args: LooseEndsArgs) -
     Ok(Exit::Done)
 }
 
-fn said(message: String) -> Page {
+pub(super) fn said(message: String) -> Page {
     acknowledged(&Acknowledged {
         message,
         changed: true,
@@ -266,7 +267,7 @@ fn render_messages(messages: &[SentMessage], look: &Look) -> Page {
             Tone::Faint.of(look.relative(message.at)),
             message.from.to_string().into(),
             message.to.to_string().into(),
-            kind(message.kind).into(),
+            message.topic.map_or(kind(message.kind), Topic::as_str).into(),
             delivery(message.state),
             in_a_line(&message.body),
         ]);

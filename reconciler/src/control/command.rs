@@ -7,13 +7,14 @@ use shared::canonical::NotCanonical;
 use shared::event::Level;
 use shared::gate::{Asker, Gate};
 use shared::spec::RunState;
+use shared::topic::Topic;
 use shared::{AgentName, AgentUid, CommitOid, Digest, GateId, ProposalNumber};
 
 use super::reconciler::{Key, Reconciler, declared};
 use crate::execute::{event, plain_mark};
 use crate::host::{HostError, Imported};
 use crate::ledger::{DecideError, LedgerError, TxError};
-use crate::model::change::Change;
+use crate::model::change::{Change, Notice};
 use crate::model::draft::Refusal;
 use crate::model::records::{AgentLedger, AgentLife, Override, Proposal};
 
@@ -395,11 +396,14 @@ impl Reconciler {
         ];
         changes.extend(by.map(|_| Change::Notify {
             agent: name.clone(),
-            body: format!(
-                "{message} (a change of your configuration; config_status shows what becomes of it)"
-            ),
-            dedupe: format!("{uid}:proposal:{number}:offered"),
-            at: now,
+            notice: Notice {
+                topic: Topic::Proposed,
+                body: format!(
+                    "{message} (a change of your configuration; config_status shows what becomes of it)"
+                ),
+                dedupe: format!("{uid}:proposal:{number}:offered"),
+                at: now,
+            },
         }));
         self.write(name, changes).await?;
         Ok(shown)

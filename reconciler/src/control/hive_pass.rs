@@ -10,12 +10,13 @@ use shared::AgentName;
 use shared::event::Level;
 use shared::plan::{Waiting, WaitingOn};
 use shared::spec::Spec;
+use shared::topic::Topic;
 
 use super::reconciler::{Key, PassError, Reconciler, Requeue, lock};
 use crate::execute;
 use crate::gate::revalidate;
 use crate::ledger::{LedgerError, Listing};
-use crate::model::change::Change;
+use crate::model::change::{Change, Notice};
 use crate::model::draft::Owner;
 use crate::model::records::{AgentLife, AgentOrigin, AgentRecord};
 use crate::plan::hive as planner;
@@ -312,11 +313,15 @@ fn adopted_from(record: &AgentRecord, at: Timestamp) -> Option<Change> {
     let (uid, name) = (record.uid, &record.name);
     Some(Change::Notify {
         agent: agent.clone(),
-        body: format!(
-            "the spec declares {name} now: it is what the spec says, and your draft of it, with its files, is dropped"
-        ),
-        dedupe: format!("{uid}:adopted"),
-        at,
+        notice: Notice {
+            topic: Topic::Draft,
+            body: format!(
+                "the spec declares {name} now: it is what the spec says, and your draft of it, with its files, is \
+                 dropped"
+            ),
+            dedupe: format!("{uid}:adopted"),
+            at,
+        },
     })
 }
 

@@ -5,10 +5,11 @@ use shared::agent_api::ProposalPhase;
 use shared::event::Level;
 
 use super::{deploy, ended, event, plain_mark};
-use crate::model::change::Change;
+use crate::model::change::{Change, Notice};
 use crate::model::records::{AgentLedger, Failures};
 use crate::model::step::Action;
 use crate::plan::trial::clocked;
+use shared::topic::Topic;
 
 /// The changes of a bookkeeping step; `None` when the step has an effect outside.
 pub(crate) fn changes(
@@ -110,9 +111,12 @@ pub(crate) fn changes(
             if count.is_power_of_two() {
                 changes.push(Change::NotifyManagers {
                     about: name.clone(),
-                    body: format!("{name} {what} (time {count} in a row); it is started again by itself"),
-                    dedupe: format!("{uid}:ended:{at}"),
-                    at: now,
+                    notice: Notice {
+                        topic: Topic::Crashed,
+                        body: format!("{name} {what} (time {count} in a row); it is started again by itself"),
+                        dedupe: format!("{uid}:ended:{at}"),
+                        at: now,
+                    },
                 });
             }
             if let Some(trial) = &agent.probation {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use shared::agent_api::ProposalPhase;
 use shared::event::Level;
+use shared::topic::Topic;
 use shared::{GateId, ProposalNumber};
 
 use super::{Effect, event, told};
@@ -142,7 +143,13 @@ fn changes(
             phase: ProposalPhase::Deployed,
             mark,
         });
-        changes.extend(told(agent, &message, &format!("proposal:{number}:deployed"), now));
+        changes.extend(told(
+            agent,
+            Topic::Deployed,
+            &message,
+            &format!("proposal:{number}:deployed"),
+            now,
+        ));
     }
     changes
 }
@@ -172,7 +179,13 @@ pub(super) fn halt(agent: &AgentLedger, failed: &str, reason: &str, now: Timesta
         },
         event(name, Level::Alert, "halted", message.clone(), now),
     ];
-    changes.extend(told(agent, &message, &format!("halted:{failed}"), now));
+    changes.extend(told(
+        agent,
+        Topic::Halted,
+        &message,
+        &format!("halted:{failed}"),
+        now,
+    ));
     changes
 }
 
@@ -208,7 +221,13 @@ pub(super) fn revert(agent: &AgentLedger, failed: &str, reason: &str, now: Times
         },
         event(name, Level::Alert, "reverted", message.clone(), now),
     ];
-    changes.extend(told(agent, &message, &format!("reverted:{failed}"), now));
+    changes.extend(told(
+        agent,
+        Topic::Reverted,
+        &message,
+        &format!("reverted:{failed}"),
+        now,
+    ));
     if let Some(number) = agent.probation.as_ref().and_then(|trial| trial.proposal) {
         let mark = super::plain_mark(now, &format!("failed its probation: {reason}"));
         changes.push(Change::Phase {

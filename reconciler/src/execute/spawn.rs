@@ -3,6 +3,7 @@
 use serde_json::json;
 use shared::config::OVERLAY_FILE;
 use shared::event::Level;
+use shared::topic::Topic;
 use shared::{CommitOid, ProposalNumber};
 
 use super::deploy::PROBATION_SECS;
@@ -10,7 +11,7 @@ use super::{Effect, event, seed_files};
 use crate::host::{Host, HostError};
 use crate::ledger::Ledger;
 use crate::model::build::BuildOutput;
-use crate::model::change::Change;
+use crate::model::change::{Change, Notice};
 use crate::model::draft::{Rules, Standing, standing};
 use crate::model::records::{AgentLedger, AgentLife, AgentRecord, BuildState, Deployed, Probation};
 use crate::model::step::Action;
@@ -192,9 +193,12 @@ fn spawned(
         },
         Change::NotifyManagers {
             about: name.clone(),
-            body: format!("{name} was spawned"),
-            dedupe: format!("{uid}:spawned"),
-            at,
+            notice: Notice {
+                topic: Topic::Spawned,
+                body: format!("{name} was spawned"),
+                dedupe: format!("{uid}:spawned"),
+                at,
+            },
         },
     ]
 }

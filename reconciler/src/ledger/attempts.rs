@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use shared::event::Level;
 use shared::gate::{Gate, GateState};
+use shared::topic::Topic;
 use shared::{AgentUid, Digest, GateId};
 
 use super::error::{BeginError, LedgerError};
 use super::sql::{At, Columns as _, bounded, execute, int, json, list, one, uid_or_hive};
 use super::{Ledger, Tx, agents, changes, gates};
-use crate::model::change::Change;
+use crate::model::change::{Change, Notice};
 use crate::model::records::Attempt;
 
 /// The longest error of a step, in bytes.
@@ -200,8 +201,13 @@ fn withdraw(tx: &mut Tx<'_>, id: GateId, reason: &str, at: Timestamp) -> Result<
     } else {
         return Ok(());
     }
-    let what = format!("gate {id} ({}) was withdrawn: {reason}", gate.view.summary);
-    gates::tell_agent(tx, &gate, &what, "withdrawn", at)
+    let notice = Notice {
+        topic: Topic::Withdrawn,
+        body: format!("gate {id} ({}) was withdrawn: {reason}", gate.view.summary),
+        dedupe: format!("gate/{id}/withdrawn"),
+        at,
+    };
+    gates::tell_agent(tx, &gate, &notice)
 }
 
 fn first(at: Timestamp, next_at: Timestamp, in_flight: bool) -> Attempt {

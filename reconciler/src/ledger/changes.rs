@@ -204,18 +204,8 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
                 data,
             },
         ),
-        Change::NotifyManagers {
-            about,
-            body,
-            dedupe,
-            at,
-        } => messages::notify_managers(tx, &about, &body, &dedupe, at),
-        Change::Notify {
-            agent,
-            body,
-            dedupe,
-            at,
-        } => messages::notify(tx, &agent, &body, &dedupe, at),
+        Change::NotifyManagers { about, notice } => messages::notify_managers(tx, &about, &notice),
+        Change::Notify { agent, notice } => messages::notify(tx, &agent, &notice),
     }
 }
 

@@ -7,12 +7,13 @@ use rusqlite::Connection;
 use shared::AgentUid;
 use shared::event::Level;
 use shared::gate::{Decision, Gate};
+use shared::topic::Topic;
 
 use super::error::LedgerError;
 use super::events::{self, NewEvent};
 use super::sql::{Columns as _, list};
 use super::{Ledger, Tx, TxError, agents, changes, gates, messages};
-use crate::model::change::Change;
+use crate::model::change::{Change, Notice};
 use crate::model::draft::{Denial, Draft, Owner};
 use crate::model::records::{AgentLife, AgentRecord};
 
@@ -91,7 +92,13 @@ pub(super) fn end_offer(
     agents::put(tx, &record)?;
     let name = record.name.clone();
     let body = format!("the offer to spawn {name} came to nothing: {reason}; the draft is there for changes");
-    tell_owner(tx, &record, &body, &format!("{uid}/offer/{offered_at}/ended"), at)?;
+    let notice = Notice {
+        topic: Topic::Draft,
+        body: body.clone(),
+        dedupe: format!("{uid}/offer/{offered_at}/ended"),
+        at,
+    };
+    tell_owner(tx, &record, &notice)?;
     events::append(
         tx,
         NewEvent {
@@ -124,19 +131,13 @@ pub(super) fn note_denial(tx: &mut Tx<'_>, gate: &Gate, decision: &Decision) -> 
 }
 
 /// Tells the manager that prepares a draft, while it is there.
-pub(super) fn tell_owner(
-    tx: &mut Tx<'_>,
-    record: &AgentRecord,
-    body: &str,
-    dedupe: &str,
-    at: Timestamp,
-) -> Result<(), LedgerError> {
+pub(super) fn tell_owner(tx: &mut Tx<'_>, record: &AgentRecord, notice: &Notice) -> Result<(), LedgerError> {
     let owner = record.draft.as_ref().map(|draft| &draft.owner);
     let Some(Owner::Manager { name, uid }) = owner else {
         return Ok(());
     };
     if agents::uid_of(tx, name)? == Some(*uid) {
-        messages::notify(tx, name, body, dedupe, at)?;
+        messages::notify(tx, name, notice)?;
     }
     Ok(())
 }

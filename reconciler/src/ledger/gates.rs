@@ -13,6 +13,7 @@ use serde_json::json;
 use shared::agent_api::ProposalPhase;
 use shared::event::Level;
 use shared::gate::{Asker, Decision, Gate, GateClass, GateState, GateView};
+use shared::topic::Topic;
 use shared::{AgentName, CommitOid, Digest, GateId, ProposalNumber};
 
 use super::error::{DecideError, Fault, LedgerError, Listing};
@@ -20,6 +21,7 @@ use super::events::{self, NewEvent};
 use super::sql::{self, At, Columns as _, bounded, execute, int, list, one, text};
 use super::{Ledger, Tx, agents, drafts, messages, orders};
 use crate::counters::Counted;
+use crate::model::change::Notice;
 use crate::model::gates::{GateAction, NewGate};
 use crate::model::records::{GateRecord, Mark};
 
@@ -432,9 +434,15 @@ fn record_decision(tx: &mut Tx<'_>, gate: &mut Gate, decision: Decision) -> Resu
             "{by} denied gate {}, which asked for {}{because}",
             gate.id, gate.view.summary
         );
-        tell_agent(tx, gate, &what, "denied", *at)?;
+        let notice = Notice {
+            topic: Topic::Denied,
+            body: what,
+            dedupe: format!("gate/{}/denied", gate.id),
+            at: *at,
+        };
+        tell_agent(tx, gate, &notice)?;
         if let Some(name) = &gate.agent {
-            messages::notify_managers(tx, name, &what, &format!("gate/{}/denied", gate.id), *at)?;
+            messages::notify_managers(tx, name, &notice)?;
         }
     }
     gate.decision = Some(decision);
@@ -501,24 +509,17 @@ pub(super) fn note(
 }
 
 /// Tells the agent concerned how its gate ended, or whoever prepares it; an agent that is gone needs no telling.
-pub(super) fn tell_agent(
-    tx: &mut Tx<'_>,
-    gate: &Gate,
-    what: &str,
-    how: &str,
-    at: Timestamp,
-) -> Result<(), LedgerError> {
+pub(super) fn tell_agent(tx: &mut Tx<'_>, gate: &Gate, notice: &Notice) -> Result<(), LedgerError> {
     let (Some(name), Some(uid)) = (&gate.agent, gate.uid) else {
         return Ok(());
     };
     if agents::uid_of(tx, name)? != Some(uid) {
         return Ok(());
     }
-    let dedupe = format!("gate/{}/{how}", gate.id);
     let record = agents::get(tx, uid)?;
     if drafts::is_draft(&record) {
-        drafts::tell_owner(tx, &record, what, &dedupe, at)
+        drafts::tell_owner(tx, &record, notice)
     } else {
-        messages::notify(tx, name, what, &dedupe, at)
+        messages::notify(tx, name, notice)
     }
 }

@@ -209,6 +209,7 @@ fn decode(row: &Row<'_>, deliveries: u64) -> Result<Message, Fault> {
         id: row.number("id")?,
         from: row.parsed("from_addr")?,
         kind: row.word("kind")?,
+        topic: row.maybe_word("topic")?,
         reply_to: row.get::<_, Option<i64>>("reply_to")?.map(i64::unsigned_abs),
         at: row.time("at")?,
         body: row.get("body")?,

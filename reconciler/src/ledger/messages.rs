@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _};
 use shared::agent_api::MessageKind;
 use shared::event::Level;
+use shared::topic::Topic;
 use shared::{Address, AgentName};
 
 use super::error::LedgerError;
@@ -11,6 +12,7 @@ use super::events::{self, NewEvent};
 use super::sql::{At, bounded, execute, int, text};
 use super::{Tx, agents};
 use crate::counters::Counted;
+use crate::model::change::Notice;
 
 /// The longest message from the daemon, in bytes.
 const MAX_NOTICE_BYTES: usize = 16 * 1024;
@@ -23,6 +25,8 @@ pub(crate) struct NewMessage<'a> {
     pub(crate) to: &'a Address,
     /// What kind.
     pub(crate) kind: MessageKind,
+    /// What it is about, if the daemon sends it.
+    pub(crate) topic: Option<Topic>,
     /// The text.
     pub(crate) body: &'a str,
     /// The message it answers.
@@ -100,8 +104,8 @@ fn count(db: &Connection, sql: &str, to: &Address) -> Result<u64, LedgerError> {
 pub(crate) fn insert(tx: &mut Tx<'_>, message: &NewMessage<'_>) -> Result<u64, LedgerError> {
     execute(
         tx,
-        "INSERT INTO messages (from_addr, to_addr, kind, reply_to, body, at, dedupe, state)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'queued')",
+        "INSERT INTO messages (from_addr, to_addr, kind, reply_to, body, at, dedupe, topic, state)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued')",
         (
             text(message.from),
             text(message.to),
@@ -110,6 +114,7 @@ pub(crate) fn insert(tx: &mut Tx<'_>, message: &NewMessage<'_>) -> Result<u64, L
             message.body,
             At(message.at),
             message.dedupe,
+            message.topic.map(Topic::as_str),
         ),
     )?;
     let id = tx.last_insert_rowid().unsigned_abs();
@@ -170,18 +175,18 @@ pub(crate) fn asker(
 
 /// A message from the daemon, once for each dedupe id and agent. No bound on the inbox holds it back, and when the
 /// agent is gone that is an event rather than an error: what the daemon did stays done.
-pub(super) fn notify(
-    tx: &mut Tx<'_>,
-    agent: &AgentName,
-    body: &str,
-    dedupe: &str,
-    at: Timestamp,
-) -> Result<(), LedgerError> {
+pub(super) fn notify(tx: &mut Tx<'_>, agent: &AgentName, notice: &Notice) -> Result<(), LedgerError> {
+    let Notice {
+        topic,
+        body,
+        dedupe,
+        at,
+    } = notice;
     let Some(uid) = agents::uid_of(tx, agent)? else {
         return events::append(
             tx,
             NewEvent {
-                at,
+                at: *at,
                 agent: Some(agent),
                 level: Level::Warning,
                 kind: "messageUndeliverable",
@@ -202,10 +207,11 @@ pub(super) fn notify(
             from: &Address::System,
             to: &Address::Agent(agent.clone()),
             kind: MessageKind::System,
+            topic: Some(*topic),
             body: &body,
             reply_to: None,
             dedupe: Some(&dedupe),
-            at,
+            at: *at,
         },
     )?;
     Ok(())
@@ -215,13 +221,11 @@ pub(super) fn notify(
 pub(crate) fn notify_managers(
     tx: &mut Tx<'_>,
     about: &AgentName,
-    body: &str,
-    dedupe: &str,
-    at: Timestamp,
+    notice: &Notice,
 ) -> Result<(), LedgerError> {
     for manager in agents::managers(tx)? {
         if manager != *about {
-            notify(tx, &manager, body, dedupe, at)?;
+            notify(tx, &manager, notice)?;
         }
     }
     Ok(())

@@ -5,11 +5,13 @@ use serde_json::json;
 use shared::event::Level;
 use shared::gate::{Asker, Decision, Gate};
 use shared::spec::RunState;
+use shared::topic::Topic;
 use shared::{AgentUid, GateId};
 
 use super::error::LedgerError;
 use super::events::{self, NewEvent};
 use super::{Tx, agents, changes, messages};
+use crate::model::change::Notice;
 use crate::model::order::{ManagerOrder, OrderState, Verb};
 use crate::model::records::{AgentLife, AgentOrigin, AgentRecord, Overrides};
 
@@ -71,7 +73,13 @@ pub(super) fn end(
     let reason = reason.to_owned();
     set(tx, record, order, OrderState::Ended { reason })?;
     if agents::uid_of(tx, &by)? == Some(by_uid) {
-        messages::notify(tx, &by, &body, &format!("{uid}/order/{number}/ended"), at)?;
+        let notice = Notice {
+            topic: Topic::Order,
+            body: body.clone(),
+            dedupe: format!("{uid}/order/{number}/ended"),
+            at,
+        };
+        messages::notify(tx, &by, &notice)?;
     }
     note(tx, uid, Level::Warning, "orderEnded", &body, at)
 }

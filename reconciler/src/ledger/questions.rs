@@ -5,6 +5,7 @@ use rusqlite::{Connection, Row};
 use shared::agent_api::MessageKind;
 use shared::event::Level;
 use shared::question::{QuestionInfo, QuestionState};
+use shared::topic::Topic;
 use shared::{Address, AgentName};
 
 use super::Tx;
@@ -12,6 +13,7 @@ use super::error::{Fault, LedgerError, Listing};
 use super::events::{self, NewEvent};
 use super::messages::{self, NewMessage};
 use super::sql::{At, Columns as _, execute, int, list, one, text};
+use crate::model::change::Notice;
 
 pub(super) const QUESTIONS: (&str, &[&str]) = ("questions", &["id"]);
 
@@ -199,6 +201,7 @@ fn tell_the_asker(
         from: ending.by,
         to: &question.from,
         kind: MessageKind::Answer,
+        topic: None,
         body: ending.answer,
         reply_to: Some(question.id),
         dedupe: ending.dedupe,
@@ -250,7 +253,13 @@ fn tell_the_asked(
                 (int(id), At(at)),
             )?;
             if withdrawn == 0 {
-                messages::notify(tx, asked, &what, &format!("question/{id}/ended"), at)?;
+                let notice = Notice {
+                    topic: Topic::Question,
+                    body: what,
+                    dedupe: format!("question/{id}/ended"),
+                    at,
+                };
+                messages::notify(tx, asked, &notice)?;
             }
             Ok(())
         }

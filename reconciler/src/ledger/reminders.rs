@@ -1,4 +1,4 @@
-//! Reminders: what an agent wants to be told later.
+//! Reminders: what an agent is to be told later.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Row};
@@ -9,7 +9,7 @@ use shared::{Address, AgentName};
 use super::Tx;
 use super::error::{Fault, LedgerError, Listing, Undecodable};
 use super::events::{self, NewEvent};
-use super::sql::{At, Columns as _, execute, int, json, list, one};
+use super::sql::{At, Columns as _, execute, int, json, list, one, text};
 
 pub(super) const REMINDERS: (&str, &[&str]) = ("reminders", &["id"]);
 
@@ -27,8 +27,10 @@ pub(crate) struct Reminder {
 /// A reminder to be set.
 #[derive(Debug)]
 pub(crate) struct NewReminder<'a> {
-    /// Whose it is.
+    /// To whom it comes.
     pub(crate) owner: &'a AgentName,
+    /// Who sets it, unless its owner does.
+    pub(crate) set_by: Option<&'a Address>,
     /// What.
     pub(crate) body: &'a str,
     /// When, as it is shown.
@@ -52,8 +54,8 @@ pub(crate) fn insert(tx: &mut Tx<'_>, new: &NewReminder<'_>) -> Result<u64, Ledg
     };
     execute(
         tx,
-        "INSERT INTO reminders (owner, body, schedule, missed, dedupe, set_at, due, try_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
+        "INSERT INTO reminders (owner, body, schedule, missed, dedupe, set_at, due, try_at, set_by)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)",
         (
             new.owner.as_str(),
             new.body,
@@ -62,6 +64,7 @@ pub(crate) fn insert(tx: &mut Tx<'_>, new: &NewReminder<'_>) -> Result<u64, Ledg
             new.dedupe,
             At(new.at),
             At(new.due),
+            new.set_by.map(text),
         ),
     )?;
     let id = tx.last_insert_rowid().unsigned_abs();
@@ -217,6 +220,7 @@ pub(super) fn decode(row: &Row<'_>) -> Result<Reminder, Fault> {
         info: ReminderInfo {
             id: row.number("id")?,
             owner: Address::Agent(row.parsed("owner")?),
+            set_by: row.maybe_word("set_by")?,
             body: row.get("body")?,
             schedule: row.json("schedule")?,
             missed: row.word("missed")?,

@@ -121,6 +121,7 @@ pub(crate) const RAW_TABLES: [RawTable; 10] = [
             "leased_at",
             "batch",
             "dismissed_at",
+            "topic",
         ],
         check: |row| {
             row.parsed::<shared::Address>("from_addr")?;
@@ -179,7 +180,7 @@ pub(crate) const RAW_TABLES: [RawTable; 10] = [
         since: 2,
         columns: &[
             "id", "owner", "body", "schedule", "missed", "dedupe", "set_at", "due", "try_at", "message",
-            "error", "ended_at",
+            "error", "ended_at", "set_by",
         ],
         check: |row| super::reminders::decode(row).map(drop),
     },
@@ -206,7 +207,7 @@ pub(crate) const RAW_TABLES: [RawTable; 10] = [
     RawTable {
         name: "overspending",
         since: 2,
-        columns: &["uid", "day", "question", "times", "by", "at"],
+        columns: &["uid", "day", "question", "times", "by", "at", "asked_times"],
         check: |row| {
             row.time("day")?;
             row.number("question")?;
@@ -378,6 +379,7 @@ pub fn salvage(path: &Utf8Path) -> Result<Salvage, OpenError> {
 fn before_it_was_there(column: &str) -> Value {
     match column {
         "batch" => Value::Integer(0),
+        "asked_times" => Value::Integer(1),
         _ => Value::Null,
     }
 }

@@ -19,6 +19,10 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         version: 2,
         sql: include_str!("schema/v2.sql"),
     },
+    Migration {
+        version: 3,
+        sql: include_str!("schema/v3.sql"),
+    },
 ];
 
 /// Marks a SQLite file as a ledger (`hive` in ASCII).

@@ -116,17 +116,20 @@ pub(crate) fn asked_by(
     Ok(found.map(|(uid, day)| (uid.parse().ok(), day.0)))
 }
 
-/// Whether the operator was asked already.
+/// Whether the operator was asked already about what may be used now.
 pub(crate) fn was_asked(
     db: &Connection,
     whose: Option<AgentUid>,
     day: Timestamp,
 ) -> Result<bool, LedgerError> {
-    let mut statement = db.prepare_cached("SELECT 1 FROM overspending WHERE uid = ?1 AND day = ?2")?;
+    let mut statement = db.prepare_cached(
+        "SELECT 1 FROM overspending WHERE uid = ?1 AND day = ?2 AND (times IS NULL OR times = asked_times)",
+    )?;
     Ok(statement.exists((super::sql::uid_or_hive(whose), At(day)))?)
 }
 
-/// Notes the question that the operator was asked; there is one for each day.
+/// Notes the question that the operator was asked: one for each day, and one more for each time that the operator allowed
+/// as much again.
 pub(crate) fn asked(
     tx: &Tx<'_>,
     whose: Option<AgentUid>,
@@ -135,7 +138,8 @@ pub(crate) fn asked(
 ) -> Result<(), LedgerError> {
     execute(
         tx,
-        "INSERT INTO overspending (uid, day, question, times) VALUES (?1, ?2, ?3, 1)",
+        "INSERT INTO overspending (uid, day, question, times, asked_times) VALUES (?1, ?2, ?3, 1, 1)
+         ON CONFLICT (uid, day) DO UPDATE SET question = excluded.question, asked_times = times",
         (super::sql::uid_or_hive(whose), At(day), int(question)),
     )
     .map(drop)

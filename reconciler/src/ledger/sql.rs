@@ -79,6 +79,8 @@ pub(super) trait Columns {
     ) -> Result<Option<T>, Fault>;
     /// A unit variant by the name it has on the wire.
     fn word<T: DeserializeOwned>(&self, column: &str) -> Result<T, Fault>;
+    /// A word where there may be none, also because the row is one of an older ledger that is being salvaged.
+    fn maybe_word<T: DeserializeOwned>(&self, column: &str) -> Result<Option<T>, Fault>;
     /// A JSON document.
     fn json<T: DeserializeOwned>(&self, column: &str) -> Result<T, Fault>;
     /// A time.
@@ -110,6 +112,13 @@ impl Columns for Row<'_> {
         let text = self.get_ref(column)?.as_str()?;
         let word: StrDeserializer<'_, serde::de::value::Error> = text.into_deserializer();
         Ok(T::deserialize(word)?)
+    }
+
+    fn maybe_word<T: DeserializeOwned>(&self, column: &str) -> Result<Option<T>, Fault> {
+        match self.get_ref(column) {
+            Ok(ValueRef::Null) | Err(rusqlite::Error::InvalidColumnName(_)) => Ok(None),
+            _ => self.word(column).map(Some),
+        }
     }
 
     fn json<T: DeserializeOwned>(&self, column: &str) -> Result<T, Fault> {

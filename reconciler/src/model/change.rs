@@ -5,6 +5,7 @@ use serde_json::Value;
 use shared::agent_api::ProposalPhase;
 use shared::event::Level;
 use shared::spec::RunState;
+use shared::topic::Topic;
 use shared::{AgentName, AgentUid, CommitOid, Digest, GateId, ProposalNumber};
 
 use crate::model::draft::Draft;
@@ -247,22 +248,27 @@ pub enum Change {
     NotifyManagers {
         /// About whom.
         about: AgentName,
-        /// One line.
-        body: String,
-        /// Sent once for the same id.
-        dedupe: String,
-        /// When.
-        at: Timestamp,
+        /// What they are told.
+        notice: Notice,
     },
     /// A message from the daemon to an agent.
     Notify {
         /// To whom.
         agent: AgentName,
-        /// One line.
-        body: String,
-        /// Sent once for the same id.
-        dedupe: String,
-        /// When.
-        at: Timestamp,
+        /// What it is told.
+        notice: Notice,
     },
+}
+
+/// What the daemon tells an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// What it is about.
+    pub topic: Topic,
+    /// The text, one line.
+    pub body: String,
+    /// An agent gets it once for the same id.
+    pub dedupe: String,
+    /// When.
+    pub at: Timestamp,
 }

@@ -178,6 +178,7 @@ impl Daemon {
             from: from.parse().unwrap(),
             to: "alice".parse().unwrap(),
             kind,
+            topic: None,
             body: "hello".into(),
             reply_to: None,
             dedupe: None,

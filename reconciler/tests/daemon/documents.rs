@@ -76,6 +76,12 @@ fn mail(world: &World) {
     let reminder = json!({ "schedule": { "cron": { "expression": "0 9 * * 1-5" } }, "body": "good morning" });
     let id = post(&alice, "/v1/reminders", reminder)["id"].as_u64().unwrap();
     delete(&alice, &format!("/v1/reminders/{id}"), 204);
+    let reminder = json!({ "schedule": { "afterSecs": 3600 }, "body": "good evening" });
+    let id = post(&admin, "/v1/agents/alice/reminders", reminder)["id"]
+        .as_u64()
+        .unwrap();
+    delete(&alice, &format!("/v1/reminders/{id}"), 403);
+    delete(&admin, &format!("/v1/loose-ends/reminder/{id}"), 204);
     for path in ["/v1/reminders", "/v1/messages/sent", "/v1/whoami"] {
         assert_eq!(http::get(&alice, path).unwrap().status, 200, "{path}");
     }

@@ -1,14 +1,15 @@
-//! Messages of the whole hive, as the operator looks for them.
+//! Messages of the whole hive, as the operator looks for them, and those that are to come.
 
 use axum::Json;
 use axum::extract::{ConnectInfo, Path, Query, State};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use shared::agent_api::{DeliveryState, SentMessage};
+use shared::reminder::{ReminderInfo, ReminderRequest};
 use shared::wire_error::ErrorCode;
 use shared::{Address, AgentName};
 
-use super::{by, parsed};
+use super::{by, known, parsed};
 use crate::api::Context;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::peer::Peer;
@@ -75,4 +76,17 @@ pub(super) async fn requeue(
     let by = by(peer).await?;
     let now = context.reconciler.host().clock.now();
     Ok(Json(context.broker.requeue(id, by, now).await?))
+}
+
+pub(super) async fn remind(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    Json(request): Json<ReminderRequest>,
+) -> ApiResult<Json<ReminderInfo>> {
+    let name: AgentName = parsed(&name, "an agent's name")?;
+    known(&context, &name).await?;
+    let now = context.reconciler.host().clock.now();
+    Ok(Json(
+        context.broker.remind_for_operator(&name, request, now).await?,
+    ))
 }

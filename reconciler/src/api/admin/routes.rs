@@ -13,6 +13,7 @@ use shared::gate::Gate;
 use shared::instruction::InstructionRequest;
 use shared::login::{LoginAnswer, LoginState};
 use shared::plan::PlanView;
+use shared::reminder::{ReminderInfo, ReminderRequest};
 use shared::status::{AgentStatus, HiveStatus};
 use shared::turn::{TurnInfo, TurnSeries};
 use shared::wire_error::ErrorCode::{Conflict, Exhausted, Forbidden, NotFound};
@@ -247,6 +248,19 @@ pub(crate) fn endpoints() -> Vec<Endpoint<Context>> {
         .about("Once this is answered the message survives a crash.")
         .takes::<OperatorMessage>()
         .answers::<SendResponse>()
+        .refuses([Exhausted]),
+        post(
+            "/v1/agents/{name}/reminders",
+            messages::remind,
+            "remind",
+            "Have an agent told something later",
+        )
+        .about(
+            "It is a loose end of the agent's until it is over; `DELETE /v1/loose-ends/reminder/{number}` takes it back, and \
+             the agent itself cannot.",
+        )
+        .takes::<ReminderRequest>()
+        .answers::<ReminderInfo>()
         .refuses([Exhausted]),
         get(
             "/v1/messages",

@@ -1,13 +1,14 @@
 //! Tells the operator and the managers when an agent has no login any more, and when it has one again.
 
 use shared::agent_api::MessageKind;
+use shared::topic::Topic;
 use shared::turn::{TurnResult, TurnStats};
 use shared::{Address, AgentName};
 
 use crate::api::Context;
 use crate::api::error::ApiResult;
 use crate::broker::Outgoing;
-use crate::model::change::Change;
+use crate::model::change::{Change, Notice};
 
 /// Says it when a turn that has ended went otherwise than the one before: once each time, however often it is tried.
 pub(super) async fn tell(context: &Context, agent: &AgentName, turn: &TurnStats) -> ApiResult<()> {
@@ -17,11 +18,15 @@ pub(super) async fn tell(context: &Context, agent: &AgentName, turn: &TurnStats)
     let ledger = context.reconciler.ledger();
     let turns = ledger.turns(Some(agent), None, 1).await?.complete()?;
     let before = turns.first().map(|before| before.stats.result);
-    let body = match (before, turn.result) {
-        (Some(TurnResult::Auth), TurnResult::Ok) => format!("{agent} is logged in again, and goes on"),
-        (before, TurnResult::Auth) if before != Some(TurnResult::Auth) => {
-            format!("{agent} needs a login, and takes no turns until it has one: hive login {agent}")
-        }
+    let (topic, body) = match (before, turn.result) {
+        (Some(TurnResult::Auth), TurnResult::Ok) => (
+            Topic::LoggedIn,
+            format!("{agent} is logged in again, and goes on"),
+        ),
+        (before, TurnResult::Auth) if before != Some(TurnResult::Auth) => (
+            Topic::NeedsLogin,
+            format!("{agent} needs a login, and takes no turns until it has one: hive login {agent}"),
+        ),
         _ => return Ok(()),
     };
     // A turn is told of once more when the answer was lost.
@@ -31,6 +36,7 @@ pub(super) async fn tell(context: &Context, agent: &AgentName, turn: &TurnStats)
         from: Address::System,
         to: Address::Operator,
         kind: MessageKind::System,
+        topic: Some(topic),
         body: body.clone(),
         reply_to: None,
         dedupe: Some(dedupe.clone()),
@@ -38,9 +44,12 @@ pub(super) async fn tell(context: &Context, agent: &AgentName, turn: &TurnStats)
     context.broker.send(notice, now).await?;
     let managers = Change::NotifyManagers {
         about: agent.clone(),
-        body,
-        dedupe,
-        at: now,
+        notice: Notice {
+            topic,
+            body,
+            dedupe,
+            at: now,
+        },
     };
     Ok(ledger.apply(vec![managers]).await?)
 }

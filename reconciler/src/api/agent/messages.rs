@@ -49,6 +49,7 @@ pub(super) async fn send(
         from: Address::Agent(agent),
         to,
         kind,
+        topic: None,
         body,
         reply_to,
         dedupe,

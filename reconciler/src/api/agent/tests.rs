@@ -43,6 +43,7 @@ async fn a_restarted_daemon_keeps_the_allow_list_before_its_first_pass() {
             from: Address::Agent(name(from)),
             to: to.parse().unwrap(),
             kind: MessageKind::Message,
+            topic: None,
             body: "hello".into(),
             reply_to: None,
             dedupe: None,

@@ -3,6 +3,7 @@ use shared::question::QuestionState;
 use shared::reminder::{Missed, Schedule};
 
 use super::*;
+use shared::topic::Topic;
 
 fn at(secs: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + secs).expect("a time")
@@ -40,6 +41,7 @@ fn each_says_whose_it_is_whom_it_waits_for_and_until_when_the_oldest_first() {
     let reminder = ReminderInfo {
         id: 3,
         owner: address("alice"),
+        set_by: None,
         body: "water the plants".to_owned(),
         schedule: Schedule::At(at(50)),
         missed: Missed::Run,
@@ -53,6 +55,7 @@ fn each_says_whose_it_is_whom_it_waits_for_and_until_when_the_oldest_first() {
             from: Address::System,
             to: address("alice"),
             kind: MessageKind::System,
+            topic: Some(Topic::Deployed),
             reply_to: None,
             at: at(30),
             body: "hello".to_owned(),

@@ -66,6 +66,14 @@ async fn answer(broker: &Broker, id: u64, text: &str) {
     answered.expect("it is answered");
 }
 
+/// An answer that came already comes again.
+async fn answer_again(broker: &Broker, id: u64) {
+    let answered = broker
+        .answer_as(id, Address::Operator, "unix:ann".into(), "more".into(), now())
+        .await;
+    answered.expect_err("it has ended");
+}
+
 #[tokio::test]
 async fn a_turn_counts_from_its_beginning_and_what_was_told_once_never_goes_down() {
     let broker = broker().await;
@@ -182,7 +190,13 @@ async fn more_allows_as_much_again_lift_everything_and_any_other_answer_nothing(
             uses(&broker, "alice", used(2, 5000), &budgets, now()).await;
             assert_eq!(is_over(&broker, "alice", &budgets, now()).await, left.is_some());
         }
-        assert_eq!(questions(&broker).await.len(), 1, "never twice on one day");
+        let asked = if text == "more" { 2 } else { 1 };
+        assert!(is_over(&broker, "alice", &budgets, now()).await || text == "lift");
+        assert_eq!(
+            questions(&broker).await.len(),
+            asked,
+            "once for what may be used: {text}"
+        );
         assert_eq!(
             broker
                 .allowance(Some(&name("alice")), later(86_400))
@@ -191,6 +205,36 @@ async fn more_allows_as_much_again_lift_everything_and_any_other_answer_nothing(
             None
         );
     }
+}
+
+#[tokio::test]
+async fn the_operator_may_allow_as_much_again_as_often_as_it_is_used_up() {
+    let broker = broker().await;
+    let budgets = agents(5000);
+    for times in 1..=3 {
+        let number = u128::from(times);
+        assert!(!is_over(&broker, "alice", &budgets, now()).await, "{times}");
+        uses(&broker, "alice", used(number, 5000), &budgets, now()).await;
+        for _ in 0..3 {
+            assert!(is_over(&broker, "alice", &budgets, now()).await, "{times}");
+        }
+        let asked = questions(&broker).await;
+        assert_eq!(asked.len() as u64, times, "once for each time");
+        let open = asked.iter().find(|asked| asked.state == QuestionState::Open);
+        let open = open.expect("an open question");
+        let most = 5000 * times;
+        assert!(open.body.contains(&format!("of {most}")), "{}", open.body);
+        answer(&broker, open.id, "more").await;
+    }
+    let limits = uses(&broker, "alice", used(9, 0), &budgets, now()).await;
+    assert_eq!(limits.tokens, Some(5000));
+    let first = questions(&broker).await.into_iter().map(|asked| asked.id).min();
+    answer_again(&broker, first.expect("a question")).await;
+    assert_eq!(
+        uses(&broker, "alice", used(9, 0), &budgets, now()).await,
+        limits,
+        "an old answer allows nothing more"
+    );
 }
 
 #[tokio::test]

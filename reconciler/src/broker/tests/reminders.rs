@@ -255,6 +255,43 @@ async fn a_reminder_is_taken_back_by_its_owner_and_not_by_a_stranger() {
 }
 
 #[tokio::test]
+async fn what_the_operator_sets_for_an_agent_comes_to_it_and_is_not_its_own_to_take_back() {
+    let broker = broker().await;
+    let named = ReminderRequest {
+        dedupe: Some("plants".into()),
+        ..once(60)
+    };
+    let own = set(&broker, named.clone()).await;
+    let ordered = async || {
+        let set = broker
+            .remind_for_operator(&name("alice"), named.clone(), now())
+            .await;
+        set.expect("it is set")
+    };
+    let id = ordered().await.id;
+    assert_ne!(id, own.id, "its own id is another one");
+    assert_eq!(ordered().await.id, id);
+    assert_eq!(pending(&broker).await.len(), 2);
+    broker
+        .forget_reminder(own.id, address("alice"), now())
+        .await
+        .expect("its own");
+    let refused = broker.forget_reminder(id, address("alice"), now()).await;
+    assert!(
+        matches!(refused, Err(ReminderError::NotOwner { .. })),
+        "{refused:?}"
+    );
+    let ends = broker.loose_ends(Some(&name("alice"))).await.expect("a read");
+    assert_eq!(ends.len(), 1);
+    assert_eq!(ends[0].owner, Address::Operator);
+    assert_eq!(ends[0].about, "for alice: water the plants");
+    broker.settle(later(60)).await.expect("a write");
+    let body = format!("reminder {id} of the operator, due 2026-03-01T12:01:00Z: water the plants");
+    assert_eq!(bodies(&broker).await, [body]);
+    assert_eq!(pending(&broker).await, []);
+}
+
+#[tokio::test]
 async fn the_reminders_of_an_archived_agent_are_over() {
     let broker = broker().await;
     set(&broker, hourly(Missed::Run)).await;

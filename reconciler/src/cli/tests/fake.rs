@@ -136,6 +136,7 @@ fn fixture(path: &str, body: &Value) -> Response {
         "/v1/questions/41/answer" => fixtures::question_json("answered"),
         "/v1/loose-ends" => json!([fixtures::loose_end_json()]),
         "/v1/turns" => fixtures::turns_json(),
+        "/v1/agents/alice/reminders" => fixtures::reminder_json(),
         "/v1/agents/alice/logs" => fixtures::log_json(),
         "/v1/loose-ends/question/41" => return StatusCode::NO_CONTENT.into_response(),
         "/v1/events" => {

@@ -8,7 +8,9 @@ use shared::spec::RunState;
 use super::*;
 use crate::ledger::agents::load;
 use crate::ledger::error::{LedgerError, Undecodable};
+use crate::model::change::Notice;
 use crate::model::records::{AgentLedger, AgentLife, BuildState, Failures, Override, Probation, Quarantine};
+use shared::topic::Topic;
 
 async fn alice(desk: &Desk) -> AgentLedger {
     desk.ledger
@@ -30,9 +32,12 @@ fn failed_build(key: &str, at: Timestamp) -> Change {
 fn notify(agent: &str, dedupe: &str) -> Change {
     Change::Notify {
         agent: name(agent),
-        body: "hello".into(),
-        dedupe: dedupe.into(),
-        at: now(),
+        notice: Notice {
+            topic: Topic::Order,
+            body: "hello".into(),
+            dedupe: dedupe.into(),
+            at: now(),
+        },
     }
 }
 

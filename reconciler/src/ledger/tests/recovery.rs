@@ -4,8 +4,10 @@ use rusqlite::types::Value;
 
 use super::*;
 use crate::ledger::{Condition, Rebuilt, RebuiltAgent, condition, interrupted, rebuild, salvage, swap_in};
+use crate::model::change::Notice;
 use crate::model::records::{AgentLife, Failures, GateRecord, Overrides};
 use shared::gate::GateState;
+use shared::topic::Topic;
 
 /// A ledger of `alice` with a gate that was approved and completed, one that is open, and many messages; closed.
 async fn closed() -> (TempDir, Utf8PathBuf) {
@@ -27,9 +29,12 @@ async fn closed() -> (TempDir, Utf8PathBuf) {
     desk.apply(vec![propose(1, proposal(1))]).await;
     let changes = (0..400).map(|number| Change::Notify {
         agent: name("alice"),
-        body: format!("message {number} {}", "x".repeat(500)),
-        dedupe: format!("m/{number}"),
-        at,
+        notice: Notice {
+            topic: Topic::Order,
+            body: format!("message {number} {}", "x".repeat(500)),
+            dedupe: format!("m/{number}"),
+            at,
+        },
     });
     desk.apply(changes.collect()).await;
     let raw = desk.raw();
