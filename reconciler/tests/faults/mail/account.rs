@@ -118,7 +118,6 @@ impl fmt::Display for Did {
                     id,
                     from,
                     redelivered,
-                    ..
                 } in messages
                 {
                     let again = if *redelivered { " again" } else { "" };
