@@ -143,12 +143,6 @@ pub(crate) fn send(socket: &Utf8Path, request: &Request<'_>) -> std::io::Result<
     Ok(answer)
 }
 
-/// Sends a request and hangs up: whether it was carried out is not known.
-pub(crate) fn hang_up(socket: &Utf8Path, request: &Request<'_>) {
-    // A daemon that is away carries nothing out.
-    drop(open(socket, request));
-}
-
 /// A request without a body.
 pub(crate) fn get(socket: &Utf8Path, path: &str) -> std::io::Result<Answer> {
     send(

@@ -2,8 +2,10 @@
 //! ask again until they have one.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
 use shared::TurnId;
 use shared::agent_api::{BroadcastResponse, MessageKind, RecvResponse, SendResponse};
@@ -402,7 +404,7 @@ impl<'a> Client<'a> {
 
     fn hang_up(&self, path: &str, body: &Value) {
         self.account.request();
-        http::hang_up(&self.socket, &request("POST", path, body.to_string().as_bytes()));
+        hang_up(&self.socket, &request("POST", path, body.to_string().as_bytes()));
     }
 
     /// Asks until it is answered, with one of these; `None` when all is over.
@@ -422,7 +424,7 @@ impl<'a> Client<'a> {
             }
             self.account.request();
             if self.numbers.below(LOST_OF) == 0 {
-                http::hang_up(&self.socket, &request);
+                hang_up(&self.socket, &request);
                 return None;
             }
             match http::send(&self.socket, &request) {
@@ -459,6 +461,21 @@ fn request<'a>(method: &'a str, path: &'a str, body: &'a [u8]) -> Request<'a> {
         path,
         headers,
         body,
+    }
+}
+
+/// Sends a request and hangs up: whether it is carried out is not known.
+fn hang_up(socket: &Utf8Path, request: &Request<'_>) {
+    let Request {
+        method, path, body, ..
+    } = request;
+    let head = format!(
+        "{method} {path} HTTP/1.0\r\nhost: hive\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    // A daemon that is away carries nothing out.
+    if let Ok(mut stream) = UnixStream::connect(socket) {
+        let _lost = stream.write_all(&[head.as_bytes(), body].concat());
     }
 }
 
