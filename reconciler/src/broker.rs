@@ -19,6 +19,7 @@ mod rights;
 pub mod schedule;
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -117,6 +118,42 @@ impl TxError for SendError {
     }
 }
 
+/// Messages were not handed out.
+#[derive(Debug, thiserror::Error)]
+pub enum RecvError {
+    /// Nobody would settle what it took.
+    #[error(
+        "turn {turn} of {agent} gets no messages: it has ended, or its harness has not reported it as its lease"
+    )]
+    NoSuchTurn {
+        /// Whose.
+        agent: AgentName,
+        /// Which.
+        turn: TurnId,
+    },
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl TxError for RecvError {
+    fn ledger(&self) -> Option<&LedgerError> {
+        match self {
+            Self::NoSuchTurn { .. } => None,
+            Self::Ledger(error) => Some(error),
+        }
+    }
+}
+
+/// Knows which turns go on. A request of one that has ended, or whose harness has died, may still be on its way: what it
+/// was given would be with nobody.
+pub trait Turns: Debug + Send + Sync {
+    /// Whether a turn of this agent may go on, as far as is known.
+    fn goes_on(&self, agent: &AgentName, turn: TurnId) -> bool;
+    /// A turn of this agent ends.
+    fn end(&self, agent: &AgentName, turn: TurnId);
+}
+
 /// A message to be sent. Who sends it is stamped by the daemon, never read from a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
@@ -140,12 +177,22 @@ pub struct Outgoing {
 #[derive(Debug, Clone)]
 pub struct Broker {
     ledger: Ledger,
+    turns: Option<Arc<dyn Turns>>,
 }
 
 impl Broker {
     /// A broker on this ledger. All brokers of one ledger are the same.
     pub fn new(ledger: Ledger) -> Self {
-        Self { ledger }
+        Self { ledger, turns: None }
+    }
+
+    /// The same, which gives messages only to turns that go on.
+    #[must_use]
+    pub fn knowing(self, turns: Arc<dyn Turns>) -> Self {
+        Self {
+            turns: Some(turns),
+            ..self
+        }
     }
 
     /// Stores a message; once this returns it survives a crash. A question is opened with it, and an answer ends one.
@@ -157,17 +204,23 @@ impl Broker {
     }
 
     /// Leases the oldest undelivered messages to a turn, in the order in which they were sent.
-    pub async fn recv(&self, agent: &AgentName, ask: Ask) -> Result<Batch, LedgerError> {
+    ///
+    /// # Errors
+    /// When the turn does not go on, or the ledger fails.
+    pub async fn recv(&self, agent: &AgentName, ask: Ask) -> Result<Batch, RecvError> {
         self.lease(agent, ask, None).await
     }
 
     /// The same; when there is nothing, what comes next is leased as it comes, and sent to the second. That ends
     /// without a batch when the same agent asks again.
+    ///
+    /// # Errors
+    /// When the turn does not go on, or the ledger fails.
     pub async fn recv_or_wait(
         &self,
         agent: &AgentName,
         ask: Ask,
-    ) -> Result<(Batch, oneshot::Receiver<Batch>), LedgerError> {
+    ) -> Result<(Batch, oneshot::Receiver<Batch>), RecvError> {
         let (reply, wait) = oneshot::channel();
         let batch = self.lease(agent, ask, Some(reply)).await?;
         Ok((batch, wait))
@@ -178,15 +231,20 @@ impl Broker {
         agent: &AgentName,
         ask: Ask,
         reply: Option<oneshot::Sender<Batch>>,
-    ) -> Result<Batch, LedgerError> {
+    ) -> Result<Batch, RecvError> {
         let agent = agent.clone();
         let ask = Ask {
             max: ask.max.clamp(1, MAX_BATCH),
             ..ask
         };
-        let receivers = self.ledger.receivers();
+        let (receivers, turns) = (self.ledger.receivers(), self.turns.clone());
         self.ledger
             .write(move |tx| {
+                // In the same order as the writes that settle leases: one that comes later finds the turn ended.
+                if turns.is_some_and(|turns| !turns.goes_on(&agent, ask.turn)) {
+                    let turn = ask.turn;
+                    return Err(RecvError::NoSuchTurn { agent, turn });
+                }
                 let batch = leases::lease(tx, &agent, &ask)?;
                 if let Some(reply) = reply
                     && batch.messages.is_empty()
@@ -206,6 +264,7 @@ impl Broker {
         turn: TurnId,
         received: Option<u64>,
     ) -> Result<usize, LedgerError> {
+        self.end(agent, turn);
         let (agent, receivers) = (agent.clone(), self.ledger.receivers());
         self.ledger
             .write(move |tx| {
@@ -224,6 +283,7 @@ impl Broker {
         received: Option<u64>,
         at: Timestamp,
     ) -> Result<usize, LedgerError> {
+        self.end(agent, turn);
         self.give_back(agent, Leases::Of(turn, received), at).await
     }
 
@@ -254,6 +314,12 @@ impl Broker {
     pub fn subscribe(&self, agent: &AgentName) -> watch::Receiver<u64> {
         let wakes: &Arc<Wakes> = self.ledger.wakes();
         wakes.subscribe(agent)
+    }
+
+    fn end(&self, agent: &AgentName, turn: TurnId) {
+        if let Some(turns) = &self.turns {
+            turns.end(agent, turn);
+        }
     }
 
     async fn give_back(&self, agent: &AgentName, which: Leases, at: Timestamp) -> Result<usize, LedgerError> {

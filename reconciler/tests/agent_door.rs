@@ -1,6 +1,8 @@
 //! An agent's door: real routes on a real socket, before a fake world.
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
+#[path = "agent_door/bad_input.rs"]
+mod bad_input;
 #[path = "agent_door/budget.rs"]
 mod budget;
 #[path = "agent_door/hostile.rs"]

@@ -21,6 +21,8 @@ mod kills;
 mod ledger;
 #[path = "faults/load.rs"]
 mod load;
+#[path = "faults/mail.rs"]
+mod mail;
 #[path = "faults/mounts.rs"]
 mod mounts;
 #[path = "daemon_support/numbers.rs"]

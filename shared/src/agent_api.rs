@@ -169,7 +169,7 @@ pub struct PollResponse {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RecvRequest {
-    /// The turn.
+    /// The turn: the lease of the newest report. One that has ended gets nothing.
     pub turn: TurnId,
     /// At most this many; at most [`MAX_BATCH`].
     pub max: u32,

@@ -178,6 +178,41 @@ async fn a_program_that_is_killed_in_mid_turn_has_its_messages_delivered_again()
 }
 
 #[tokio::test]
+async fn a_program_that_hangs_is_ended_with_its_tool_and_its_messages_are_delivered_again() {
+    let mut bee = Bee::real(Vec::new()).await;
+    let pids = bee.nest.path("pids");
+    let command = format!("echo $PPID $$ > {pids}; sleep 1000");
+    bee.model.script(vec![
+        Rule::tool("You have messages", "mcp__hive__recv", json!({})),
+        Rule::tool("from operator", "Bash", json!({ "command": command })).times(1),
+        Rule::text("", "done"),
+    ]);
+    // Long enough for the program to begin on a busy machine.
+    bee.silence = Duration::from_secs(10);
+    bee.config(&json!({ "tools": { "allow": ["Bash"] } }));
+    bee.start();
+    bee.message("work");
+    let pids = file(&pids).await;
+    let (program, tool) = pids.split_once(' ').unwrap();
+    // A stopped process says nothing and heeds neither SIGINT nor SIGTERM.
+    let stopped = rustix::process::Pid::from_raw(program.parse().unwrap()).unwrap();
+    rustix::process::kill_process(stopped, rustix::process::Signal::STOP).unwrap();
+    let turns = bee.turns(2).await;
+    assert_eq!(
+        (turns[0].result, turns[1].result),
+        (TurnResult::Hung, TurnResult::Ok),
+        "{turns:?}"
+    );
+    assert_eq!(turns[1].session, turns[0].session);
+    for pid in [program, tool] {
+        gone(pid).await;
+    }
+    let world = bee.nest.daemon.world();
+    assert_eq!(world.dones(), [false, true]);
+    assert!(world.inbox.is_empty() && world.leased.is_empty());
+}
+
+#[tokio::test]
 async fn a_process_in_the_background_holds_up_no_turn() {
     let mut bee = Bee::real(Vec::new()).await;
     let pid = bee.nest.path("pid");

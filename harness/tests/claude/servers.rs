@@ -1,5 +1,7 @@
 //! Declared MCP servers, with the real program.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::Json;
 use axum::http::{StatusCode, header};
@@ -106,6 +108,9 @@ async fn after_a_turn(first: &str, then: &str) -> (McpHealth, Option<String>) {
     bee.start();
     until_probed(&bee, 1).await;
     bee.message("work");
+    // The program asks once it has given up a server that does not answer, which takes it 20 s.
+    let asks = bee.model.until(|log| !log.is_empty());
+    assert!(tokio::time::timeout(Duration::from_secs(60), asks).await.is_ok());
     let turns = bee.turns(1).await;
     assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
     bee.until("idle", |world| {
@@ -129,6 +134,16 @@ async fn a_server_that_answers_the_probe_and_fails_in_the_turn_does_not_work() {
 
     // And the other way round: the probe was only too early.
     assert_eq!(after_a_turn("exit 1", &good).await, (McpHealth::Healthy, None));
+}
+
+#[tokio::test]
+async fn a_server_that_floods_its_errors_and_never_answers_holds_up_no_turn() {
+    let good = format!("exec sh {}/tests/mcp-server.sh", env!("CARGO_MANIFEST_DIR"));
+    let mute = "head -c 20000000 /dev/zero | tr '\\0' x >&2; exec sleep 1000";
+    let (health, error) = after_a_turn(&good, mute).await;
+    assert_eq!(health, McpHealth::Failed, "{error:?}");
+    let error = error.unwrap();
+    assert!(error.starts_with("does not work in turns ("), "{error}");
 }
 
 #[tokio::test]

@@ -37,10 +37,10 @@ pub use self::transfers::MAX_TRANSFERS;
 use super::error::{ApiError, ApiResult, in_one_shape};
 use super::{Context, endpoint};
 use crate::broker::instructions::Instructions;
-use crate::broker::{Ask, Batch};
+use crate::broker::{Ask, Batch, Turns};
 use crate::control::Key;
 use crate::host::Announcement;
-use crate::host::harness_link::Heard;
+use crate::host::harness_link::{Heard, Link};
 
 pub(super) mod routes;
 
@@ -75,12 +75,23 @@ pub struct AgentContext {
 
 type GivenBack = (TurnId, Vec<String>, u64);
 
+impl Turns for Link {
+    fn goes_on(&self, agent: &AgentName, turn: TurnId) -> bool {
+        Self::goes_on(self, agent, turn)
+    }
+
+    fn end(&self, agent: &AgentName, turn: TurnId) {
+        self.end_turn(agent, turn);
+    }
+}
+
 impl AgentContext {
     /// A door of this agent, at which nothing goes on yet.
     pub fn new(context: Context, agent: AgentName) -> Self {
         let now = context.reconciler.host().clock.now();
+        let broker = context.broker.knowing(Arc::clone(&context.link) as _);
         Self {
-            context,
+            context: Context { broker, ..context },
             agent,
             transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)),
             allowance: Arc::new(Mutex::new(Allowance::new(now))),

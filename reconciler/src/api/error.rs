@@ -9,7 +9,7 @@ use shared::wire_error::{ErrorCode, WireError};
 
 use crate::broker::loose_ends::LooseEndError;
 use crate::broker::reminders::ReminderError;
-use crate::broker::{BroadcastError, MessageError, SendError, questions};
+use crate::broker::{BroadcastError, MessageError, RecvError, SendError, questions};
 use crate::control::PassError;
 use crate::control::command::CommandError;
 use crate::host::HostError;
@@ -215,6 +215,16 @@ impl From<ReminderError> for ApiError {
             ReminderError::Ledger(error) => return error.into(),
         };
         Self::new(code, message)
+    }
+}
+
+impl From<RecvError> for ApiError {
+    fn from(error: RecvError) -> Self {
+        let message = error.to_string();
+        match error {
+            RecvError::NoSuchTurn { .. } => Self::new(ErrorCode::Conflict, message),
+            RecvError::Ledger(error) => error.into(),
+        }
     }
 }
 

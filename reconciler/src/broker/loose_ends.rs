@@ -112,7 +112,7 @@ impl Broker {
         let LooseEndId { kind, number } = end;
         self.ledger
             .write(move |tx| match kind {
-                LooseEndKind::Question => Ok(questions::cancel(tx, number, &by, at).map(drop)?),
+                LooseEndKind::Question => Ok(questions::drop_question(tx, number, &by, at)?),
                 LooseEndKind::Reminder => Ok(reminders::forget(tx, number, &by, at)?),
                 LooseEndKind::Gate if by == Address::Operator => Err(LooseEndError::Decide(number)),
                 LooseEndKind::Gate => Err(LooseEndError::Gate(number)),

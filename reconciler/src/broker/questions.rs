@@ -252,6 +252,17 @@ pub(super) fn cancel(
     existing(tx, id)
 }
 
+/// Takes a question back as a loose end, which one that cannot be read is too: it has no asker who could be told, and
+/// whoever is over all may still be rid of it.
+pub(super) fn drop_question(tx: &mut Tx<'_>, id: u64, by: &Address, at: Timestamp) -> Result<(), SendError> {
+    match questions::get(tx, id) {
+        Err(LedgerError::Undecodable(_)) if Party::of(tx, by)?.over_all => {
+            Ok(questions::abandon(tx, id, by, at)?)
+        }
+        _ => cancel(tx, id, by, at).map(drop),
+    }
+}
+
 /// Whether somebody may ask one more.
 pub(super) fn may_ask(tx: &Tx<'_>, from: &Address) -> Result<(), SendError> {
     if questions::open_of(tx, from)? >= MAX_OPEN {

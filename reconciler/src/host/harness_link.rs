@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shared::agent_api::Report;
 use shared::login::{LoginAnswer, LoginOrder, LoginPhase, LoginState};
-use shared::{AgentName, LoginId};
+use shared::{AgentName, LoginId, TurnId};
 use tokio::sync::watch;
 
 use super::turn_events::{Room, TurnEvents};
 use super::{Announcement, Clock, HarnessLink, HarnessState};
+
+mod turns;
 
 /// What a report says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,8 @@ struct Agent {
     login: watch::Sender<Option<LoginOrder>>,
     /// The run and the order that were last told.
     told_login: Option<(String, LoginOrder)>,
+    /// The turn that ended last, which may still be the lease of the newest report.
+    ended_turn: Option<TurnId>,
 }
 
 impl Agent {
@@ -286,7 +290,7 @@ mod tests {
     use super::super::clock::SystemClock;
     use super::*;
 
-    fn report(run: &str) -> Report {
+    pub(super) fn report(run: &str) -> Report {
         Report {
             version: "1".into(),
             run_id: run.into(),

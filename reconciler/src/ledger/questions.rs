@@ -325,6 +325,16 @@ pub(crate) fn give_up(
     super::reminders::report(tx, row, at)
 }
 
+/// Ends a question that cannot be read. Nobody is told: who asked it may be what cannot be read.
+pub(crate) fn abandon(tx: &Tx<'_>, id: u64, by: &Address, at: Timestamp) -> Result<(), LedgerError> {
+    execute(
+        tx,
+        "UPDATE questions SET state = 'cancelled', ended_by = ?2, ended_at = ?3 WHERE id = ?1 AND state = 'open'",
+        (int(id), text(by), At(at)),
+    )
+    .map(drop)
+}
+
 fn word(state: QuestionState) -> &'static str {
     match state {
         QuestionState::Open | QuestionState::Unknown => "open",

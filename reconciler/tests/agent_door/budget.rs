@@ -7,7 +7,7 @@ use shared::agent_api::{MessageKind, Report};
 use shared::budget::TurnLimits;
 use shared::status::TurnState;
 
-use super::world::{Door, Hive, PROMPT, idle, turn};
+use super::world::{Door, Hive, PROMPT, idle, leasing, turn};
 
 /// A turn that has ended and used so many tokens.
 fn used(number: u128, tokens: u64) -> Value {
@@ -155,5 +155,6 @@ async fn an_answer_of_the_operator_reaches_a_parked_agent_at_once() {
     answered.unwrap();
     let answer = tokio::time::timeout(PROMPT, waiting).await.unwrap().unwrap();
     assert!(!answer.over_budget);
+    door.poll(leasing("one", 1, 2), 0).await;
     assert_eq!(door.recv(turn(2)).await, [(id, false)]);
 }

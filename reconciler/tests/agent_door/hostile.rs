@@ -13,7 +13,7 @@ use shared::wire_error::{ErrorCode, WireError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::wire::{connect, two};
-use super::world::{Door, Hive, idle, name, turn};
+use super::world::{Door, Hive, idle, leasing, name, turn};
 
 /// A refusal of this kind, in the one shape.
 async fn assert_refused(answer: reqwest::Response, status: StatusCode, code: ErrorCode) -> WireError {
@@ -154,10 +154,11 @@ async fn leases_of_another_agent_cannot_be_ended_or_taken() {
     let (alice, bob) = (daemon.door("alice"), daemon.door("bob"));
     let id = daemon.message("operator", MessageKind::Message).await;
     assert_eq!(alice.recv(turn(1)).await, [(id, false)]);
-    // Bob knows the turn's id, and has leases under the same id himself.
+    // Bob knows the turn's id, and had a turn of the same id himself.
+    assert_eq!(bob.recv(turn(1)).await, []);
     bob.ack(turn(1), true).await;
     bob.ack(turn(1), false).await;
-    assert_eq!(bob.recv(turn(1)).await, []);
+    assert_eq!(bob.try_recv(turn(1)).await.status(), StatusCode::CONFLICT);
     // A new run of bob's gives back what bob had, not what alice has.
     bob.poll(idle("other", 0), 0).await;
     assert_eq!(alice.recv(turn(2)).await, [], "the message is leased still");
@@ -290,6 +291,7 @@ async fn ever_new_runs_write_nothing_and_lose_nothing() {
         before,
         "no event was written"
     );
+    door.poll(leasing("last", 0, 1), 0).await;
     assert_eq!(door.recv(turn(1)).await, [(id, false)]);
 }
 

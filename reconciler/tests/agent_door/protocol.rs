@@ -6,8 +6,9 @@ use reqwest::StatusCode;
 use serde_json::json;
 use shared::agent_api::{MAX_WAIT_SECS, MessageKind, Report};
 use shared::status::{McpHealth, McpServerState, TurnState};
+use shared::wire_error::WireError;
 
-use super::world::{AGO, Hive, PROMPT, announcement, idle, name, turn};
+use super::world::{AGO, Hive, PROMPT, announcement, idle, leasing, name, turn};
 
 #[tokio::test]
 async fn a_daemon_that_has_just_started_keeps_to_the_deployed_recipients() {
@@ -61,11 +62,46 @@ async fn a_server_that_cannot_be_probed_is_pointed_out() {
 }
 
 #[tokio::test]
+async fn a_turn_that_does_not_go_on_is_given_nothing_that_it_could_take_with_it() {
+    let hive = Hive::new(json!({ "alice": {} })).await;
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    let id = daemon.message("operator", MessageKind::Message).await;
+    let refused = async |number| {
+        let answer = door.try_recv(turn(number)).await;
+        assert_eq!(answer.status(), StatusCode::CONFLICT);
+        let error: WireError = answer.json().await.unwrap();
+        assert!(error.message.contains("gets no messages"), "{error:?}");
+    };
+    // The harness dies, and the last request of its turn comes after the first of the next run.
+    door.poll(leasing("one", 0, 1), 0).await;
+    door.poll(idle("two", 0), 0).await;
+    refused(1).await;
+    // A tool that is still there when its turn is over asks once more, before the harness has reported anything new.
+    door.poll(leasing("two", 1, 2), 0).await;
+    assert_eq!(door.recv(turn(2)).await, [(id, false)]);
+    door.ack(turn(2), false).await;
+    refused(2).await;
+    assert_eq!(
+        door.poll(idle("two", 2), 0).await.inbox,
+        1,
+        "nothing is with nobody"
+    );
+    refused(3).await;
+
+    // A daemon that has just started does not know better: the first report gives it back.
+    let mut daemon = hive.daemon();
+    let door = daemon.door("alice");
+    assert_eq!(door.recv(turn(2)).await, [(id, true)]);
+    assert_eq!(door.poll(idle("two", 2), 0).await.inbox, 1);
+}
+
+#[tokio::test]
 async fn leases_of_a_run_that_died_with_the_daemon_are_given_back_once() {
     let hive = Hive::new(json!({ "alice": {} })).await;
     let mut daemon = hive.daemon();
     let door = daemon.door("alice");
-    door.poll(idle("one", 0), 0).await;
+    door.poll(leasing("one", 0, 1), 0).await;
     let id = daemon.message("operator", MessageKind::Message).await;
     assert_eq!(door.recv(turn(1)).await, [(id, false)]);
     drop(daemon);
@@ -90,7 +126,7 @@ async fn leases_of_a_run_that_died_with_the_daemon_are_given_back_once() {
         "the run is known: it keeps its leases"
     );
     door.ack(turn(2), true).await;
-    assert_eq!(door.poll(idle("two", 3), 0).await.inbox, 0);
+    assert_eq!(door.poll(leasing("two", 3, 3), 0).await.inbox, 0);
     assert!(door.recv(turn(3)).await.is_empty());
 }
 

@@ -71,6 +71,15 @@ pub(crate) fn idle(run: &str, seq: u64) -> Report {
     }
 }
 
+/// A report of a harness in a turn.
+pub(crate) fn leasing(run: &str, seq: u64, number: u128) -> Report {
+    Report {
+        turn: TurnState::Thinking,
+        lease: Some(turn(number)),
+        ..idle(run, seq)
+    }
+}
+
 /// How long ago the agents of a hive were deployed, in seconds.
 pub(crate) const AGO: i64 = 60;
 
@@ -212,15 +221,20 @@ impl Door {
     }
 
     pub(crate) async fn recv(&self, turn: TurnId) -> Vec<(u64, bool)> {
+        let answer = self.try_recv(turn).await;
+        let answer: RecvResponse = answer.json().await.unwrap();
+        let shown = |m: shared::agent_api::Message| (m.id, m.redelivered);
+        answer.messages.into_iter().map(shown).collect()
+    }
+
+    pub(crate) async fn try_recv(&self, turn: TurnId) -> reqwest::Response {
         let request = RecvRequest {
             turn,
             max: 32,
             wait_secs: 0,
             received: None,
         };
-        let answer: RecvResponse = self.post("/v1/recv", &request).await.json().await.unwrap();
-        let shown = |m: shared::agent_api::Message| (m.id, m.redelivered);
-        answer.messages.into_iter().map(shown).collect()
+        self.post("/v1/recv", &request).await
     }
 
     pub(crate) async fn ack(&self, turn: TurnId, done: bool) {

@@ -1,11 +1,29 @@
 //! Turns that go on, or are taken again, when something around them dies.
 
+use std::fs;
+
+use camino::Utf8Path;
 use model_server::Rule;
 use rustix::process::Signal;
+use serde_json::json;
 use shared::turn::TurnResult;
 
 use crate::hive::{Hive, recv, send};
-use crate::world::signal;
+use crate::world::{is_ours, lives, signal};
+
+/// For how long a tool sleeps, which tells it from all other processes.
+const SLEEP: &str = "1013";
+
+/// The process of a tool that sleeps, in the hive of this folder.
+fn sleeper(root: &Utf8Path) -> Option<i32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let command = format!("sleep\0{SLEEP}\0");
+    pids.find(|pid| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words == command.as_bytes() && is_ours(*pid, root)
+    })
+}
 
 #[test]
 fn a_harness_that_is_killed_in_mid_turn_has_its_message_delivered_again_in_the_same_conversation() {
@@ -34,6 +52,49 @@ fn a_harness_that_is_killed_in_mid_turn_has_its_message_delivered_again_in_the_s
     assert_eq!(Some(turns[0].session.as_deref()), Some(conversation.as_str()));
     assert_eq!(hive.conversation("alice"), conversation);
     assert_ne!(world.harness_pid("alice"), Some(pid));
+    assert_eq!(world.until_healthy("alice").inbox, 0);
+}
+
+#[test]
+fn a_turn_that_the_operator_cancels_in_a_tool_leaves_nothing_running_and_its_message_to_the_next() {
+    let hive = Hive::with(
+        &["alice"],
+        &json!({ "tools": { "allow": ["Bash"] } }),
+        vec![
+            recv(),
+            send("redelivered", "operator", "I took it up again"),
+            Rule::tool(
+                "water the roses",
+                "Bash",
+                json!({ "command": format!("exec sleep {SLEEP}") }),
+            ),
+            Rule::text("", "done"),
+        ],
+    );
+    hive.log_in("alice");
+    let world = &hive.world;
+    let pid = world.harness_pid("alice").unwrap();
+    hive.say("alice", "water the roses");
+    let tool = world.until("the tool runs", || sleeper(&world.root));
+    let conversation = hive.conversation("alice");
+    world.does(&["cancel", "alice", "--reason", "not now"]);
+
+    let turns = hive.turns("alice", 1);
+    assert_eq!(turns[0].result, TurnResult::Interrupted, "{turns:?}");
+    world.until("the tool has ended", || (!lives(tool)).then_some(()));
+    assert_eq!(
+        world
+            .until_agent("alice", "waits", |alice| alice.inbox == 1)
+            .inbox,
+        1,
+        "the message waits"
+    );
+    world.does(&["wake", "alice"]);
+    hive.until_said(&["alice says: I took it up again"]);
+    let turns = hive.turns("alice", 2);
+    assert_eq!(turns[1].result, TurnResult::Ok, "{turns:?}");
+    assert_eq!(hive.conversation("alice"), conversation);
+    assert_eq!(world.harness_pid("alice"), Some(pid), "it was restarted");
     assert_eq!(world.until_healthy("alice").inbox, 0);
 }
 

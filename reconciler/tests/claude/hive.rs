@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use shared::turn::{TurnInfo, TurnStats};
 use tokio::runtime::Runtime;
 
-use crate::world::{World, name, spec};
+use crate::world::{World, name, spec, with};
 
 /// What every agent begins its turn with.
 pub(crate) fn recv() -> Rule {
@@ -108,8 +108,17 @@ impl Drop for Hive {
 impl Hive {
     /// With these agents, all of them healthy, none of them logged in.
     pub(crate) fn without_login(agents: &[&str], rules: Vec<Rule>) -> Self {
+        Self::with(agents, &json!({}), rules)
+    }
+
+    /// The same, declared with these fields besides.
+    pub(crate) fn with(agents: &[&str], fields: &Value, rules: Vec<Rule>) -> Self {
         let model = Provider::new(rules);
-        let world = World::serving(&declared(agents, &model));
+        let mut spec = declared(agents, &model);
+        for agent in agents {
+            spec["agents"][agent] = with(spec["agents"][agent].take(), fields);
+        }
+        let world = World::serving(&spec);
         for agent in agents {
             world.until_healthy(agent);
         }

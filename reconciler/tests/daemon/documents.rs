@@ -223,6 +223,7 @@ fn every_operation_can_succeed_and_answers_as_documented() {
     let login: Value = world.post("/v1/agents/alice/login", &json!({})).ok();
     let mut told = report.clone();
     told["seq"] = json!(1);
+    told["lease"] = json!(turn);
     told["login"] = json!({ "id": login["id"], "phase": "waitingForCode", "url": "https://claude.com/" });
     assert_eq!(asked("/v1/poll", json!({ "report": told, "waitSecs": 0 })), 200);
     let shown: Value = world.get("/v1/agents/alice/login").ok();

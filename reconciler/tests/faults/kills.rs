@@ -18,11 +18,19 @@ const KILLS: usize = 100;
 /// After every so many kills of the daemon a harness is killed too.
 const HARNESS_EVERY: usize = 10;
 
+/// A number that a run is given by a variable.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a failed run is repeated, or made longer, by variables"
+)]
+pub(crate) fn given(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok();
+    text.map(|text| text.parse().unwrap())
+}
+
 /// The seed of an earlier run, to repeat it; a new one otherwise.
-#[expect(clippy::disallowed_methods, reason = "a failed run is repeated by its seed")]
-fn seed() -> u64 {
-    let given = std::env::var("HIVE_FAULTS_SEED").ok();
-    given.map_or_else(|| u64::from(std::process::id()), |seed| seed.parse().unwrap())
+pub(crate) fn seed() -> u64 {
+    given("HIVE_FAULTS_SEED").unwrap_or_else(|| u64::from(std::process::id()))
 }
 
 fn healthy() -> World {

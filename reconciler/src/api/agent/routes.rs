@@ -41,10 +41,13 @@ pub(crate) fn endpoints() -> Vec<Endpoint<()>> {
             "recv",
             "Lease undelivered messages to a turn",
         )
-        .about("A turn that has not begun gets none while the agent is over its budget.")
+        .about(
+            "A turn that has not begun gets none while the agent is over its budget. Nor does one that has ended, or that \
+             the newest report does not name as its lease.",
+        )
         .takes::<RecvRequest>()
         .answers::<RecvResponse>()
-        .refuses([Exhausted]),
+        .refuses([Conflict, Exhausted]),
         post(
             "/v1/ack",
             super::ack,

@@ -186,3 +186,44 @@ async fn a_wait_outlives_the_end_of_another_turn() {
     send(&broker, "1").await;
     assert_eq!(shown(wait.await.expect("a batch")), fresh(&["1"]));
 }
+
+/// Knows that all turns go on but those that have ended.
+#[derive(Debug, Default)]
+struct Known(std::sync::Mutex<Vec<TurnId>>);
+
+impl Turns for Known {
+    fn goes_on(&self, agent: &AgentName, turn: TurnId) -> bool {
+        assert_eq!(*agent, name("alice"));
+        !self.0.lock().expect("no panic").contains(&turn)
+    }
+
+    fn end(&self, _agent: &AgentName, turn: TurnId) {
+        self.0.lock().expect("no panic").push(turn);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_comes_after_the_end_of_its_turn_takes_nothing() {
+    let broker = broker().await.knowing(Arc::new(Known::default()));
+    let alice = name("alice");
+    send(&broker, "1").await;
+    assert_eq!(recv(&broker, 1, 1).await, fresh(&["1"]));
+    broker.ack(&alice, turn(1), None).await.expect("an ack");
+    broker
+        .release(&alice, turn(2), None, now())
+        .await
+        .expect("a release");
+    send(&broker, "2").await;
+    for number in [1, 2] {
+        let late = broker.recv(&alice, ask(number, Some(0), 1)).await;
+        assert!(
+            matches!(&late, Err(RecvError::NoSuchTurn { turn, .. }) if *turn == super::turn(number)),
+            "{late:?}"
+        );
+        // Nor does it wait: nobody would settle what it was given.
+        let waits = broker.recv_or_wait(&alice, ask(number, Some(0), 1)).await;
+        assert!(waits.is_err(), "{waits:?}");
+    }
+    send(&broker, "3").await;
+    assert_eq!(recv(&broker, 3, 9).await, fresh(&["2", "3"]));
+}

@@ -299,6 +299,44 @@ async fn loose_ends_are_taken_back_by_kind_and_gates_by_nobody() {
 }
 
 #[tokio::test]
+async fn a_question_that_cannot_be_read_is_taken_back_by_who_is_over_all_and_by_nobody_else() {
+    let broker = broker().await;
+    let bad = ask_of(&broker, "bob", "alice").await.id;
+    let good = ask_of(&broker, "bob", "alice").await.id;
+    sql(
+        &broker,
+        &format!("UPDATE questions SET from_addr = 'Not A Name' WHERE id = {bad}"),
+    )
+    .await;
+    let unreadable = broker.questions(None, false).await;
+    assert!(
+        matches!(&unreadable, Err(LedgerError::Undecodable(row)) if row.key == bad.to_string()),
+        "it is not skipped: {unreadable:?}"
+    );
+    let end = LooseEndId {
+        kind: LooseEndKind::Question,
+        number: bad,
+    };
+    for agent in ["alice", "bob"] {
+        let refused = broker.drop_loose_end(end, address(agent), now()).await;
+        assert!(refused.is_err(), "{agent}: {refused:?}");
+    }
+    broker
+        .drop_loose_end(end, Address::Operator, now())
+        .await
+        .expect("nothing is stuck for good");
+    let left = broker.questions(None, false).await.expect("a list");
+    assert_eq!(
+        left.iter().map(|question| question.id).collect::<Vec<_>>(),
+        [good]
+    );
+    assert_eq!(
+        ids(&broker.loose_ends(None).await.expect("a read")),
+        [format!("question/{good}")]
+    );
+}
+
+#[tokio::test]
 async fn a_manager_sees_and_ends_what_is_open_in_the_whole_hive() {
     let broker = broker().await;
     let question = ask_of(&broker, "bob", "operator").await.id;
