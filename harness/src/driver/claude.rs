@@ -37,6 +37,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{Capabilities, Driver, Failure, RunningTurn, TurnEnd, TurnEvent, TurnSpec, running};
 use crate::children::Children;
 use crate::notes;
+use crate::secrets::Secrets;
 use crate::turn::Purpose;
 
 pub use command::PASSED_ON;
@@ -55,6 +56,8 @@ pub struct Settings {
     pub program: Option<Utf8PathBuf>,
     /// What is passed on to it, of [`PASSED_ON`].
     pub environment: BTreeMap<String, OsString>,
+    /// Where the agent's secrets are.
+    pub secrets: Secrets,
     /// How the hive's own MCP server is started.
     pub own_server: OwnServer,
     /// How long it may say nothing, unless the agent waits for messages. Longer than any tool of its own may take.

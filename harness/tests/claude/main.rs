@@ -16,6 +16,7 @@ mod daemon;
 mod door;
 mod fake;
 mod real;
+mod secrets;
 mod servers;
 #[path = "../integration/world.rs"]
 mod world;

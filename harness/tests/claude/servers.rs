@@ -19,7 +19,7 @@ fn server() -> Value {
 }
 
 /// Messages that make the model call this tool, then another.
-fn calls(first: &str, second: &str) -> Vec<Rule> {
+pub(crate) fn calls(first: &str, second: &str) -> Vec<Rule> {
     vec![
         Rule::tool("You have messages", "mcp__hive__recv", json!({})),
         Rule::tool("from operator", first, json!({})).times(1),
@@ -28,7 +28,7 @@ fn calls(first: &str, second: &str) -> Vec<Rule> {
     ]
 }
 
-async fn until_probed(bee: &Bee, count: usize) {
+pub(crate) async fn until_probed(bee: &Bee, count: usize) {
     bee.until("the probes", |world| {
         world.reported(|report| report.mcp.len() == count)
     })
@@ -143,7 +143,7 @@ async fn a_server_that_offers_the_turn_other_tools_than_the_probe_is_pointed_out
 }
 
 /// Answers a message of MCP; a notification gets no answer.
-async fn answer(Json(message): Json<Value>) -> Response {
+pub(crate) async fn answer(Json(message): Json<Value>) -> Response {
     let result = match message["method"].as_str() {
         Some("initialize") => json!({
             "protocolVersion": "2025-06-18", "capabilities": { "tools": {} },

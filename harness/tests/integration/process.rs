@@ -98,6 +98,7 @@ fn no_claude() -> harness::driver::claude::Settings {
     harness::driver::claude::Settings {
         program: None,
         environment: BTreeMap::new(),
+        secrets: harness::secrets::Secrets::default(),
         own_server: harness::driver::claude::OwnServer {
             program: PROGRAM.into(),
             args: Vec::new(),

@@ -22,6 +22,7 @@ use super::{Turn, plan, program};
 use crate::children::{self, OwnChild};
 use crate::driver::lines::{Lines, Piece};
 use crate::driver::{Failure, TurnEnd, claude, running};
+use crate::secrets::SecretError;
 
 /// How long the program may take to end the turn when it was asked to, and to end after each signal. All fit into what a
 /// turn has for being interrupted.
@@ -42,6 +43,9 @@ pub(super) enum RunError {
     /// The conversation is not known, or cannot be kept.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// A secret that is to be in its environment is not there.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A file for the program cannot be written.
     #[error("cannot write the files of the agent's program: is the disk full?")]
     Files(#[source] std::io::Error),
@@ -110,12 +114,14 @@ async fn start(turn: &Turn) -> Result<Process, RunError> {
     let environment =
         claude::command::environment(&setup.settings.environment, &spec.config, &setup.state, spec.turn);
     let (driver, id) = (spec.config.driver.clone(), spec.turn);
-    let args = driver.args.clone();
-    let program = blocking(move || {
+    let (args, config) = (driver.args.clone(), Arc::clone(&spec.config));
+    let (program, secrets) = blocking(move || {
+        let secrets = setup.settings.secrets.variables(&config)?;
         let home = session::home(&setup.state);
         running::end_stray(&home);
         running::note(&home, id).map_err(RunError::Files)?;
-        program(&driver).map(ToOwned::to_owned).map_err(RunError::Missing)
+        let program = program(&driver).map_err(RunError::Missing)?.to_owned();
+        Ok::<_, RunError>((program, secrets))
     })
     .await??;
     let mut command = children::command(program.as_str());
@@ -123,6 +129,7 @@ async fn start(turn: &Turn) -> Result<Process, RunError> {
         .args(args)
         .env_clear()
         .envs(environment)
+        .envs(secrets.environment())
         .current_dir(&turn.setup.state)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -2,6 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -18,6 +19,7 @@ use super::{Turn, command, find, servers};
 use crate::children::{self, OwnChild};
 use crate::driver::lines::{Lines, Piece};
 use crate::driver::{TurnEnd, running};
+use crate::secrets::SecretError;
 
 /// How long the program may take after each signal. All three fit into what a turn has for being interrupted.
 const AFTER_INTERRUPT: Duration = Duration::from_millis(800);
@@ -35,6 +37,9 @@ pub(super) enum RunError {
     /// The conversation is not known, or cannot be kept.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// A secret that is to be in its environment is not there.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A file for the program cannot be written.
     #[error("cannot write the files of the driver's program: is the disk full?")]
     Files(#[source] std::io::Error),
@@ -102,15 +107,16 @@ pub(super) async fn run(turn: &mut Turn, session: &mut Session) -> Result<Verdic
 }
 
 async fn start(turn: &Turn, session: &Session) -> Result<Process, RunError> {
-    let (setup, spec) = (std::sync::Arc::clone(&turn.setup), &turn.spec);
+    let (setup, spec) = (Arc::clone(&turn.setup), &turn.spec);
     let args = command::args(&spec.config, session, &setup.state);
     let environment =
         command::environment(&setup.settings.environment, &spec.config, &setup.state, spec.turn);
     let servers = servers::document(&setup.settings.own_server, &spec.config, spec.turn).to_string();
     let settings = command::settings(&spec.config, &spec.offered, &setup.state).to_string();
-    let (kept, id) = (session.clone(), spec.turn);
-    let program = blocking(move || {
+    let (kept, id, config) = (session.clone(), spec.turn, Arc::clone(&spec.config));
+    let (program, secrets) = blocking(move || {
         let state = &setup.state;
+        let secrets = setup.settings.secrets.variables_and_headers(&config)?;
         let home = command::home(state);
         running::end_stray(&home);
         session::write(&command::servers_file(state), servers.as_bytes()).map_err(RunError::Files)?;
@@ -118,7 +124,8 @@ async fn start(turn: &Turn, session: &Session) -> Result<Process, RunError> {
         // Before it is used for the first time: an id that is not kept would be a conversation that is lost.
         session::save(state, &kept)?;
         running::note(&home, id).map_err(RunError::Files)?;
-        find(&setup.settings).map_err(RunError::Missing)
+        let program = find(&setup.settings).map_err(RunError::Missing)?;
+        Ok::<_, RunError>((program, secrets))
     })
     .await??;
     let mut command = children::command(program.as_str());
@@ -126,6 +133,7 @@ async fn start(turn: &Turn, session: &Session) -> Result<Process, RunError> {
         .args(args)
         .env_clear()
         .envs(environment)
+        .envs(secrets.environment())
         .current_dir(&turn.setup.state)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

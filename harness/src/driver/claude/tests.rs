@@ -4,6 +4,7 @@ fn settings(program: Option<&Utf8Path>, path: &Utf8Path) -> Settings {
     Settings {
         program: program.map(Utf8Path::to_owned),
         environment: [("PATH".to_owned(), path.as_str().into())].into(),
+        secrets: Secrets::default(),
         own_server: OwnServer {
             program: "/nonexistent".into(),
             args: Vec::new(),
