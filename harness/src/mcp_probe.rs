@@ -6,6 +6,7 @@
 mod http;
 mod list;
 mod stdio;
+mod tls;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use shared::spec::McpServerSpec;
 use shared::status::{McpHealth, McpServerState};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
+use tokio_rustls::rustls::RootCertStore;
 
 use crate::children::Children;
 use crate::driver::ServerInTurn;
@@ -64,6 +66,8 @@ struct Means {
     /// Where servers that are programs are started.
     folder: Utf8PathBuf,
     secrets: Secrets,
+    /// Whom to trust over https; without, whom the machine trusts.
+    roots: Option<RootCertStore>,
 }
 
 /// All declared servers and what is known of them.
@@ -93,6 +97,7 @@ impl Probes {
                 children,
                 folder,
                 secrets,
+                roots: None,
             },
             config: None,
             declared: BTreeMap::new(),
@@ -198,10 +203,6 @@ async fn probe(
     server: &McpServerSpec,
     time: Duration,
 ) -> McpServerState {
-    let unprobed = |why: &str| McpServerState {
-        error: Some(why.to_owned()),
-        ..McpServerState::of(McpHealth::Unprobed)
-    };
     let answer = match (&server.command, &server.url) {
         (Some(command), _) => {
             let (secrets, config) = (means.secrets.clone(), Arc::clone(config));
@@ -210,14 +211,11 @@ async fn probe(
                 Err(error) => Err(error),
             }
         }
-        (None, Some(url)) if !url.starts_with("http://") => {
-            return unprobed("this harness does not speak https: what the next turn finds is reported");
-        }
         (None, Some(url)) => {
             let (secrets, declared) = (means.secrets.clone(), server.clone());
             match read(move || secrets.headers(&declared)).await {
                 Ok((headers, secrets)) => {
-                    let answer = http::probe(url, headers, time).await;
+                    let answer = http::probe(url, headers, means.roots.clone(), time).await;
                     answer.map_err(|error| secrets.without(&error))
                 }
                 Err(error) => Err(error),

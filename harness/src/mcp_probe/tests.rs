@@ -1,4 +1,5 @@
 mod http;
+mod tls;
 
 use std::time::Instant;
 
@@ -33,6 +34,7 @@ fn means() -> Means {
         children: Children::default(),
         folder: "/".into(),
         secrets: Secrets::default(),
+        roots: None,
     }
 }
 
@@ -173,15 +175,9 @@ async fn a_flood_on_both_streams_neither_blocks_nor_fills_memory() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_probed_is_unprobed_and_empty_declarations_fail() {
-    let https = McpServerSpec {
-        url: Some("https://127.0.0.1:1/mcp".into()),
-        ..McpServerSpec::default()
-    };
-    let state = probed(&https).await;
-    assert_eq!(state.health, McpHealth::Unprobed, "{state:?}");
-    assert!(state.error.is_some());
-    assert_eq!(probed(&McpServerSpec::default()).await.health, McpHealth::Failed);
+async fn an_empty_declaration_fails() {
+    let state = probed(&McpServerSpec::default()).await;
+    assert_eq!(state.health, McpHealth::Failed);
 }
 
 /// A server that answers `tools/list` with what this script prints.

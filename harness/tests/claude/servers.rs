@@ -176,14 +176,13 @@ async fn a_server_over_http_is_probed_and_used() {
     let health = |name: &str| bee.nest.daemon.world().report().mcp[name].health;
     assert_eq!(
         (health("far"), health("safe")),
-        (McpHealth::Healthy, McpHealth::Unprobed)
+        (McpHealth::Healthy, McpHealth::Failed)
     );
     bee.message("look");
     let turns = bee.turns(1).await;
     assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
     let log = bee.model.log();
     assert!(log[2].last.contains("seen from afar"), "{}", log[2].last);
-    // Of what could not be probed the turn knows.
     assert_eq!(
         (health("far"), health("safe")),
         (McpHealth::Healthy, McpHealth::Failed)

@@ -7,16 +7,17 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
+use axum::serve::Listener;
 use serde_json::{Value, json};
 
 use super::*;
 
 /// A server that runs until it is dropped, and what it was asked.
-struct Server {
-    url: String,
+pub(super) struct Server {
+    pub(super) url: String,
     asked: Arc<Mutex<Vec<String>>>,
     /// With which keys.
-    authorized: Arc<Mutex<Vec<String>>>,
+    pub(super) authorized: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
@@ -28,11 +29,23 @@ impl Drop for Server {
 
 impl Server {
     /// Shakes hands, and answers anything else with this.
-    async fn start(answer: impl Fn(&Value) -> Response + Clone + Send + Sync + 'static) -> Self {
+    pub(super) async fn start(answer: impl Fn(&Value) -> Response + Clone + Send + Sync + 'static) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port");
         let url = format!("http://{}/mcp", listener.local_addr().expect("an address"));
+        Self::start_on(listener, url, answer)
+    }
+
+    /// The same on this listener, which is reached at this address.
+    pub(super) fn start_on<L: Listener>(
+        listener: L,
+        url: String,
+        answer: impl Fn(&Value) -> Response + Clone + Send + Sync + 'static,
+    ) -> Self
+    where
+        L::Addr: std::fmt::Debug,
+    {
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let log = Arc::clone(&asked);
         let authorized: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -79,7 +92,7 @@ impl Server {
     }
 }
 
-fn json_of(message: &Value, result: &Value) -> Response {
+pub(super) fn json_of(message: &Value, result: &Value) -> Response {
     let answer = json!({ "jsonrpc": "2.0", "id": message["id"], "result": result });
     ([(header::CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
 }
@@ -88,7 +101,7 @@ fn events(body: impl Into<Body>) -> Response {
     ([(header::CONTENT_TYPE, "text/event-stream")], body.into()).into_response()
 }
 
-fn tools() -> Value {
+pub(super) fn tools() -> Value {
     json!({ "tools": [{ "name": "look", "inputSchema": { "type": "object" } }] })
 }
 
