@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use shared::status::{McpHealth, TurnState};
 use shared::turn::TurnResult;
 
+use crate::acp;
 use crate::bee::Bee;
 use crate::servers::{answer, calls, until_probed};
 
@@ -171,5 +172,37 @@ async fn a_server_that_is_a_program_has_the_agents_variables() {
         bee.nest.daemon.world().report().mcp["drawing"].health,
         McpHealth::Healthy
     );
+    assert_kept(&bee, "hush-hush");
+}
+
+/// The protocol takes values of headers alone, and a program may pass them on in arguments.
+#[tokio::test]
+async fn a_program_that_speaks_acp_has_the_variables_and_is_told_of_no_secret_header() {
+    let mut bee = acp::fake(
+        "case $WIKI_KEY in hush?hush) ;; *) exit 9;; esac\n\
+         greet; case $line in *far*|*hush*) exit 8;; esac; env | grep -q HIVE_SECRET && exit 7\n\
+         answer \"$id\" '{\"sessionId\":\"s1\"}'; next; prompt=$id; finish",
+    )
+    .await;
+    let (url, _others) = guarded().await;
+    bee.secret("the-key", "hush-hush");
+    let far = json!({ "url": url, "secretHeaders": { "X-Key": "the-key" } });
+    let fields = json!({ "secretEnv": { "WIKI_KEY": "the-key" }, "mcpServers": { "far": far } });
+    acp::driver(&bee, &fields);
+    bee.start();
+    until_probed(&bee, 1).await;
+    bee.message("look");
+    let turns = bee.turns(1).await;
+    assert_eq!(
+        (turns[0].result, turns[0].error.as_deref()),
+        (TurnResult::Ok, None)
+    );
+    bee.until("the fault", |world| {
+        world.reported(|report| {
+            let error = report.mcp["far"].error.as_deref().unwrap_or_default();
+            error.contains("its headers are secrets")
+        })
+    })
+    .await;
     assert_kept(&bee, "hush-hush");
 }
