@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Parser, Subcommand};
+use shared::secret::CREDENTIALS_VARIABLE;
 use tracing_subscriber::EnvFilter;
 
 use crate::children::Children;
@@ -14,6 +15,7 @@ use crate::events;
 use crate::fds;
 use crate::mcp;
 use crate::reap;
+use crate::secrets::Secrets;
 use crate::serve::{Settings, serve};
 
 /// The program inside each agent of a hive.
@@ -135,6 +137,11 @@ fn program_settings(
     let named = std::env::var_os("HIVE_CLAUDE").filter(|named| !named.is_empty());
     let named = named.map(|named| Utf8PathBuf::try_from(std::path::PathBuf::from(named)));
     let named = named.transpose().context("HIVE_CLAUDE is not UTF-8")?;
+    let secrets = std::env::var_os(CREDENTIALS_VARIABLE)
+        .map(|named| Utf8PathBuf::try_from(std::path::PathBuf::from(named)));
+    let secrets = secrets
+        .transpose()
+        .context("CREDENTIALS_DIRECTORY is not UTF-8")?;
     let passed = claude::PASSED_ON.into_iter();
     let harness = std::env::current_exe().context("cannot find out where this program is")?;
     let folders = [
@@ -150,6 +157,7 @@ fn program_settings(
         environment: passed
             .filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)))
             .collect(),
+        secrets: Secrets::new(secrets),
         own_server: program::OwnServer {
             program: Utf8PathBuf::try_from(harness).context("where this program is, is not UTF-8")?,
             args: ["mcp"].into_iter().chain(folders).map(str::to_owned).collect(),

@@ -31,6 +31,7 @@ pub mod mcp_probe;
 pub mod notes;
 pub mod reap;
 pub mod repo;
+pub mod secrets;
 pub mod serve;
 pub mod turn;
 

@@ -6,23 +6,26 @@
 mod http;
 mod list;
 mod stdio;
+mod tls;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use shared::ServerName;
 use shared::config::AgentConfig;
 use shared::spec::McpServerSpec;
 use shared::status::{McpHealth, McpServerState};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
+use tokio_rustls::rustls::RootCertStore;
 
 use crate::children::Children;
 use crate::driver::ServerInTurn;
 use crate::driver::tools::{self, Offered};
+use crate::secrets::{SecretError, Secrets};
 
 pub use list::{MAX_TOOL_NAME, MAX_TOOLS, Tools, list_tools};
 
@@ -56,11 +59,23 @@ impl Drop for Declared {
     }
 }
 
+/// What a probe needs besides the declaration.
+#[derive(Debug, Clone)]
+struct Means {
+    children: Children,
+    /// Where servers that are programs are started.
+    folder: Utf8PathBuf,
+    secrets: Secrets,
+    /// Whom to trust over https; without, whom the machine trusts.
+    roots: Option<RootCertStore>,
+}
+
 /// All declared servers and what is known of them.
 #[derive(Debug)]
 pub struct Probes {
-    children: Children,
-    folder: Utf8PathBuf,
+    means: Means,
+    /// The config of the latest declaration: whose variables servers that are programs get.
+    config: Option<Arc<AgentConfig>>,
     declared: BTreeMap<ServerName, Declared>,
     /// Rules that refuse tools.
     denied: BTreeSet<String>,
@@ -71,11 +86,20 @@ pub struct Probes {
 
 impl Probes {
     /// No servers yet. They are started in `folder`; results come out of the receiver.
-    pub fn new(children: Children, folder: Utf8PathBuf) -> (Self, mpsc::UnboundedReceiver<Probed>) {
+    pub fn new(
+        children: Children,
+        folder: Utf8PathBuf,
+        secrets: Secrets,
+    ) -> (Self, mpsc::UnboundedReceiver<Probed>) {
         let (results, receiver) = mpsc::unbounded_channel();
         let probes = Self {
-            children,
-            folder,
+            means: Means {
+                children,
+                folder,
+                secrets,
+                roots: None,
+            },
+            config: None,
             declared: BTreeMap::new(),
             denied: BTreeSet::new(),
             results,
@@ -86,11 +110,15 @@ impl Probes {
     }
 
     /// Takes over what is declared now: forgets what is gone and probes what is new or changed.
-    pub fn declare(&mut self, config: &AgentConfig) {
+    pub fn declare(&mut self, config: &Arc<AgentConfig>) {
         let servers = &config.mcp_servers;
         self.denied.clone_from(&config.tools.deny);
-        self.declared
-            .retain(|name, known| servers.get(name) == Some(&known.server));
+        let before = self.config.replace(Arc::clone(config));
+        let same_variables = before.is_none_or(|before| before.secret_env == config.secret_env);
+        self.declared.retain(|name, known| {
+            let has_variables = known.server.command.is_some();
+            servers.get(name) == Some(&known.server) && (same_variables || !has_variables)
+        });
         for (name, server) in servers {
             if !self.declared.contains_key(name) {
                 self.rounds += 1;
@@ -99,20 +127,20 @@ impl Probes {
                     round: self.rounds,
                     state: None,
                     in_turn: None,
-                    probe: self.start(name.clone(), server.clone()),
+                    probe: self.start(name.clone(), server.clone(), Arc::clone(config)),
                 };
                 self.declared.insert(name.clone(), declared);
             }
         }
     }
 
-    fn start(&self, name: ServerName, server: McpServerSpec) -> JoinHandle<()> {
-        let (children, folder, results) = (self.children.clone(), self.folder.clone(), self.results.clone());
+    fn start(&self, name: ServerName, server: McpServerSpec, config: Arc<AgentConfig>) -> JoinHandle<()> {
+        let (means, results) = (self.means.clone(), self.results.clone());
         let (turnstile, round) = (Arc::clone(&self.turnstile), self.rounds);
         tokio::spawn(async move {
             // Never closed, so there is always a permit in the end.
             let _permit = turnstile.acquire().await;
-            let state = probe(&children, &folder, &server, TIME).await;
+            let state = probe(&means, &config, &server, TIME).await;
             match &state.error {
                 None => tracing::info!(server = %name, tools = state.tools.len(), "MCP server works"),
                 Some(error) => tracing::warn!(server = %name, error, "MCP server does not work"),
@@ -170,24 +198,29 @@ impl Probes {
 
 /// Probes one server, and leaves nothing of it behind.
 async fn probe(
-    children: &Children,
-    folder: &Utf8Path,
+    means: &Means,
+    config: &Arc<AgentConfig>,
     server: &McpServerSpec,
     time: Duration,
 ) -> McpServerState {
-    let unprobed = |why: &str| McpServerState {
-        error: Some(why.to_owned()),
-        ..McpServerState::of(McpHealth::Unprobed)
-    };
     let answer = match (&server.command, &server.url) {
-        (Some(command), _) => stdio::probe(children, folder, command, server, time).await,
-        (None, Some(_)) if !server.secret_headers.is_empty() => {
-            return unprobed("its headers are secrets, and no agent is given any yet");
+        (Some(command), _) => {
+            let (secrets, config) = (means.secrets.clone(), Arc::clone(config));
+            match read(move || secrets.variables(&config)).await {
+                Ok(variables) => stdio::probe(means, command, server, &variables, time).await,
+                Err(error) => Err(error),
+            }
         }
-        (None, Some(url)) if !url.starts_with("http://") => {
-            return unprobed("this harness does not speak https: what the next turn finds is reported");
+        (None, Some(url)) => {
+            let (secrets, declared) = (means.secrets.clone(), server.clone());
+            match read(move || secrets.headers(&declared)).await {
+                Ok((headers, secrets)) => {
+                    let answer = http::probe(url, headers, means.roots.clone(), time).await;
+                    answer.map_err(|error| secrets.without(&error))
+                }
+                Err(error) => Err(error),
+            }
         }
-        (None, Some(url)) => http::probe(url, time).await,
         (None, None) => {
             Err("its declaration names neither a command nor a url: set one of the two".to_owned())
         }
@@ -207,6 +240,16 @@ async fn probe(
             error: Some(error),
             ..McpServerState::of(McpHealth::Failed)
         },
+    }
+}
+
+/// Reads secrets where that may block. The error is for a person.
+async fn read<T: Send + 'static>(
+    secrets: impl FnOnce() -> Result<T, SecretError> + Send + 'static,
+) -> Result<T, String> {
+    match tokio::task::spawn_blocking(secrets).await {
+        Ok(read) => read.map_err(|error| crate::error_chain(&error)),
+        Err(_) => Err("its secrets were not read: the harness is ending".to_owned()),
     }
 }
 

@@ -113,7 +113,11 @@ pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeEr
     let client = Arc::new(HostClient::new(&settings.socket).map_err(ServeError::Client)?);
     let (notes, mut incoming) = mpsc::unbounded_channel();
     let (tell_lease, told_lease) = watch::channel(None);
-    let (probes, mut probed) = Probes::new(children.clone(), settings.state.clone());
+    let (probes, mut probed) = Probes::new(
+        children.clone(),
+        settings.state.clone(),
+        settings.programs.secrets.clone(),
+    );
     let mut harness = Loop::new(
         settings,
         rules,
@@ -333,8 +337,9 @@ impl Loop {
             unusable: unusable.map(|why| crate::tame(&why, MAX_ERROR)),
             digest,
         };
+        let config = Arc::new(config);
         self.probes.declare(&config);
-        self.config = Some(Arc::new(config));
+        self.config = Some(config);
         Event::Loaded(in_force)
     }
 
@@ -371,9 +376,11 @@ impl Loop {
         match action {
             Action::Load => {
                 let (folder, drivers) = (self.settings.config.clone(), self.drivers.clone());
+                let secrets = self.settings.programs.secrets.clone();
                 self.look(move || {
                     Note::File(Box::new(config::load(&folder).map(|file| {
                         let unusable = drivers.prepare(&file.config.driver);
+                        let unusable = unusable.or_else(|| secrets.unusable(&file.config));
                         (file, unusable)
                     })))
                 });

@@ -376,6 +376,10 @@ async fn carry_out(
             )]))
         }
         Action::Restart { toplevel, run } => {
+            let deployed = record.deployed.as_ref().map(|d| &d.output);
+            if let Some(output) = deployed.filter(|o| o.toplevel == *toplevel) {
+                host.runtime.can_start(&output.launch_file()).await?;
+            }
             stop(host, name, run).await?;
             start(host, agent, toplevel).await
         }

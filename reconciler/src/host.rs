@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use shared::agent_api::Report;
 use shared::config::ConfigFile;
 use shared::draft::{StagedFile, StatePath};
-use shared::spec::{BindSpec, DriverKind, LimitsSpec, Network};
+use shared::spec::{BindSpec, DriverKind, LimitsSpec, Network, SecretSpec};
 use shared::{AgentName, AgentUid, CommitOid, Digest, HiveId, LoginId};
 
 pub use error::HostError;
@@ -134,6 +134,9 @@ pub struct Launch {
     pub binds: Vec<BindSpec>,
     /// Limits on resources.
     pub limits: LimitsSpec,
+    /// The files of its secrets, by the secrets' names; a change of file or version restarts it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SecretSpec>,
 }
 
 /// The file `launch/launch.json` as written: the launch and its digest.
@@ -219,6 +222,10 @@ pub struct Output {
 pub trait Runtime: Send + Sync {
     /// Observes these agents in one go. An error means that nothing is known, never that nothing runs.
     async fn observe(&self, agents: &[AgentName]) -> Result<BTreeMap<AgentName, UnitState>, HostError>;
+
+    /// Whether an agent could be started from this launch file as far as that can be told without doing it: an error says
+    /// why not. An agent that runs is not stopped for one that could not be started.
+    async fn can_start(&self, launch: &LaunchFile) -> Result<(), HostError>;
 
     /// Starts an agent from its launch file. Succeeds when one runs already from the same toplevel.
     async fn start(&self, launch: &LaunchFile) -> Result<(), HostError>;

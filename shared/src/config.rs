@@ -76,6 +76,9 @@ pub struct AgentConfig {
     /// The model provider's address, unless it is the one that the driver's program knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_url: Option<String>,
+    /// Environment variables of the driver's program that hold a secret: variable name to secret name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secret_env: BTreeMap<String, String>,
     /// The commit this was rendered from.
     pub commit: CommitOid,
 }

@@ -27,6 +27,7 @@ pub mod order;
 pub mod plan;
 pub mod question;
 pub mod reminder;
+pub mod secret;
 pub mod spec;
 pub mod status;
 pub mod topic;

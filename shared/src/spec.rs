@@ -690,14 +690,14 @@ impl DayBudgetSpec {
     }
 }
 
-/// A secret: a file on the host, handed to the guest by credential.
+/// A secret: a file on the host, whose content the agent gets as a file of its own when it is started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretSpec {
     /// The file.
     pub file: String,
-    /// Changes when the content does; it is part of the digest.
+    /// Any text that is changed with the content: a change restarts the agent, which then has the new content.
     #[serde(default)]
     pub version: String,
 }

@@ -20,6 +20,7 @@ use super::conversation::{self, Conversation, ConversationError};
 use super::process::Process;
 use super::{Failure, RunningTurn, TurnEnd, TurnEvent, TurnSpec};
 use crate::children::{self, Children, OwnChild};
+use crate::secrets::{SecretError, Secrets};
 
 /// What these drivers need to know.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub struct Settings {
     pub claude: Option<Utf8PathBuf>,
     /// What is passed on to the program, of [`super::claude::PASSED_ON`].
     pub environment: BTreeMap<String, OsString>,
+    /// Where the agent's secrets are.
+    pub secrets: Secrets,
     /// How the hive's own MCP server is started.
     pub own_server: OwnServer,
     /// How long it may say nothing, unless the agent waits for messages. Longer than any tool of its own may take.
@@ -188,6 +191,9 @@ pub(super) enum RunError {
     /// The conversation is not known, or cannot be kept.
     #[error(transparent)]
     Conversation(#[from] ConversationError),
+    /// A secret that is to be in its environment is not there.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A file for the program cannot be written.
     #[error("cannot write the files of the driver's program: is the disk full?")]
     Files(#[source] std::io::Error),

@@ -3,32 +3,34 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use camino::Utf8Path;
 use shared::spec::McpServerSpec;
 
+use super::Means;
 use super::list::{ProbeError, Tools, list_tools};
-use crate::children::{self, Children};
+use crate::children;
+use crate::secrets::Variables;
 
 /// How long it may take to end once its input is closed.
 const END_TIME: Duration = Duration::from_millis(500);
 
-/// Starts it in this folder, asks for its tools, and ends it. The error is for a person.
+/// Starts it with these variables, asks for its tools, and ends it. The error is for a person, and holds no secret.
 pub(super) async fn probe(
-    children: &Children,
-    folder: &Utf8Path,
+    means: &Means,
     program: &str,
     server: &McpServerSpec,
+    secrets: &Variables,
     time: Duration,
 ) -> Result<Tools, String> {
     let mut command = children::command(program);
     command
         .args(&server.args)
+        .envs(secrets.environment())
         .envs(&server.env)
-        .current_dir(folder)
+        .current_dir(&means.folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let spawned = children.spawn(&mut command).and_then(|mut child| {
+    let spawned = means.children.spawn(&mut command).and_then(|mut child| {
         let (input, output, errors) = (child.stdin(), child.stdout(), child.stderr());
         let lost = || std::io::Error::other("a pipe is missing");
         Ok((
@@ -68,7 +70,7 @@ pub(super) async fn probe(
                 text.push_str("; it wrote: ");
                 text.push_str(&tail);
             }
-            Err(text)
+            Err(secrets.without(&text))
         }
     }
 }

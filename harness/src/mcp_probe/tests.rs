@@ -1,4 +1,5 @@
 mod http;
+mod tls;
 
 use std::time::Instant;
 
@@ -28,8 +29,26 @@ fn config<const N: usize>(servers: [(ServerName, McpServerSpec); N]) -> AgentCon
     config
 }
 
+fn means() -> Means {
+    Means {
+        children: Children::default(),
+        folder: "/".into(),
+        secrets: Secrets::default(),
+        roots: None,
+    }
+}
+
 async fn probed(server: &McpServerSpec) -> McpServerState {
-    probe(&Children::default(), Utf8Path::new("/"), server, TIME).await
+    probed_in(server, TIME).await
+}
+
+async fn probed_in(server: &McpServerSpec, time: Duration) -> McpServerState {
+    probe(&means(), &Arc::new(config([])), server, time).await
+}
+
+fn probes() -> (Probes, mpsc::UnboundedReceiver<Probed>) {
+    let means = means();
+    Probes::new(means.children, means.folder, means.secrets)
 }
 
 #[tokio::test]
@@ -49,13 +68,71 @@ async fn a_server_gets_its_declared_environment() {
     assert_eq!(probed(&server).await.health, McpHealth::Healthy);
 }
 
+/// Means with the secret `key`, which is `hush-hush`.
+#[expect(clippy::disallowed_methods, reason = "a test's own file")]
+fn means_with_secret() -> (tempfile::TempDir, Means) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = Utf8PathBuf::from_path_buf(dir.path().to_owned()).expect("UTF-8");
+    std::fs::write(folder.join("key"), "hush-hush\n").expect("written");
+    let means = Means {
+        secrets: Secrets::new(Some(folder)),
+        ..means()
+    };
+    (dir, means)
+}
+
+#[tokio::test]
+async fn a_server_gets_the_agents_variables_and_what_it_says_of_them_is_not_told() {
+    let (_dir, means) = means_with_secret();
+    let mut config = config([]);
+    config.secret_env = [("KEY".to_owned(), "key".to_owned())].into();
+    let config = Arc::new(config);
+    let good = shell(&format!("[ \"$KEY\" = hush-hush ] || exit 1\n{SERVER}"));
+    let state = probe(&means, &config, &good, TIME).await;
+    assert_eq!((state.health, state.error), (McpHealth::Healthy, None));
+
+    let state = probe(
+        &means,
+        &config,
+        &shell("echo \"bad key: $KEY\" >&2; exit 1"),
+        TIME,
+    )
+    .await;
+    let error = state.error.expect("an error");
+    assert!(error.ends_with("; it wrote: bad key: [secret]"), "{error}");
+
+    let state = probe(&self::means(), &config, &good, TIME).await;
+    let error = state.error.expect("an error");
+    assert!(
+        error.starts_with("the agent was started without the secret key"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn other_variables_are_a_reason_to_probe_programs_again() {
+    let (mut probes, mut results) = probes();
+    let name = || "a".parse::<ServerName>().expect("name");
+    let mut config = config([(name(), shell(SERVER))]);
+    probes.declare(&Arc::new(config.clone()));
+    probes.note(results.recv().await.expect("a result"));
+    assert_eq!(probes.states()[&name()].health, McpHealth::Healthy);
+    config.secret_env = [("KEY".to_owned(), "key".to_owned())].into();
+    probes.declare(&Arc::new(config));
+    probes.note(results.recv().await.expect("a result"));
+    assert_eq!(
+        probes.states()[&name()].health,
+        McpHealth::Failed,
+        "there is no such secret"
+    );
+}
+
 #[tokio::test]
 async fn a_server_that_never_answers_fails_in_time_and_is_ended() {
-    let children = Children::default();
     let server = shell("echo thinking >&2; sleep 1000");
     let begun = Instant::now();
     let time = Duration::from_millis(300);
-    let state = probe(&children, Utf8Path::new("/"), &server, time).await;
+    let state = probed_in(&server, time).await;
     assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
     assert_eq!(state.health, McpHealth::Failed);
     assert_eq!(
@@ -87,7 +164,7 @@ async fn a_server_that_cannot_be_started_is_named() {
 async fn a_flood_on_both_streams_neither_blocks_nor_fills_memory() {
     let server = shell("yes noise >&2 & yes '{}' & wait");
     let time = Duration::from_millis(500);
-    let state = probe(&Children::default(), Utf8Path::new("/"), &server, time).await;
+    let state = probed_in(&server, time).await;
     assert_eq!(state.health, McpHealth::Failed);
     let error = state.error.expect("an error");
     assert!(
@@ -98,22 +175,9 @@ async fn a_flood_on_both_streams_neither_blocks_nor_fills_memory() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_probed_is_unprobed_and_empty_declarations_fail() {
-    let https = McpServerSpec {
-        url: Some("https://127.0.0.1:1/mcp".into()),
-        ..McpServerSpec::default()
-    };
-    let secret = McpServerSpec {
-        url: Some("http://127.0.0.1:1/mcp".into()),
-        secret_headers: [("Authorization".to_owned(), "key".to_owned())].into(),
-        ..McpServerSpec::default()
-    };
-    for server in [https, secret] {
-        let state = probed(&server).await;
-        assert_eq!(state.health, McpHealth::Unprobed, "{state:?}");
-        assert!(state.error.is_some());
-    }
-    assert_eq!(probed(&McpServerSpec::default()).await.health, McpHealth::Failed);
+async fn an_empty_declaration_fails() {
+    let state = probed(&McpServerSpec::default()).await;
+    assert_eq!(state.health, McpHealth::Failed);
 }
 
 /// A server that answers `tools/list` with what this script prints.
@@ -186,11 +250,11 @@ async fn garbage_is_no_tool() {
 
 #[tokio::test]
 async fn what_a_turn_finds_is_held_against_the_probe_until_the_declaration_changes() {
-    let (mut probes, mut results) = Probes::new(Children::default(), "/".into());
+    let (mut probes, mut results) = probes();
     let name = || "wiki".parse::<ServerName>().expect("name");
     let mut servers = config([(name(), shell(SERVER))]);
     servers.tools.deny.insert("mcp__wiki__draw".to_owned());
-    probes.declare(&servers);
+    probes.declare(&Arc::new(servers.clone()));
     probes.note(results.recv().await.expect("a result"));
     let found = |fault: Option<&str>, tools: &[&str]| {
         let in_turn = ServerInTurn {
@@ -215,17 +279,17 @@ async fn what_a_turn_finds_is_held_against_the_probe_until_the_declaration_chang
     assert_eq!(probes.offered()[&name()], ["draw", "look"]);
 
     servers.mcp_servers.insert(name(), shell(&format!("\n{SERVER}")));
-    probes.declare(&servers);
+    probes.declare(&Arc::new(servers.clone()));
     probes.note(results.recv().await.expect("a result"));
     assert_eq!(probes.states()[&name()].health, McpHealth::Healthy);
 }
 
 #[tokio::test]
 async fn only_new_and_changed_servers_are_probed_again() {
-    let (mut probes, mut results) = Probes::new(Children::default(), "/".into());
+    let (mut probes, mut results) = probes();
     let name = |text: &str| text.parse::<ServerName>().expect("name");
     let mut servers = config([(name("a"), shell(SERVER)), (name("b"), shell("exit 1"))]);
-    probes.declare(&servers);
+    probes.declare(&Arc::new(servers.clone()));
     assert!(
         probes.states().is_empty(),
         "nothing is known before the probes end"
@@ -238,7 +302,7 @@ async fn only_new_and_changed_servers_are_probed_again() {
     assert_eq!(states[&name("b")].health, McpHealth::Failed);
 
     servers.mcp_servers.insert(name("b"), shell(SERVER));
-    probes.declare(&servers);
+    probes.declare(&Arc::new(servers.clone()));
     assert_eq!(probes.states().into_keys().collect::<Vec<_>>(), [name("a")]);
     let result = results.recv().await.expect("a result");
     assert_eq!(result.name, name("b"));
@@ -246,17 +310,17 @@ async fn only_new_and_changed_servers_are_probed_again() {
     assert_eq!(probes.states()[&name("b")].health, McpHealth::Healthy);
     assert!(results.try_recv().is_err(), "a was probed again");
 
-    probes.declare(&config([]));
+    probes.declare(&Arc::new(config([])));
     assert!(probes.states().is_empty());
 }
 
 #[tokio::test]
 async fn a_result_that_is_older_than_the_declaration_is_dropped() {
-    let (mut probes, mut results) = Probes::new(Children::default(), "/".into());
+    let (mut probes, mut results) = probes();
     let name: ServerName = "a".parse().expect("name");
-    probes.declare(&config([(name.clone(), shell("exit 1"))]));
+    probes.declare(&Arc::new(config([(name.clone(), shell("exit 1"))])));
     let old = results.recv().await.expect("a result");
-    probes.declare(&config([(name, shell(SERVER))]));
+    probes.declare(&Arc::new(config([(name, shell(SERVER))])));
     probes.note(old);
     assert!(probes.states().is_empty());
 }

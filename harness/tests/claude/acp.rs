@@ -26,7 +26,7 @@ fn write(path: &Utf8Path, text: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-fn driver(bee: &Bee, more: &Value) {
+pub(crate) fn driver(bee: &Bee, more: &Value) {
     let program = bee.nest.path("agent");
     let mut fields = json!({ "driver": { "kind": "acp", "command": program } });
     for (name, value) in more.as_object().unwrap() {
@@ -36,7 +36,7 @@ fn driver(bee: &Bee, more: &Value) {
 }
 
 /// An agent whose program is this shell script.
-async fn fake(script: &str) -> Bee {
+pub(crate) async fn fake(script: &str) -> Bee {
     let bee = Bee::fake("exit 1").await;
     write(&bee.nest.path("agent"), &format!("{PRELUDE}\n{script}\n"));
     driver(&bee, &json!({}));

@@ -9,6 +9,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use harness::children::Children;
 use harness::control::{self, ControlClient, Said};
 use harness::driver::program;
+use harness::secrets::Secrets;
 use harness::serve::{ServeError, Settings, serve};
 use model_server::{ModelServer, Rule};
 use serde_json::{Value, json};
@@ -38,6 +39,9 @@ pub(crate) fn real_program() -> Utf8PathBuf {
     );
     program
 }
+
+/// The folder of the agent's secrets, which is not its own.
+const SECRETS: &str = "secrets";
 
 /// One agent.
 pub(crate) struct Bee {
@@ -97,6 +101,13 @@ impl Bee {
         bee
     }
 
+    /// Gives it a secret.
+    pub(crate) fn secret(&self, name: &str, value: &str) {
+        let folder = self.nest.path(SECRETS);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(name), value).unwrap();
+    }
+
     /// Announces a config with these fields.
     pub(crate) fn config(&self, fields: &Value) {
         let mut all = json!({ "driver": { "kind": "claude", "model": "made-up" } });
@@ -143,6 +154,7 @@ impl Bee {
             programs: program::Settings {
                 claude: Some(self.program.clone()),
                 environment,
+                secrets: Secrets::new(Some(self.nest.path(SECRETS))),
                 own_server: program::OwnServer {
                     program: PROGRAM.into(),
                     args: ["mcp".to_owned()].into_iter().chain(words).collect(),

@@ -16,6 +16,7 @@ mod fake;
 #[path = "../support/in_memory.rs"]
 mod in_memory;
 mod real;
+mod secrets;
 mod servers;
 #[path = "../integration/world.rs"]
 mod world;

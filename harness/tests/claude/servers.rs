@@ -21,14 +21,14 @@ fn server() -> Value {
 }
 
 /// Messages that make the model call this tool, then another.
-fn calls(first: &str, second: &str) -> Vec<Rule> {
+pub(crate) fn calls(first: &str, second: &str) -> Vec<Rule> {
     about([
         Rule::tool("from operator", first, json!({})).times(1),
         Rule::tool("", second, json!({})).times(1),
     ])
 }
 
-async fn until_probed(bee: &Bee, count: usize) {
+pub(crate) async fn until_probed(bee: &Bee, count: usize) {
     bee.until("the probes", |world| {
         world.reported(|report| report.mcp.len() == count)
     })
@@ -156,7 +156,7 @@ async fn a_server_that_offers_the_turn_other_tools_than_the_probe_is_pointed_out
 }
 
 /// Answers a message of MCP; a notification gets no answer.
-async fn answer(Json(message): Json<Value>) -> Response {
+pub(crate) async fn answer(Json(message): Json<Value>) -> Response {
     let result = match message["method"].as_str() {
         Some("initialize") => json!({
             "protocolVersion": "2025-06-18", "capabilities": { "tools": {} },
@@ -189,14 +189,13 @@ async fn a_server_over_http_is_probed_and_used() {
     let health = |name: &str| bee.nest.daemon.world().report().mcp[name].health;
     assert_eq!(
         (health("far"), health("safe")),
-        (McpHealth::Healthy, McpHealth::Unprobed)
+        (McpHealth::Healthy, McpHealth::Failed)
     );
     bee.message("look");
     let turns = bee.turns(1).await;
     assert_eq!(turns[0].result, TurnResult::Ok, "{turns:?}");
     let log = bee.model.log();
     assert!(log[2].last.contains("seen from afar"), "{}", log[2].last);
-    // Of what could not be probed the turn knows.
     assert_eq!(
         (health("far"), health("safe")),
         (McpHealth::Healthy, McpHealth::Failed)

@@ -98,6 +98,7 @@ fn no_programs() -> harness::driver::program::Settings {
     harness::driver::program::Settings {
         claude: None,
         environment: BTreeMap::new(),
+        secrets: harness::secrets::Secrets::default(),
         own_server: harness::driver::program::OwnServer {
             program: PROGRAM.into(),
             args: Vec::new(),

@@ -14,6 +14,7 @@ mod output;
 mod proc;
 mod record;
 mod sandbox;
+mod secrets;
 mod start;
 mod stop;
 mod watch;
@@ -232,6 +233,10 @@ impl Runtime for ProcessRuntime {
             states.insert(agent, state);
         }
         Ok(states)
+    }
+
+    async fn can_start(&self, launch: &LaunchFile) -> Result<(), HostError> {
+        self.check(launch).await
     }
 
     async fn start(&self, launch: &LaunchFile) -> Result<(), HostError> {

@@ -219,7 +219,6 @@ pub(crate) fn deployed(gate: GateId) -> Box<Deployed> {
             grants: BTreeMap::new(),
             host_side: HostSide {
                 egress: BTreeSet::new(),
-                secrets: BTreeSet::new(),
             },
         },
         proposal: ProposalNumber(0),

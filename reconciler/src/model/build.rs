@@ -86,8 +86,6 @@ pub struct BuildOutput {
 pub struct HostSide {
     /// Hosts it may reach.
     pub egress: BTreeSet<String>,
-    /// Secrets as `name@version`.
-    pub secrets: BTreeSet<String>,
 }
 
 /// The part of a declared agent that a build depends on. Whether it should run, when it may be interrupted and what it
@@ -150,6 +148,7 @@ pub fn assemble(
         network,
         binds: spec.binds.clone(),
         limits: spec.limits.clone(),
+        secrets: spec.secrets.clone(),
     };
     let config = AgentConfig {
         agent: request.agent.clone(),
@@ -164,15 +163,11 @@ pub fn assemble(
         recipients,
         max_turn_minutes: spec.max_turn_minutes,
         model_url,
+        secret_env: spec.secret_env.clone(),
         commit: request.commit.clone(),
     };
     let host_side = HostSide {
         egress: spec.egress.clone(),
-        secrets: spec
-            .secrets
-            .iter()
-            .map(|(name, secret)| format!("{name}@{}", secret.version))
-            .collect(),
     };
     let toplevel = digest(Encoding::Toplevel, &launch)?;
     let config_digest = digest(Encoding::Config, &config)?;
@@ -262,10 +257,14 @@ impl BuildOutput {
             &host_before.egress,
             &self.host_side.egress,
         ));
-        changes.extend(capability::set(
-            "secrets",
-            &host_before.secrets,
-            &self.host_side.secrets,
+        let (none, no_env) = (BTreeMap::new(), BTreeMap::new());
+        changes.extend(capability::secrets(
+            before.map_or(&none, |b| &b.launch.secrets),
+            &self.launch.secrets,
+        ));
+        changes.extend(capability::secret_env(
+            before.map_or(&no_env, |b| &b.config.secret_env),
+            &self.config.secret_env,
         ));
         changes.extend(capability::binds(
             before.map_or(&[], |b| &b.launch.binds),

@@ -8,7 +8,7 @@ use std::fmt::Display;
 
 use serde::Serialize;
 use shared::gate::CapabilityChange;
-use shared::spec::{BindSpec, DriverSpec, LimitsSpec, McpServerSpec, Network, Role, ToolsSpec};
+use shared::spec::{BindSpec, DriverSpec, LimitsSpec, McpServerSpec, Network, Role, SecretSpec, ToolsSpec};
 use shared::{Address, ServerName};
 
 /// Long values are shortened in the diff; the commit diff has them whole.
@@ -230,6 +230,42 @@ pub fn binds(before: &[BindSpec], after: &[BindSpec]) -> Vec<CapabilityChange> {
     set("binds", &shown_set(before), &shown_set(after))
 }
 
+/// Secrets. A new version of the same file is the same power: the operator has put something else into it.
+pub fn secrets(
+    before: &BTreeMap<String, SecretSpec>,
+    after: &BTreeMap<String, SecretSpec>,
+) -> Vec<CapabilityChange> {
+    let show = |secret: &SecretSpec| match secret.version.as_str() {
+        "" => secret.file.clone(),
+        version => format!("{} (version {version})", secret.file),
+    };
+    let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let changed = names
+        .into_iter()
+        .filter(|&name| before.get(name) != after.get(name));
+    changed
+        .map(|name| {
+            let (old, new) = (before.get(name), after.get(name));
+            let widens = new.is_some_and(|new| old.is_none_or(|old| old.file != new.file));
+            let told = |secret: Option<&SecretSpec>| secret.map(|secret| shown(&show(secret)));
+            change(format!("secrets.{name}"), told(old), told(new), widens)
+        })
+        .collect()
+}
+
+/// Variables that hold a secret.
+pub fn secret_env(
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Vec<CapabilityChange> {
+    let shown_set = |variables: &BTreeMap<String, String>| {
+        let variables = variables.iter();
+        let shown = variables.map(|(variable, secret)| format!("{variable} = secret {secret}"));
+        shown.collect::<BTreeSet<_>>()
+    };
+    set("secretEnv", &shown_set(before), &shown_set(after))
+}
+
 /// Limits on resources. Which way a limit moved is not judged: every change widens.
 pub fn limits(before: &LimitsSpec, after: &LimitsSpec) -> Vec<CapabilityChange> {
     if before == after {
@@ -294,6 +330,31 @@ mod tests {
             &server("/bin/a", &["read"]),
             &server("/bin/a", &["*"])
         )));
+    }
+
+    #[test]
+    fn another_secret_or_file_widens_and_another_version_does_not() {
+        let secret = |name: &str, file: &str, version: &str| {
+            let (file, version) = (file.to_owned(), version.to_owned());
+            BTreeMap::from([(name.to_owned(), SecretSpec { file, version })])
+        };
+        let (none, key) = (BTreeMap::new(), secret("key", "/k", "1"));
+        assert!(widens(&secrets(&none, &key)));
+        assert!(widens(&secrets(&key, &secret("other", "/k", "1"))));
+        assert!(widens(&secrets(&key, &secret("key", "/other", "1"))));
+        for narrower in [none, secret("key", "/k", "2")] {
+            let changes = secrets(&key, &narrower);
+            assert!(changes.len() == 1 && !widens(&changes), "{changes:?}");
+        }
+        assert!(secrets(&key, &key).is_empty());
+    }
+
+    #[test]
+    fn a_variable_with_a_secret_widens_and_without_one_does_not() {
+        let variable = |name: &str, secret: &str| BTreeMap::from([(name.to_owned(), secret.to_owned())]);
+        let (none, key) = (BTreeMap::new(), variable("KEY", "key"));
+        assert!(widens(&secret_env(&none, &key)) && widens(&secret_env(&key, &variable("KEY", "other"))));
+        assert!(!widens(&secret_env(&key, &none)));
     }
 
     #[test]

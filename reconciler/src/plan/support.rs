@@ -38,14 +38,10 @@ pub fn of_agent(spec: &AgentSpec) -> Vec<String> {
             "the process runtime has no cgroups to enforce them",
         ),
         (
-            !spec.secrets.is_empty(),
-            "secrets",
-            "nothing hands them to the agent",
-        ),
-        (
-            !spec.secret_env.is_empty(),
-            "secretEnv",
-            "nothing hands them to the agent",
+            spec.driver.kind == DriverKind::Acp && has_secret_headers(spec),
+            "mcpServers.NAME.secretHeaders",
+            "programs that speak ACP may pass headers on as words that the whole machine can see, so the driver \"acp\" \
+             leaves such servers out; use \"claude\"",
         ),
         (
             spec.network == Network::Hosts,
@@ -65,6 +61,12 @@ pub fn of_agent(spec: &AgentSpec) -> Vec<String> {
         ),
     ];
     without_effect(&declared)
+}
+
+fn has_secret_headers(spec: &AgentSpec) -> bool {
+    spec.mcp_servers
+        .values()
+        .any(|server| !server.secret_headers.is_empty())
 }
 
 fn without_effect(declared: &[(bool, &str, &str)]) -> Vec<String> {
@@ -88,7 +90,7 @@ mod tests {
     fn what_has_no_effect_is_named_and_what_has_is_not() {
         let plain = spec(
             r#"{ "version": 1, "hive": { "name": "h" }, "egress": { "modelUrl": "http://provider" },
-                 "agents": { "a": { "network": "host" } } }"#,
+                 "agents": { "a": { "network": "host", "secrets": { "k": { "file": "/k" } }, "secretEnv": { "K": "k" } } } }"#,
         );
         assert_eq!(unsupported(&plain), None);
         assert!(of_hive(&plain).is_empty());
@@ -112,6 +114,18 @@ mod tests {
         assert!(notices("model", "claude")[0].contains("write \"host\""));
         assert_eq!(notices("model", "scripted"), Vec::<String>::new());
         assert_eq!(notices("host", "claude"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_driver_that_cannot_keep_a_header_secret_is_named() {
+        let notices = |driver: &str| {
+            let far = json!({ "url": "https://example.org", "secretHeaders": { "Authorization": "key" } });
+            let spec =
+                json!({ "network": "host", "driver": { "kind": driver }, "mcpServers": { "far": far } });
+            of_agent(&serde_json::from_value(spec).unwrap())
+        };
+        assert!(notices("acp")[0].contains("secretHeaders"));
+        assert_eq!(notices("claude"), Vec::<String>::new());
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod hive;
 #[expect(dead_code, reason = "the tests of the daemon use the rest")]
 mod http;
 mod login;
+mod secrets;
 mod talk;
 #[path = "../daemon_support/world.rs"]
 #[expect(dead_code, reason = "the tests of the daemon use the rest")]

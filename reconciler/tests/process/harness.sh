@@ -45,6 +45,18 @@ spy)
     } >"$state/report.part" 2>&1
     mv "$state/report.part" "$state/report"
     ;;
+secrets)
+    {
+        for file in "$CREDENTIALS_DIRECTORY"/*; do
+            if (: >"$file") 2>/dev/null; then echo "writes $file"; fi
+            # Backwards: the secret itself is to be in no file of the host.
+            echo "$(stat -c '%n %u %a' "$file") $(rev "$file")"
+        done
+        if (: >"$CREDENTIALS_DIRECTORY/planted") 2>/dev/null; then echo "plants"; fi
+        echo "environment: $(env | cut -d= -f1 | sort | tr '\n' ' ')"
+    } >"$state/report.part" 2>&1
+    mv "$state/report.part" "$state/report"
+    ;;
 esac
 
 while :; do

@@ -7,5 +7,6 @@
 
 mod lifecycle;
 mod sandboxing;
+mod secrets;
 mod survival;
 mod world;

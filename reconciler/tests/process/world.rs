@@ -1,5 +1,6 @@
 //! One hive's folders with agents whose harness is a shell script, and runtimes over them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -120,6 +121,7 @@ impl World {
             network: Network::None,
             binds: Vec::new(),
             limits: LimitsSpec::default(),
+            secrets: BTreeMap::new(),
         };
         change(&mut launch);
         let file = LaunchFile {

@@ -12,6 +12,10 @@ use crate::driver::tools::{self, Offered};
 const WAKE: &str = "You have messages. Fetch them with the tool `recv` of the MCP server `hive` (mcp__hive__recv or \
                     hive_recv), deal with them, then end your turn.";
 
+/// Why a server with secret headers is withheld. `claude-agent-acp` is such a program, and the protocol cannot hand over the
+/// name of a variable in the place of a value.
+const VISIBLE: &str = "its headers are secrets, which a program that speaks ACP may pass on where the whole machine can see them";
+
 /// The MCP servers of a turn.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Servers {
@@ -19,6 +23,8 @@ pub(super) struct Servers {
     pub(super) programs: Vec<Value>,
     /// Servers that not every agent's program can reach, by name.
     pub(super) remote: Vec<(String, Value)>,
+    /// Servers that the program is not told of, by name, and why.
+    pub(super) withheld: Vec<(String, &'static str)>,
 }
 
 /// The hive's own server and the declared ones.
@@ -32,6 +38,8 @@ pub(super) fn servers(own: &OwnServer, config: &AgentConfig, turn: TurnId) -> Se
                 .collect();
             let program = json!({ "name": name, "command": command, "args": server.args, "env": env });
             servers.programs.push(program);
+        } else if !server.secret_headers.is_empty() {
+            servers.withheld.push((name.to_string(), VISIBLE));
         } else if let Some(url) = &server.url {
             let remote = json!({ "type": "http", "name": name, "url": url, "headers": [] });
             servers.remote.push((name.to_string(), remote));
@@ -102,6 +110,7 @@ mod tests {
             "wiki": { "command": "/w", "args": ["-x"], "env": { "A": "${B}" } },
             "far": { "url": "http://127.0.0.1:1/mcp" },
             "none": {},
+            "kept": { "url": "https://127.0.0.1:1/mcp", "secretHeaders": { "Authorization": "key" } },
         } }));
         let own = OwnServer {
             program: "/bin/hive-harness".into(),
@@ -119,6 +128,7 @@ mod tests {
         );
         let far = json!({ "type": "http", "name": "far", "url": "http://127.0.0.1:1/mcp", "headers": [] });
         assert_eq!(servers.remote, [("far".to_owned(), far)]);
+        assert_eq!(servers.withheld, [("kept".to_owned(), VISIBLE)]);
     }
 
     #[test]

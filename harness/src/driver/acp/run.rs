@@ -58,16 +58,20 @@ fn plan(turn: &Turn, session: &Session) -> Plan {
 
 async fn start(turn: &Turn, session: &Session) -> Result<Run, RunError> {
     let (setup, spec) = (Arc::clone(&turn.setup), &turn.spec);
-    let environment =
+    let mut environment =
         claude::command::environment(&setup.settings.environment, &spec.config, &setup.state, spec.turn);
     let (driver, id) = (spec.config.driver.clone(), spec.turn);
-    let program = blocking(move || {
+    let config = Arc::clone(&spec.config);
+    let (program, secrets) = blocking(move || {
+        let secrets = setup.settings.secrets.variables(&config)?;
         let home = session::home(&setup.state);
         running::end_stray(&home);
         running::note(&home, id).map_err(RunError::Files)?;
-        program(&driver).map(ToOwned::to_owned).map_err(RunError::Missing)
+        let program = program(&driver).map_err(RunError::Missing)?.to_owned();
+        Ok::<_, RunError>((program, secrets))
     })
     .await??;
+    environment.extend(secrets.environment());
     let (say, said) = mpsc::channel(MAX_OUTBOX);
     let args = &spec.config.driver.args;
     Ok(Run {

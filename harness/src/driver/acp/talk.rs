@@ -4,8 +4,6 @@
 //!  initialize --> session/new, resume or load --> [session/set_config_option] --> session/prompt --> its answer
 //! ```
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 use shared::turn::{Tokens, TurnResult};
 
@@ -184,18 +182,25 @@ impl Talk {
         let mut servers = std::mem::take(&mut self.plan.servers.programs);
         let mut events = Vec::new();
         let remote = std::mem::take(&mut self.plan.servers.remote);
+        let mut unreached = std::mem::take(&mut self.plan.servers.withheld);
         if can["mcpCapabilities"]["http"] == true {
             servers.extend(remote.into_iter().map(|(_, server)| server));
-        } else if !remote.is_empty() {
-            let fault = ServerInTurn {
-                fault: Some("the agent's program speaks to no server over HTTP".to_owned()),
-                tools: None,
-            };
-            let unreached: BTreeMap<_, _> = remote
-                .into_iter()
-                .map(|(name, _)| (name, fault.clone()))
-                .collect();
-            events.push(TurnEvent::Servers(unreached));
+        } else {
+            let names = remote.into_iter().map(|(name, _)| name);
+            unreached.extend(names.map(|name| (name, "the agent's program speaks to no server over HTTP")));
+        }
+        if !unreached.is_empty() {
+            let unreached = unreached.into_iter();
+            let faults = unreached.map(|(name, fault)| {
+                (
+                    name,
+                    ServerInTurn {
+                        fault: Some(fault.to_owned()),
+                        tools: None,
+                    },
+                )
+            });
+            events.push(TurnEvent::Servers(faults.collect()));
         }
         let mut params = json!({ "cwd": self.plan.cwd, "mcpServers": servers, "_meta": self.plan.meta });
         let method = match &self.plan.session {

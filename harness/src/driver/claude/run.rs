@@ -59,13 +59,14 @@ pub(super) async fn run(
 async fn start(turn: &Turn, prompt: &'static str, session: &Session) -> Result<Run, RunError> {
     let (setup, spec) = (Arc::clone(&turn.setup), &turn.spec);
     let args = command::args(&spec.config, session, &setup.state, spec.cost_limit_usd);
-    let environment =
+    let mut environment =
         command::environment(&setup.settings.environment, &spec.config, &setup.state, spec.turn);
     let servers = servers::document(&setup.settings.own_server, &spec.config, spec.turn).to_string();
     let settings = command::settings(&spec.config, &spec.offered, &setup.state).to_string();
-    let (kept, id) = (session.clone(), spec.turn);
-    let program = blocking(move || {
+    let (kept, id, config) = (session.clone(), spec.turn, Arc::clone(&spec.config));
+    let (program, secrets) = blocking(move || {
         let state = &setup.state;
+        let secrets = setup.settings.secrets.variables_and_headers(&config)?;
         let home = command::home(state);
         running::end_stray(&home);
         files::write(&command::servers_file(state), servers.as_bytes()).map_err(RunError::Files)?;
@@ -73,9 +74,11 @@ async fn start(turn: &Turn, prompt: &'static str, session: &Session) -> Result<R
         // Before it is used for the first time: an id that is not kept would be a conversation that is lost.
         conversation::save(state, &kept)?;
         running::note(&home, id).map_err(RunError::Files)?;
-        find(&setup.settings).map_err(RunError::Missing)
+        let program = find(&setup.settings).map_err(RunError::Missing)?;
+        Ok::<_, RunError>((program, secrets))
     })
     .await??;
+    environment.extend(secrets.environment());
     let servers = servers::names(&spec.config);
     Ok(Run {
         process: turn.start(program, &args, environment, |input| say(prompt, input))?,

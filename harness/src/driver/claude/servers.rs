@@ -7,6 +7,7 @@ use shared::spec::McpServerSpec;
 
 use crate::driver::program::OwnServer;
 use crate::driver::tools;
+use crate::secrets::header_variable;
 
 /// The name of the hive's own server: `hive-harness mcp`.
 pub(super) use shared::config::OWN_MCP_SERVER as OWN;
@@ -40,7 +41,10 @@ fn declared(server: &McpServerSpec) -> Option<Value> {
         (Some(command), _) => {
             Some(json!({ "command": literal(command), "args": literals(&server.args), "env": env(server) }))
         }
-        (None, Some(url)) => Some(json!({ "type": "http", "url": literal(url) })),
+        (None, Some(url)) if server.secret_headers.is_empty() => {
+            Some(json!({ "type": "http", "url": literal(url) }))
+        }
+        (None, Some(url)) => Some(json!({ "type": "http", "url": literal(url), "headers": headers(server) })),
         (None, None) => None,
     }
 }
@@ -49,6 +53,14 @@ fn env(server: &McpServerSpec) -> Map<String, Value> {
     let env = server.env.iter();
     env.map(|(name, value)| (name.clone(), literal(value).into()))
         .collect()
+}
+
+/// The values are in the environment alone: this document is a file that stays in the agent's folder.
+fn headers(server: &McpServerSpec) -> Map<String, Value> {
+    let headers = server.secret_headers.iter();
+    let headers =
+        headers.map(|(header, secret)| (header.clone(), format!("${{{}}}", header_variable(secret)).into()));
+    headers.collect()
 }
 
 fn literals(words: &[String]) -> Vec<String> {

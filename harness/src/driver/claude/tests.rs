@@ -7,11 +7,13 @@ use super::*;
 use crate::children::Children;
 use crate::driver::files;
 use crate::driver::program::OwnServer;
+use crate::secrets::Secrets;
 
 fn settings(program: Option<&Utf8Path>, path: &Utf8Path) -> Settings {
     Settings {
         claude: program.map(Utf8Path::to_owned),
         environment: [("PATH".to_owned(), path.as_str().into())].into(),
+        secrets: Secrets::default(),
         own_server: OwnServer {
             program: "/nonexistent".into(),
             args: Vec::new(),

@@ -10,12 +10,14 @@ use crate::config::testing::config;
 use crate::driver::program::{OwnServer, Settings, Setup};
 use crate::driver::running::TURN_MARK;
 use crate::driver::{RunningTurn, TurnEnd, TurnEvent, TurnProgress, TurnSpec};
+use crate::secrets::Secrets;
 use crate::turn::Purpose;
 
 fn setup(state: &Utf8Path) -> Arc<Setup> {
     let settings = Settings {
         claude: None,
         environment: BTreeMap::new(),
+        secrets: Secrets::default(),
         own_server: OwnServer {
             program: "/nonexistent".into(),
             args: Vec::new(),

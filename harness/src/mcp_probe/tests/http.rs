@@ -7,14 +7,17 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
+use axum::serve::Listener;
 use serde_json::{Value, json};
 
 use super::*;
 
 /// A server that runs until it is dropped, and what it was asked.
-struct Server {
-    url: String,
+pub(super) struct Server {
+    pub(super) url: String,
     asked: Arc<Mutex<Vec<String>>>,
+    /// With which keys.
+    pub(super) authorized: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
@@ -26,17 +29,35 @@ impl Drop for Server {
 
 impl Server {
     /// Shakes hands, and answers anything else with this.
-    async fn start(answer: impl Fn(&Value) -> Response + Clone + Send + Sync + 'static) -> Self {
+    pub(super) async fn start(answer: impl Fn(&Value) -> Response + Clone + Send + Sync + 'static) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port");
         let url = format!("http://{}/mcp", listener.local_addr().expect("an address"));
+        Self::start_on(listener, url, answer)
+    }
+
+    /// The same on this listener, which is reached at this address.
+    pub(super) fn start_on<L: Listener>(
+        listener: L,
+        url: String,
+        answer: impl Fn(&Value) -> Response + Clone + Send + Sync + 'static,
+    ) -> Self
+    where
+        L::Addr: std::fmt::Debug,
+    {
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let log = Arc::clone(&asked);
+        let authorized: Arc<Mutex<Vec<String>>> = Arc::default();
+        let keys = Arc::clone(&authorized);
         let handler = move |headers: HeaderMap, body: Bytes| {
             let message: Value = serde_json::from_slice(&body).unwrap_or_default();
             let method = message["method"].as_str().unwrap_or("none").to_owned();
             log.lock().expect("lock").push(method.clone());
+            if let Some(key) = headers.get(header::AUTHORIZATION) {
+                let key = String::from_utf8_lossy(key.as_bytes()).into_owned();
+                keys.lock().expect("lock").push(key);
+            }
             let response = match method.as_str() {
                 "initialize" => {
                     let result = json!({
@@ -54,7 +75,12 @@ impl Server {
         };
         let app = Router::new().route("/mcp", any(handler));
         let task = tokio::spawn(async move { axum::serve(listener, app).await.expect("serve") });
-        Self { url, asked, task }
+        Self {
+            url,
+            asked,
+            authorized,
+            task,
+        }
     }
 
     async fn probed(&self, time: Duration) -> McpServerState {
@@ -62,11 +88,11 @@ impl Server {
             url: Some(self.url.clone()),
             ..McpServerSpec::default()
         };
-        probe(&Children::default(), Utf8Path::new("/"), &server, time).await
+        probed_in(&server, time).await
     }
 }
 
-fn json_of(message: &Value, result: &Value) -> Response {
+pub(super) fn json_of(message: &Value, result: &Value) -> Response {
     let answer = json!({ "jsonrpc": "2.0", "id": message["id"], "result": result });
     ([(header::CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
 }
@@ -75,7 +101,7 @@ fn events(body: impl Into<Body>) -> Response {
     ([(header::CONTENT_TYPE, "text/event-stream")], body.into()).into_response()
 }
 
-fn tools() -> Value {
+pub(super) fn tools() -> Value {
     json!({ "tools": [{ "name": "look", "inputSchema": { "type": "object" } }] })
 }
 
@@ -126,7 +152,7 @@ async fn a_server_that_never_answers_or_never_ends_its_answer_fails_in_time() {
         ..McpServerSpec::default()
     };
     let time = Duration::from_millis(300);
-    let state = probe(&Children::default(), Utf8Path::new("/"), &deaf, time).await;
+    let state = probed_in(&deaf, time).await;
     let late = "did not answer initialize and tools/list within 0.3 s";
     assert_eq!(
         (state.health, state.error.as_deref()),
@@ -180,4 +206,64 @@ async fn garbage_huge_answers_and_refusals_are_failures() {
         assert_eq!(state.health, McpHealth::Failed, "{state:?}");
         assert!(state.error.expect("an error").chars().count() <= 1001);
     }
+}
+
+#[tokio::test]
+async fn a_server_gets_its_secret_headers_and_what_it_says_of_them_is_not_told() {
+    let (_dir, means) = means_with_secret();
+    let config = Arc::new(config([]));
+    let good = Server::start(|message| json_of(message, &tools())).await;
+    let probed = |url: &str, header: &str| {
+        let server = McpServerSpec {
+            url: Some(url.to_owned()),
+            secret_headers: [(header.to_owned(), "key".to_owned())].into(),
+            ..McpServerSpec::default()
+        };
+        let (means, config) = (means.clone(), Arc::clone(&config));
+        async move { probe(&means, &config, &server, TIME).await }
+    };
+    assert_eq!(
+        probed(&good.url, "Authorization").await.health,
+        McpHealth::Healthy
+    );
+    let seen = good.authorized.lock().expect("lock").clone();
+    assert!(
+        seen.len() >= 3 && seen.iter().all(|seen| seen == "hush-hush"),
+        "{seen:?}"
+    );
+
+    let telltale = Server::start(|_| (StatusCode::FORBIDDEN, "no such key: hush-hush").into_response()).await;
+    let error = probed(&telltale.url, "X-Key").await.error.expect("an error");
+    assert!(error.contains("no such key: [secret]"), "{error}");
+}
+
+/// A server that is taken over must not have the secrets of its agents sent elsewhere.
+#[tokio::test]
+async fn a_secret_header_goes_nowhere_but_to_the_declared_address() {
+    let (_dir, means) = means_with_secret();
+    let elsewhere = Server::start(|message| json_of(message, &tools())).await;
+    let target = elsewhere.url.clone();
+    let pointing = move || {
+        std::future::ready((
+            StatusCode::TEMPORARY_REDIRECT,
+            [(header::LOCATION, target.clone())],
+        ))
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let server = McpServerSpec {
+        url: Some(format!(
+            "http://{}/mcp",
+            listener.local_addr().expect("an address")
+        )),
+        secret_headers: [("X-Key".to_owned(), "key".to_owned())].into(),
+        ..McpServerSpec::default()
+    };
+    let app = Router::new().route("/mcp", any(pointing));
+    let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+    let state = probe(&means, &Arc::new(config([])), &server, TIME).await;
+    serving.abort();
+    assert_eq!(state.health, McpHealth::Failed, "{state:?}");
+    assert!(elsewhere.asked.lock().expect("lock").is_empty());
 }

@@ -60,6 +60,10 @@ impl Runtime for World {
         })
     }
 
+    async fn can_start(&self, _launch: &LaunchFile) -> Result<(), HostError> {
+        Ok(())
+    }
+
     async fn start(&self, launch: &LaunchFile) -> Result<(), HostError> {
         let agent = launch.launch.agent.clone();
         self.effect("start", &agent, launch.digest.to_string(), |state| {

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
@@ -69,6 +70,7 @@ fn launch_file(agent: &AgentName) -> LaunchFile {
         network: Network::None,
         binds: Vec::new(),
         limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
     };
     LaunchFile {
         digest: canonical::digest(Encoding::Toplevel, &launch).expect("a digest"),

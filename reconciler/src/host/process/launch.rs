@@ -28,6 +28,7 @@ use super::binds;
 use super::proc::{self, Stat};
 use super::record::{Run, RunFiles, RunRecord};
 use super::sandbox::{self, Bwrap, strings};
+use super::secrets;
 use crate::host::clock::SystemClock;
 use crate::host::folders::{read_launch, remove_leftovers, write_atomic};
 use crate::host::layout::Layout;
@@ -358,6 +359,7 @@ fn unsandboxed(launch: &Launch, layout: &Layout, any_driver: bool) -> Result<Com
 
 /// Refuses what may not run without a sandbox: a driver that carries out what a model says.
 pub(super) fn permit_unsandboxed(launch: &Launch, any_driver: bool, why: &str) -> Result<(), HostError> {
+    secrets::permit_unsandboxed(launch, why)?;
     match launch.driver {
         DriverKind::Scripted => Ok(()),
         DriverKind::Acp | DriverKind::Claude if any_driver => Ok(()),
@@ -411,7 +413,11 @@ fn sandboxed(
     let mut words = sandbox::isolation(bwrap, launch.network, agent.as_str());
     words.extend(sandbox::root());
     for (path, text) in sandbox::names(agent, launch.network) {
-        words.extend(strings(["--ro-bind-data", &inherit(memory_file(&text)?), path]));
+        words.extend(strings([
+            "--ro-bind-data",
+            &inherit(memory_file(text.as_bytes())?),
+            path,
+        ]));
     }
     if launch.network == Network::Host {
         words.extend(sandbox::resolver());
@@ -435,6 +441,11 @@ fn sandboxed(
             words.extend(strings([option, bind.source.as_str(), bind.target.as_str()]));
         }
     }
+    let mut secrets = Vec::new();
+    for (name, value) in secrets::read(launch, layout)? {
+        secrets.push((name, inherit(memory_file(value.bytes())?)));
+    }
+    words.extend(sandbox::credentials(&secrets));
     words.extend(sandbox::seal());
     words.extend(strings([
         "--chdir",
@@ -458,10 +469,10 @@ fn sandboxed(
 }
 
 /// A file without a name, to be inherited.
-fn memory_file(text: &str) -> Result<OwnedFd, LaunchError> {
+fn memory_file(content: &[u8]) -> Result<OwnedFd, LaunchError> {
     let make = || -> io::Result<OwnedFd> {
         let file = rustix::fs::memfd_create("hive", MemfdFlags::empty())?;
-        io::Write::write_all(&mut File::from(file.try_clone()?), text.as_bytes())?;
+        io::Write::write_all(&mut File::from(file.try_clone()?), content)?;
         rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))?;
         Ok(file)
     };

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use shared::AgentName;
+use shared::secret::CREDENTIALS_VARIABLE;
 use shared::spec::Network;
 
 /// Where the harness lies inside.
 pub(super) const HARNESS: &str = "/run/hive-harness-bin/hive-harness";
 /// Where the driver's program lies inside, if the operator named one.
 pub(super) const CLAUDE: &str = "/run/hive-harness-bin/claude";
+/// Where the agent's secrets lie inside, a file for each.
+const CREDENTIALS: &str = "/run/credentials";
 /// How long a probe may take.
 const PROBE_TIME: Duration = Duration::from_secs(10);
 
@@ -153,6 +156,22 @@ pub(super) fn isolation(bwrap: &Bwrap, network: Network, hostname: &str) -> Vec<
     words.extend(strings(["--new-session", "--as-pid-1", "--clearenv"]));
     for (name, value) in environment("/state") {
         words.extend(strings(["--setenv", name, &value]));
+    }
+    words
+}
+
+/// Secrets, each with the inherited descriptor of its content. They are copied into the sandbox's own memory.
+pub(super) fn credentials(secrets: &[(String, String)]) -> Vec<String> {
+    let mut words = Vec::new();
+    if !secrets.is_empty() {
+        words.extend(strings(["--setenv", CREDENTIALS_VARIABLE, CREDENTIALS]));
+    }
+    for (name, descriptor) in secrets {
+        words.extend(strings([
+            "--ro-bind-data",
+            descriptor,
+            &format!("{CREDENTIALS}/{name}"),
+        ]));
     }
     words
 }

@@ -16,7 +16,7 @@ use tokio::process::Child;
 use super::launch::{self, LaunchArgs};
 use super::record::{Handles, Run};
 use super::watch::Registration;
-use super::{ProcessRuntime, Sandbox, binds, stop};
+use super::{ProcessRuntime, Sandbox, binds, secrets, stop};
 use crate::host::{HostError, LaunchFile, UnitState};
 
 /// How long a launcher may take. Making a sandbox takes milliseconds; a slow disk or a busy machine takes the rest.
@@ -96,13 +96,16 @@ impl ProcessRuntime {
     }
 
     /// Refuses what cannot or must not be started, before anything is.
-    async fn check(&self, launch: &LaunchFile) -> Result<(), HostError> {
+    pub(super) async fn check(&self, launch: &LaunchFile) -> Result<(), HostError> {
         let launch = launch.launch.clone();
         let subject = launch.agent.to_string();
         self.blocking(&subject, move |inner| {
             let options = &inner.options;
             match &options.sandbox {
-                Sandbox::Bwrap(_) => drop(binds::check(&launch.agent, &launch.binds, &options.layout)?),
+                Sandbox::Bwrap(_) => {
+                    drop(binds::check(&launch.agent, &launch.binds, &options.layout)?);
+                    drop(secrets::read(&launch, &options.layout)?);
+                }
                 Sandbox::None { why } => launch::permit_unsandboxed(&launch, options.unsafe_no_sandbox, why)?,
             }
             if launch.harness.is_file() {

@@ -87,6 +87,12 @@ pub(in crate::spec) fn agent(
     for (variable, secret) in secret_env {
         let at = env.key(variable).to_string();
         variable_name(&at, variable, out);
+        if variable.starts_with("HIVE_") {
+            out.judge(
+                at.clone(),
+                "is a variable of hyperhive's own: choose a name that does not begin with HIVE_",
+            );
+        }
         named.look_up(at, secret, out);
     }
     if let Some(system) = system {

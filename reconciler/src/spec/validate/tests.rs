@@ -3,6 +3,22 @@ use serde_json::{Value, json};
 use crate::spec::tests::{EXAMPLE, faults, faults_after, parse_value};
 
 #[test]
+fn a_variable_with_a_secret_is_none_of_hyperhives_own() {
+    let faults = |variable: &str| {
+        faults_after(|spec| {
+            spec["agents"]["alice"]["secrets"] = json!({ "k": { "file": "/k" } });
+            spec["agents"]["alice"]["secretEnv"] = json!({ variable: "k" });
+        })
+    };
+    assert_eq!(faults("HIVEKEY"), [""; 0]);
+    let found = faults("HIVE_TURN");
+    assert!(
+        found.len() == 1 && found[0].contains("does not begin with HIVE_"),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn what_an_agent_may_not_have_is_named_where_it_is() {
     let bind = |source: &str, target: &str, read_only: bool| json!([{ "source": source, "target": target, "readOnly": read_only }]);
     // A change to the example's agent `alice`, and the place it must be blamed for.

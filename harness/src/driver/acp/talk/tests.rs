@@ -12,6 +12,7 @@ fn plan(session: Option<&str>, model: Option<&str>) -> Plan {
         servers: Servers {
             programs: vec![json!({ "name": "hive" })],
             remote: vec![("far".to_owned(), json!({ "name": "far" }))],
+            withheld: Vec::new(),
         },
         meta: json!({}),
         model: model.map(str::to_owned),
@@ -140,6 +141,24 @@ fn a_conversation_goes_on_in_the_best_way_the_program_has() {
             assert_eq!(talk.session.as_deref(), Some("s1"));
         }
     }
+}
+
+#[test]
+fn servers_that_are_withheld_are_told_and_not_named_to_the_program() {
+    let mut plan = plan(None, None);
+    plan.servers.withheld = vec![("kept".to_owned(), "secret")];
+    let mut talk = Talk::new(plan);
+    talk.take_outbox();
+    let can_http = json!({ "mcpCapabilities": { "http": true } });
+    let events = answer(&mut talk, &hello(&can_http));
+    let [TurnEvent::Servers(found)] = events.as_slice() else {
+        panic!("{events:?}");
+    };
+    assert_eq!((found.len(), found["kept"].fault.as_deref()), (1, Some("secret")));
+    assert_eq!(
+        said(&mut talk)["params"]["mcpServers"],
+        json!([{ "name": "hive" }, { "name": "far" }])
+    );
 }
 
 #[test]

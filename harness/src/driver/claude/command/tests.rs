@@ -85,6 +85,7 @@ fn tools_of_declared_servers_are_allowed_as_declared() {
     let servers = json!({ "mcpServers": {
         "wiki": { "command": "wiki-mcp", "args": ["--all"], "env": { "A": "b" } },
         "web": { "url": "http://127.0.0.1:1/mcp", "allowedTools": ["look", "list"] },
+        "kept": { "url": "https://127.0.0.1:1/mcp", "secretHeaders": { "Authorization": "the-key" }, "allowedTools": [] },
     } });
     let words = words(&servers);
     assert_eq!(
@@ -104,6 +105,11 @@ fn tools_of_declared_servers_are_allowed_as_declared() {
     assert_eq!(
         document["mcpServers"]["web"],
         json!({ "type": "http", "url": "http://127.0.0.1:1/mcp" })
+    );
+    // The value is only in the environment.
+    assert_eq!(
+        document["mcpServers"]["kept"]["headers"],
+        json!({ "Authorization": "${HIVE_SECRET_the_2d_key}" })
     );
     assert_eq!(
         document["mcpServers"]["hive"]["args"],
