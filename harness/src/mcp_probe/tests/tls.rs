@@ -1,12 +1,12 @@
 //! Servers over https on loopback, with a certificate that nobody but these tests trusts.
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
 use axum::serve::Listener;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, crypto};
 use tokio_rustls::server::TlsStream;
@@ -15,9 +15,19 @@ use super::http::{Server, json_of, tools};
 use super::*;
 
 /// For `localhost` and 127.0.0.1.
-const CERTIFICATE: &[u8] = include_bytes!("../../../tests/tls/server.pem");
-const OTHER: &[u8] = include_bytes!("../../../tests/tls/other.pem");
-const KEY: &[u8] = include_bytes!("../../../tests/tls/server.key");
+static OWN: LazyLock<Identity> = LazyLock::new(|| identity("the tests' own"));
+
+type Identity = rcgen::CertifiedKey<rcgen::KeyPair>;
+
+/// A certificate that signs itself, and its key.
+fn identity(called: &str) -> Identity {
+    let names = ["localhost", "127.0.0.1"].map(str::to_owned);
+    let mut params = rcgen::CertificateParams::new(names).expect("names");
+    params.distinguished_name.push(rcgen::DnType::CommonName, called);
+    let signing_key = rcgen::KeyPair::generate().expect("a key");
+    let cert = params.self_signed(&signing_key).expect("a certificate");
+    Identity { cert, signing_key }
+}
 
 struct TlsListener {
     listener: TcpListener,
@@ -44,7 +54,7 @@ impl Listener for TlsListener {
 }
 
 fn certificate() -> CertificateDer<'static> {
-    CertificateDer::from_pem_slice(CERTIFICATE).expect("a certificate")
+    OWN.cert.der().clone()
 }
 
 fn trusts(certificate: CertificateDer<'static>) -> Option<RootCertStore> {
@@ -62,7 +72,7 @@ async fn server(address: &str) -> (Server, u16) {
         .with_no_client_auth()
         .with_single_cert(
             vec![certificate()],
-            PrivateKeyDer::from_pem_slice(KEY).expect("a key"),
+            PrivateKeyDer::try_from(OWN.signing_key.serialize_der()).expect("a key"),
         )
         .expect("a server");
     let listener = TcpListener::bind((address, 0)).await.expect("a port");
@@ -114,7 +124,7 @@ async fn a_server_whose_certificate_is_trusted_is_healthy_under_all_its_names_an
 async fn a_server_whose_certificate_is_not_trusted_or_is_for_another_fails_and_is_told_no_secret() {
     let (_dir, trusting) = trusting();
     let stranger = Means {
-        roots: trusts(CertificateDer::from_pem_slice(OTHER).expect("a certificate")),
+        roots: trusts(identity("a stranger's").cert.der().clone()),
         ..trusting.clone()
     };
     for (means, address, what) in [
