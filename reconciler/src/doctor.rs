@@ -55,7 +55,7 @@ pub struct Finding {
 type Check = (&'static str, fn(&Facts) -> Judgement);
 
 /// All checks, in the order in which they are shown.
-const CHECKS: [Check; 18] = [
+const CHECKS: [Check; 19] = [
     ("git", |facts| {
         known(&facts.git, "install git, or put it on the PATH")
     }),
@@ -81,6 +81,7 @@ const CHECKS: [Check; 18] = [
     ("ledger", ledger),
     ("clock", clock),
     ("spec", spec),
+    ("secrets", secrets),
     ("repos", repos),
     ("leftovers", leftovers),
     ("processes", processes),
@@ -321,6 +322,29 @@ fn spec(facts: &Facts) -> Judgement {
             ),
         },
     }
+}
+
+fn secrets(facts: &Facts) -> Judgement {
+    let told = |what: fn(&Known<u32>) -> Option<String>| {
+        let ill = facts.secrets.iter();
+        let ill = ill.filter_map(|(secret, mode)| Some(format!("{secret}: {}", what(mode)?)));
+        ill.collect::<Vec<_>>().join("; ")
+    };
+    let unusable = told(|mode| mode.as_ref().err().cloned());
+    if !unusable.is_empty() {
+        return fail(
+            unusable,
+            "put the file right as the daemon's user needs it; its agent cannot be started",
+        );
+    }
+    let open = told(|mode| {
+        let mode = mode.as_ref().ok()? & 0o7777;
+        (mode & 0o007 != 0).then(|| format!("open to everybody (mode {mode:o})"))
+    });
+    if !open.is_empty() {
+        return warn(open, "chmod 400 each of them, as a file of the daemon's user");
+    }
+    ok(format!("{} files of secrets can be read", facts.secrets.len()))
 }
 
 fn repos(facts: &Facts) -> Judgement {

@@ -28,7 +28,8 @@ async fn declared_servers_are_probed_reported_and_probed_again_only_when_changed
         assert_eq!(mcp["wiki"].tools, ["draw", "look"]);
         assert_eq!(mcp["broken"].health, McpHealth::Failed);
         assert!(mcp["broken"].error.as_ref().unwrap().ends_with("it wrote: oops"));
-        assert_eq!(mcp["far"].health, McpHealth::Unprobed);
+        assert_eq!(mcp["far"].health, McpHealth::Failed);
+        assert!(mcp["far"].error.is_some());
     }
 
     let digest = nest.deploy_config(json!({ "mcpServers": {

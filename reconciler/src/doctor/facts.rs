@@ -93,6 +93,8 @@ pub struct Facts {
     pub ledger: Known<LedgerFacts>,
     /// How many agents the spec declares, and its faults.
     pub spec: Known<(usize, Vec<String>)>,
+    /// Each secret file that the spec names, with its mode, or what is wrong with it.
+    pub secrets: Vec<(String, Known<u32>)>,
     /// Each config repo, and whether it is whole.
     pub repos: Vec<(AgentName, Known<()>)>,
     /// What lies in the state folder.

@@ -57,6 +57,7 @@ fn well() -> Facts {
             known: BTreeSet::from([AgentUid(uuid::Uuid::nil())]),
         }),
         spec: Ok((1, Vec::new())),
+        secrets: vec![("/k (the secret key of alice)".to_owned(), Ok(0o100_440))],
         repos: vec![(name("alice"), Ok(()))],
         entries: Ok(Entries {
             agents: vec!["alice".to_owned()],
@@ -206,4 +207,17 @@ fn a_daemon_that_is_down_old_asleep_or_unhappy_is_told_apart() {
     );
     let (check, _, text) = ill(|f| f.holder = Ok(None));
     assert_eq!((check, text.contains("--state")), ("lock", true), "{text}");
+}
+
+#[test]
+fn a_secret_that_cannot_be_read_or_that_everybody_can_read_is_named() {
+    let (check, verdict, found) = ill(|facts| facts.secrets[0].1 = Err("it is not there".to_owned()));
+    assert_eq!((check, verdict), ("secrets", Level::Fail));
+    assert!(
+        found.starts_with("/k (the secret key of alice): it is not there"),
+        "{found}"
+    );
+    let (check, verdict, found) = ill(|facts| facts.secrets[0].1 = Ok(0o100_444));
+    assert_eq!((check, verdict), ("secrets", Level::Warn));
+    assert!(found.contains("open to everybody (mode 444)"), "{found}");
 }

@@ -71,6 +71,14 @@ pub async fn gather(subject: Subject, search_path: &OsStr) -> Facts {
         names.map(|name| layout.agent_socket(&name).as_str().len()).max()
     };
     let longest = entries.as_ref().ok().and_then(longest).unwrap_or_default();
+    let found = {
+        let layout = layout.clone();
+        blocking(move || spec_of(&spec, &layout)).await
+    };
+    let (spec, secrets) = match found.and_then(|spec| spec) {
+        Ok((agents, faults, secrets)) => (Ok((agents, faults)), secrets),
+        Err(why) => (Err(why), Vec::new()),
+    };
     Facts {
         now,
         user: rustix::process::geteuid().as_raw(),
@@ -93,7 +101,8 @@ pub async fn gather(subject: Subject, search_path: &OsStr) -> Facts {
         socket_path: longest.max(layout.admin_socket().as_str().len()),
         holder,
         ledger,
-        spec: blocking(move || spec_of(&spec)).await.and_then(|spec| spec),
+        spec,
+        secrets,
         repos,
         entries,
         daemon: Err("it was not asked".to_owned()),
@@ -250,11 +259,18 @@ fn ledger_of(layout: &Layout) -> Known<LedgerFacts> {
     Ok(facts)
 }
 
-fn spec_of(path: &Utf8Path) -> Known<(usize, Vec<String>)> {
+/// How many agents are declared, the faults, and the secret files.
+type SpecFacts = (usize, Vec<String>, Vec<(String, Known<u32>)>);
+
+fn spec_of(path: &Utf8Path, layout: &Layout) -> Known<SpecFacts> {
     let bytes = crate::spec::read(path).map_err(|error| crate::error_chain(&error))?;
     let parsed = crate::spec::parse(&bytes);
     let faults = parsed.all_faults().map(ToString::to_string).collect();
-    Ok((parsed.spec.map_or(0, |spec| spec.agents.len()), faults))
+    let agents = parsed.spec.map(|spec| spec.agents).unwrap_or_default();
+    let secrets = agents
+        .iter()
+        .flat_map(|(agent, spec)| process::inspect_secrets(agent, spec, layout));
+    Ok((agents.len(), faults, secrets.collect()))
 }
 
 async fn repos(layout: &Layout, git: &Utf8Path, entries: &Entries) -> Vec<(AgentName, Known<()>)> {

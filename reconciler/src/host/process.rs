@@ -30,6 +30,7 @@ use shared::AgentName;
 pub use sandbox::{Bwrap, Sandbox};
 
 use self::record::{ExitRecord, Handles, Run, RunFiles};
+pub(super) use self::secrets::inspect as inspect_secrets;
 use self::watch::Watches;
 use super::layout::Layout;
 use super::{Clock, ExitCause, HostError, LaunchFile, Output, Runtime, UnitState};

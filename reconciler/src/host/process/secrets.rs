@@ -9,10 +9,13 @@ use std::io::{self, Read as _};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use shared::AgentName;
 use shared::secret::{MAX_SECRET, SecretValue};
+use shared::spec::{AgentSpec, BindSpec, SecretSpec};
 
 use crate::host::layout::Layout;
 use crate::host::{HostError, Launch};
+use crate::model::inventory::Known;
 
 /// Reads every secret of the agent, by its name, which is that of its file inside.
 ///
@@ -24,7 +27,7 @@ pub(super) fn read(launch: &Launch, layout: &Layout) -> Result<BTreeMap<String, 
     secrets
         .map(|(name, spec)| {
             let subject = || format!("the secret {name} of {}, {}", launch.agent, spec.file);
-            let value = read_one(Utf8Path::new(&spec.file), launch, layout).map_err(|fault| match fault {
+            let (value, _) = read_one(Utf8Path::new(&spec.file), &launch.binds, layout).map_err(|fault| match fault {
                 Fault::Planted(folder) => HostError::refused(
                     subject(),
                     format!(
@@ -35,6 +38,26 @@ pub(super) fn read(launch: &Launch, layout: &Layout) -> Result<BTreeMap<String, 
                 Fault::Unusable(what) => HostError::failed(subject(), what),
             })?;
             Ok((name.clone(), value))
+        })
+        .collect()
+}
+
+/// The mode of each secret file that an agent is declared with, named for a person, or what is wrong with it.
+pub(in crate::host) fn inspect(
+    agent: &AgentName,
+    spec: &AgentSpec,
+    layout: &Layout,
+) -> Vec<(String, Known<u32>)> {
+    let secrets = spec.secrets.iter();
+    secrets
+        .map(|(name, SecretSpec { file, version: _ })| {
+            let subject = format!("{file} (the secret {name} of {agent})");
+            let read = read_one(Utf8Path::new(file), &spec.binds, layout);
+            let mode = read.map(|(_, mode)| mode).map_err(|fault| match fault {
+                Fault::Planted(folder) => format!("it lies in {folder}, where an agent can write"),
+                Fault::Unusable(what) => what,
+            });
+            (subject, mode)
         })
         .collect()
 }
@@ -78,10 +101,11 @@ impl Fault {
     }
 }
 
-fn read_one(declared: &Utf8Path, launch: &Launch, layout: &Layout) -> Result<SecretValue, Fault> {
+/// What the file holds, and its mode.
+fn read_one(declared: &Utf8Path, binds: &[BindSpec], layout: &Layout) -> Result<(SecretValue, u32), Fault> {
     // Programs that manage secrets put links there, so they are followed, but by the real path only once.
     let path = declared.canonicalize_utf8().map_err(|error| Fault::of(&error))?;
-    let writable = launch.binds.iter().filter(|bind| !bind.read_only);
+    let writable = binds.iter().filter(|bind| !bind.read_only);
     let writable = writable.map(|bind| Utf8Path::new(&bind.source).to_owned());
     for folder in writable.chain([layout.agents()]) {
         let real = folder.canonicalize_utf8().unwrap_or_else(|_| folder.clone());
@@ -123,7 +147,7 @@ fn read_one(declared: &Utf8Path, launch: &Launch, layout: &Layout) -> Result<Sec
             "it is empty: write the secret into it".to_owned(),
         ));
     }
-    Ok(value)
+    Ok((value, stat.st_mode))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use std::os::unix::fs::symlink;
 
-use shared::spec::{BindSpec, DriverKind, LimitsSpec, Network, SecretSpec};
+use shared::spec::{DriverKind, LimitsSpec, Network};
 
 use super::*;
 use crate::host::folders::write_atomic;
@@ -143,4 +143,32 @@ fn without_a_sandbox_an_agent_with_secrets_is_refused_and_one_without_is_not() {
     );
     launch.secrets.clear();
     assert!(permit_unsandboxed(&launch, "there is no bwrap").is_ok());
+}
+
+#[test]
+fn an_inspection_tells_the_mode_of_each_file_or_what_is_wrong_with_it() {
+    let world = World::new();
+    let good = world.put("run/secrets/good", b"hush");
+    let spec = shared::spec::AgentSpec {
+        secrets: [("good", good), ("none", world.root.join("none"))]
+            .map(|(name, file)| {
+                let file = file.into_string();
+                (
+                    name.to_owned(),
+                    SecretSpec {
+                        file,
+                        version: String::new(),
+                    },
+                )
+            })
+            .into(),
+        ..shared::spec::AgentSpec::default()
+    };
+    let found = inspect(&"alice".parse().unwrap(), &spec, &world.layout);
+    let [(good, mode), (none, what)] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert!(good.ends_with("/good (the secret good of alice)") && none.contains("none of alice"));
+    assert_eq!(mode.as_ref().unwrap() & 0o777, 0o600);
+    assert!(what.as_ref().unwrap_err().starts_with("it is not there"));
 }
