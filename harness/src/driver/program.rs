@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use shared::TurnId;
+use shared::config::AgentConfig;
 use shared::turn::TurnResult;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{mpsc, watch};
@@ -86,16 +87,31 @@ impl Setup {
     {
         let setup = Arc::clone(self);
         RunningTurn::spawn(|events, interrupted| async move {
+            let config = Arc::clone(&spec.config);
             let begun = Turn {
-                setup,
+                setup: Arc::clone(&setup),
                 spec,
                 events,
                 interrupted,
             };
-            turn(begun).await.unwrap_or_else(|error| {
+            let end = turn(begun).await.unwrap_or_else(|error| {
                 TurnEnd::Failed(Failure::new(TurnResult::Crashed, crate::error_chain(&error)))
-            })
+            });
+            setup.without_secrets(config, end).await
         })
+    }
+
+    /// How a turn ended is told to the daemon, which keeps it; and the program's last words may be what it was given.
+    async fn without_secrets(self: Arc<Self>, config: Arc<AgentConfig>, mut end: TurnEnd) -> TurnEnd {
+        let TurnEnd::Failed(failure) = &mut end else {
+            return end;
+        };
+        let given = blocking(move || self.settings.secrets.variables_and_headers(&config)).await;
+        // A secret that cannot be read was not given to anybody.
+        if let Ok(Ok(secrets)) = given {
+            failure.error = secrets.without(&failure.error);
+        }
+        end
     }
 
     /// Starts a program in the state folder, with nothing in its environment but this.

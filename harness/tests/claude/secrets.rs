@@ -63,6 +63,21 @@ async fn a_key_from_a_secret_is_the_one_that_the_provider_is_shown_and_lies_in_n
 }
 
 #[tokio::test]
+async fn the_last_words_of_a_program_are_told_without_its_secrets() {
+    let mut bee = Bee::fake("init; result true \"the key $MY_KEY was refused\"").await;
+    bee.secret("provider", "sk-from-a-secret\n");
+    bee.config(&json!({ "secretEnv": { "MY_KEY": "provider" } }));
+    let turn = bee.first_turn().await;
+    assert_eq!(turn.result, TurnResult::Crashed);
+    let error = turn.error.unwrap();
+    assert!(
+        error.contains("the key ") && error.contains(" was refused"),
+        "it is told all the same: {error}"
+    );
+    assert!(!error.contains("sk-from"), "{error}");
+}
+
+#[tokio::test]
 async fn an_agent_without_a_secret_that_it_needs_takes_no_turn_and_says_why() {
     let mut bee = Bee::real(Bee::replies()).await;
     bee.config(&json!({ "secretEnv": { "ANTHROPIC_API_KEY": "provider" } }));

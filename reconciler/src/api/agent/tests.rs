@@ -94,6 +94,7 @@ async fn a_run_that_is_first_heard_of_gives_back_what_the_run_before_it_had() {
         from: Address::Operator,
         to: Address::Agent(alice.clone()),
         kind: MessageKind::Message,
+        topic: None,
         body: "hello".into(),
         reply_to: None,
         dedupe: None,
