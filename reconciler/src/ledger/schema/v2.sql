@@ -1,7 +1,32 @@
--- Which answer to a `recv` of its turn leased a message; 0 when that is not known.
-ALTER TABLE messages ADD COLUMN batch INTEGER NOT NULL DEFAULT 0;
--- A message that is given up and that nobody has to look at any more: its sender took note, or what it asked is settled.
-ALTER TABLE messages ADD COLUMN dismissed_at INTEGER;
+-- Every page that a transaction changes is written once more to the log, and a send waits for it: only messages that have
+-- a dedupe id are in the index of those. New are `batch`, which answer to a `recv` of its turn leased a message, 0 when that
+-- is not known; and `dismissed_at`, when somebody said that nobody has to look any more at a message that is given up.
+CREATE TABLE messages_since_2 (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    from_addr    TEXT NOT NULL,
+    to_addr      TEXT NOT NULL,
+    kind         TEXT NOT NULL,
+    reply_to     INTEGER,
+    body         TEXT NOT NULL,
+    at           INTEGER NOT NULL,
+    dedupe       TEXT,
+    state        TEXT NOT NULL CHECK (state IN ('queued', 'leased', 'acked', 'dead')),
+    turn         TEXT,
+    deliveries   INTEGER NOT NULL DEFAULT 0,
+    leased_at    INTEGER,
+    batch        INTEGER NOT NULL DEFAULT 0,
+    dismissed_at INTEGER
+) STRICT;
+INSERT INTO messages_since_2
+    (id, from_addr, to_addr, kind, reply_to, body, at, dedupe, state, turn, deliveries, leased_at)
+    SELECT id, from_addr, to_addr, kind, reply_to, body, at, dedupe, state, turn, deliveries, leased_at FROM messages;
+-- Numbers go on after the last that was ever given, whatever is left of its message.
+DELETE FROM sqlite_sequence WHERE name = 'messages_since_2';
+UPDATE sqlite_sequence SET name = 'messages_since_2' WHERE name = 'messages';
+DROP TABLE messages;
+ALTER TABLE messages_since_2 RENAME TO messages;
+CREATE INDEX messages_by_recipient ON messages (to_addr, state, id);
+CREATE UNIQUE INDEX messages_by_dedupe ON messages (from_addr, dedupe) WHERE dedupe IS NOT NULL;
 CREATE INDEX messages_dead ON messages (id) WHERE state = 'dead' AND dismissed_at IS NULL;
 
 -- Questions, each under the number of its message. The text is here too: messages are kept for a while, open questions
