@@ -379,7 +379,7 @@ fn store(
     if !is_there {
         return Err(SendError::UnknownRecipient(to.clone()));
     }
-    if messages::undelivered(tx, to)? >= MAX_INBOX {
+    if !messages::has_room(tx, to, MAX_INBOX)? {
         return Err(SendError::InboxFull { to: to.clone() });
     }
     let new = NewMessage {

@@ -35,7 +35,25 @@ impl Client {
         self.ask("POST", path, body.to_string().as_bytes())
     }
 
+    /// Has a request answered that leads to nothing: what any request costs, whatever is done about it.
+    pub(crate) fn post_nowhere(&mut self, body: &Value) -> Result<()> {
+        match self.exchange("POST", "/v1/nowhere", body.to_string().as_bytes())? {
+            (404, _) => Ok(()),
+            (status, text) => bail!("nowhere answers {status}: {text}"),
+        }
+    }
+
     fn ask<T: DeserializeOwned>(&mut self, method: &str, path: &str, body: &[u8]) -> Result<T> {
+        let (status, text) = self.exchange(method, path, body)?;
+        if !(200..300).contains(&status) {
+            bail!("{method} {path}: {status}: {text}");
+        }
+        // An answer without a body is the unit.
+        let text = if text.is_empty() { "null" } else { &text };
+        serde_json::from_str(text).with_context(|| format!("{method} {path}: {text}"))
+    }
+
+    fn exchange(&mut self, method: &str, path: &str, body: &[u8]) -> Result<(u16, String)> {
         let length = body.len();
         let mut request = format!(
             "{method} {path} HTTP/1.1\r\nhost: hive\r\ncontent-type: application/json\r\n\
@@ -47,13 +65,7 @@ impl Client {
         let (status, length) = self.head().with_context(|| format!("{method} {path}"))?;
         let mut answer = vec![0; length];
         self.stream.read_exact(&mut answer)?;
-        let text = String::from_utf8_lossy(&answer);
-        if !(200..300).contains(&status) {
-            bail!("{method} {path}: {status}: {text}");
-        }
-        // An answer without a body is the unit.
-        let text = if text.is_empty() { "null" } else { &text };
-        serde_json::from_str(text).with_context(|| format!("{method} {path}: {text}"))
+        Ok((status, String::from_utf8(answer)?))
     }
 
     fn head(&mut self) -> Result<(u16, usize)> {

@@ -172,7 +172,7 @@ impl Broker {
                 if !reachable {
                     return Err(MessageError::Gone { id, to });
                 }
-                if messages::undelivered(tx, &to)? >= MAX_INBOX {
+                if !messages::has_room(tx, &to, MAX_INBOX)? {
                     return Err(MessageError::InboxFull { to });
                 }
                 sent::requeue(tx, &message, &by, at)?;
@@ -219,7 +219,7 @@ impl Broker {
                     if agent == name {
                         continue;
                     }
-                    if messages::undelivered(tx, &to)? >= MAX_INBOX {
+                    if !messages::has_room(tx, &to, MAX_INBOX)? {
                         answer.full.push(agent);
                         continue;
                     }

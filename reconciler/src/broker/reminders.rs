@@ -225,7 +225,7 @@ pub(super) fn deliver(tx: &mut Tx<'_>, reminder: &Reminder, now: Timestamp) -> R
         let error = format!("{name} gets no mail");
         return reminders::fail(tx, *id, &error, Some(schedule::try_again(due, now)));
     }
-    if messages::undelivered(tx, owner)? >= MAX_INBOX {
+    if !messages::has_room(tx, owner, MAX_INBOX)? {
         let error = format!("the inbox of {name} is full ({MAX_INBOX} undelivered messages)");
         return reminders::fail(tx, *id, &error, Some(schedule::try_again(due, now)));
     }

@@ -324,6 +324,26 @@ async fn what_cannot_be_delivered_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
+async fn what_others_are_sent_fills_nobody_elses_inbox() {
+    let broker = broker().await;
+    broker.send(message("the first"), now()).await.expect("a send");
+    let fill = format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MAX_INBOX})
+         INSERT INTO messages (from_addr, to_addr, kind, body, at, state)
+         SELECT 'bob', 'carol', 'message', '', 0, 'queued' FROM n"
+    );
+    broker
+        .ledger
+        .write(move |tx| Ok::<_, LedgerError>(tx.execute_batch(&fill)?))
+        .await
+        .expect("another inbox that is full");
+    broker
+        .send(message("the second"), now())
+        .await
+        .expect("there is room");
+}
+
+#[tokio::test]
 async fn a_full_inbox_is_an_error_that_names_its_owner() {
     let broker = broker().await;
     let fill = format!(

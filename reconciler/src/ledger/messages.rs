@@ -51,13 +51,26 @@ pub(crate) fn duplicate(db: &Connection, from: &Address, dedupe: &str) -> Result
     Ok(id.map(i64::unsigned_abs))
 }
 
-/// Messages to this address in one of the two states before the end.
-pub(crate) fn undelivered(db: &Connection, to: &Address) -> Result<u64, LedgerError> {
-    count(
+/// Whether fewer than `most` messages to this address are in one of the two states before the end.
+pub(crate) fn has_room(db: &Connection, to: &Address, most: u64) -> Result<bool, LedgerError> {
+    // How many can be there at most: those between the oldest of them and the newest of all. Counting takes as long as
+    // the inbox is, and is seldom needed.
+    let span: i64 = db
+        .prepare_cached(
+            "SELECT coalesce((SELECT max(id) FROM messages) + 1 - (SELECT min(id) FROM (
+                 SELECT min(id) AS id FROM messages WHERE to_addr = ?1 AND state = 'queued'
+                 UNION ALL SELECT min(id) FROM messages WHERE to_addr = ?1 AND state = 'leased')), 0)",
+        )?
+        .query_row([text(to)], |row| row.get(0))?;
+    if span.unsigned_abs() < most {
+        return Ok(true);
+    }
+    let undelivered = count(
         db,
         "SELECT count(*) FROM messages WHERE to_addr = ?1 AND state IN ('queued', 'leased')",
         to,
-    )
+    )?;
+    Ok(undelivered < most)
 }
 
 /// How many messages wait for each agent that has any.

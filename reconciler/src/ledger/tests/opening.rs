@@ -242,6 +242,52 @@ async fn a_lease_of_the_first_version_ends_as_it_would_have() {
 }
 
 #[tokio::test]
+async fn an_upgrade_keeps_messages_their_dedupe_ids_and_the_count_of_their_numbers() {
+    for version in 1..MIGRATIONS.len() {
+        upgraded(version).await;
+    }
+}
+
+/// A ledger of this version becomes one of this build.
+async fn upgraded(version: usize) {
+    let folder = TempDir::new().expect("a folder");
+    let path = db_in(&folder);
+    let first = Ledger::open_with(&path, now(), hive_id(), &MIGRATIONS[..version])
+        .await
+        .expect("a ledger of that version");
+    first.apply(vec![register("alice", 1)]).await.expect("an agent");
+    first
+        .write::<_, LedgerError>(|tx| {
+            tx.execute_batch(
+                "INSERT INTO messages (from_addr, to_addr, kind, body, at, state, dedupe)
+                 VALUES ('operator', 'alice', 'message', 'kept', 0, 'queued', 'x'),
+                        ('operator', 'alice', 'message', 'past its time', 0, 'acked', NULL);
+                 DELETE FROM messages WHERE state = 'acked'",
+            )?;
+            Ok(())
+        })
+        .await
+        .expect("one message of two");
+    drop(first);
+
+    let broker = crate::broker::Broker::new(open(&path).await.expect("an upgrade"));
+    let mut message = crate::broker::Outgoing {
+        from: shared::Address::Operator,
+        to: shared::Address::Agent(name("alice")),
+        kind: shared::agent_api::MessageKind::Message,
+        topic: None,
+        body: "kept".to_owned(),
+        reply_to: None,
+        dedupe: Some("x".to_owned()),
+    };
+    let again = broker.send(message.clone(), now()).await.expect("a retry");
+    assert_eq!((again.id, again.duplicate), (1, true));
+    message.dedupe = None;
+    let next = broker.send(message, now()).await.expect("a send");
+    assert_eq!(next.id, 3, "no number is given twice");
+}
+
+#[tokio::test]
 async fn a_new_ledger_needs_no_copy() {
     let folder = TempDir::new().expect("a folder");
     let path = db_in(&folder);
