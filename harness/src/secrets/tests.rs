@@ -29,9 +29,7 @@ fn secrets(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Secrets) {
 
 fn environment(variables: &Variables) -> Vec<(String, Vec<u8>)> {
     let variables = variables.environment();
-    variables
-        .map(|(name, value)| (name.to_owned(), value.into_vec()))
-        .collect()
+    variables.map(|(name, value)| (name, value.into_vec())).collect()
 }
 
 fn far(headers: &Value) -> Value {

@@ -22,7 +22,7 @@ pub(super) struct Caller {
 
 enum Who {
     /// At its own door, which has bounds.
-    Agent(AgentContext),
+    Agent(Box<AgentContext>),
     /// Whoever the kernel says is at the other end.
     Operator(Option<Peer>),
 }
@@ -34,7 +34,7 @@ impl FromRequestParts<()> for Caller {
         let door = AgentContext::from_request_parts(parts, state).await?;
         Ok(Self {
             context: door.context.clone(),
-            who: Who::Agent(door),
+            who: Who::Agent(Box::new(door)),
         })
     }
 }

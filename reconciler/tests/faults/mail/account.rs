@@ -208,12 +208,13 @@ impl Account {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// Tells all clients to end once this is dropped.
+    /// Tells all clients to end once this is dropped, and to give up when that is because the test failed.
     pub(crate) fn over_at_the_end(&self) -> impl Drop {
         struct Over<'a>(&'a Account);
         impl Drop for Over<'_> {
             fn drop(&mut self) {
-                self.0.enter(Phase::Over);
+                let failed = std::thread::panicking();
+                self.0.enter(if failed { Phase::Failed } else { Phase::Over });
             }
         }
         Over(self)

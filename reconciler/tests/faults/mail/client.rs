@@ -35,8 +35,10 @@ pub(crate) enum Phase {
     Work = 0,
     /// They only take up, and take back what nobody answers.
     Finish = 1,
-    /// They end.
+    /// They end what they are at, and then end.
     Over = 2,
+    /// They give up: the test has failed.
+    Failed = 3,
 }
 
 impl Phase {
@@ -44,7 +46,8 @@ impl Phase {
         match number {
             0 => Self::Work,
             1 => Self::Finish,
-            _ => Self::Over,
+            2 => Self::Over,
+            _ => Self::Failed,
         }
     }
 }
@@ -115,7 +118,7 @@ impl<'a> Client<'a> {
                     self.cancel();
                     self.turn(Fate::Well);
                 }
-                Phase::Over => return,
+                Phase::Over | Phase::Failed => return,
             }
         }
     }
@@ -134,9 +137,9 @@ impl<'a> Client<'a> {
                     self.note_sent(to, key, &answer.ok());
                 }
                 Phase::Finish => {
-                    let _over = within(DEADLINE, || (self.account.phase() == Phase::Over).then_some(()));
+                    let _over = within(DEADLINE, || (self.account.phase() != Phase::Finish).then_some(()));
                 }
-                Phase::Over => return,
+                Phase::Over | Phase::Failed => return,
             }
         }
     }
@@ -407,7 +410,7 @@ impl<'a> Client<'a> {
         hang_up(&self.socket, &request("POST", path, body.to_string().as_bytes()));
     }
 
-    /// Asks until it is answered, with one of these; `None` when all is over.
+    /// Asks until it is answered, with one of these; `None` when the test has failed.
     fn until_answered(
         &mut self,
         method: &str,
@@ -419,7 +422,7 @@ impl<'a> Client<'a> {
         let request = request(method, path, body.as_bytes());
         let mut last = String::new();
         let answer = within(2 * DEADLINE, || {
-            if self.account.phase() == Phase::Over {
+            if self.account.phase() == Phase::Failed {
                 return Some(None);
             }
             self.account.request();
