@@ -1,7 +1,7 @@
 //! What the drivers have in common that run a program of their own, one process for each turn.
 //!
-//! Such a driver's turn is a function that takes a [`Turn`]; it starts its program with [`Turn::start`] and follows it as
-//! a [`Process`].
+//! Such a driver's turn is a function that takes a `Turn`; it starts its program with `Turn::start` and follows it as a
+//! `Process`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
