@@ -22,7 +22,7 @@ pub(super) struct RemindArgs {
     #[command(flatten)]
     when: When,
     /// The time zone of --cron, such as Europe/Berlin; UTC unless given
-    #[arg(long, value_name = "ZONE", requires = "cron")]
+    #[arg(long, value_name = "ZONE", conflicts_with_all = ["after", "at"])]
     time_zone: Option<String>,
     /// What becomes of it when it was due while the daemon was not there
     #[arg(long, value_name = "WHAT", default_value = "run")]
