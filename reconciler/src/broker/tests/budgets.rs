@@ -115,6 +115,9 @@ async fn nothing_begins_over_budget_what_has_begun_is_told_what_is_left_and_anot
             .over_budget
     );
     assert!(!broker.has_begun(&name("alice"), turn(2)).await.expect("a read"));
+    let events = broker.ledger.events(0, 100).await.expect("a read");
+    let told = events.iter().filter(|event| event.kind == "budgetReached");
+    assert_eq!(told.count(), 1, "told once, however often a turn is tried");
     assert!(!is_over(&broker, "bob", &budgets, now()).await);
     let tomorrow = later(12 * 3600);
     assert!(!is_over(&broker, "alice", &budgets, tomorrow).await);
