@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request};
 use libfuzzer_sys::fuzz_target;
@@ -69,7 +70,10 @@ impl Hive {
                 reconciler,
                 shutdown,
             };
-            ["alice", "bob"].map(|agent| router(AgentContext::new(context.clone(), name(agent))))
+            ["alice", "bob"].map(|agent| {
+                let door = AgentContext::new(context.clone(), name(agent));
+                router().layer(Extension(door))
+            })
         });
         Self {
             runtime,

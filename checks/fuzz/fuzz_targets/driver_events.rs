@@ -10,6 +10,7 @@ use harness::turn::{Action, Event, InForce, Outcome, Phase, Purpose, Refusal, St
 use libfuzzer_sys::fuzz_target;
 use shared::agent_api::{PollResponse, ProposalInfo, RecvResponse, SendResponse};
 use shared::config::{ConfigFile, Overlay};
+use shared::instruction::{Instruction, InstructionKind};
 use shared::spec::ScriptRule;
 
 thread_local! {
@@ -113,6 +114,26 @@ fn turns(bytes: &[u8]) {
     }
 }
 
+/// At most one, with a number that grows or was seen before.
+fn instructions(with: u8) -> Vec<Instruction> {
+    let kind = match with % 16 {
+        1 => InstructionKind::Cancel,
+        2 => InstructionKind::Compact,
+        3 => InstructionKind::Nap,
+        4 => InstructionKind::Wake,
+        5 => InstructionKind::NewConversation,
+        6 => InstructionKind::Unknown,
+        _ => return Vec::new(),
+    };
+    vec![Instruction {
+        id: u64::from(with / 16),
+        kind,
+        turn: None,
+        until: None,
+        wake_on_message: with >= 128,
+    }]
+}
+
 fn event(kind: u8, with: u8) -> Event {
     let digest = |n: u8| {
         format!("config1-{}", format!("{:x}", n % 4).repeat(64))
@@ -132,6 +153,7 @@ fn event(kind: u8, with: u8) -> Event {
             paused: with >= 192,
             model: None,
             over_budget: with % 16 == 15,
+            instructions: instructions(with),
             conversation: (with % 8 == 7).then_some(1),
             login: None,
         }),
