@@ -12,6 +12,7 @@ use super::admin::{by, nobody_known};
 use super::agent::{AgentContext, transfers};
 use super::error::{ApiError, ApiResult};
 use super::peer::Peer;
+use crate::control::Reconciler;
 use crate::control::drafts::Asking;
 
 /// Who asks, and with what the answer is made.
@@ -85,9 +86,14 @@ impl Caller {
         })
     }
 
+    /// What carries out what it asks for.
+    pub(super) fn reconciler(&self) -> &Reconciler {
+        &self.context.reconciler
+    }
+
     /// The time, by the daemon's clock.
     pub(super) fn now(&self) -> Timestamp {
-        self.context.reconciler.host().clock.now()
+        self.reconciler().host().clock.now()
     }
 
     /// Takes from an agent's allowance what a text costs that is kept this many times.

@@ -1,5 +1,4 @@
-//! Drafts, at both doors: the same handlers serve a manager at its own door and the operator at the admin caller. Who
-//! asks is the door's to say.
+//! Drafts, at both doors: the same handlers serve a manager at its own door and the operator at the admin door.
 
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ const REFUSALS: [ErrorCode; 5] = [
     ErrorCode::Exhausted,
 ];
 
-/// The endpoints, for either caller.
+/// The endpoints, for either door.
 pub(super) fn endpoints<S>() -> impl Iterator<Item = Endpoint<S>>
 where
     S: Clone + Send + Sync + 'static,
@@ -124,19 +123,14 @@ fn path_of(text: &str) -> ApiResult<StatePath> {
 async fn spawn(caller: Caller, Json(request): Json<SpawnRequest>) -> ApiResult<Json<DraftInfo>> {
     let _transfer = caller.transfer()?;
     Ok(Json(
-        caller
-            .context
-            .reconciler
-            .spawn(caller.asking().await?, request)
-            .await?,
+        caller.reconciler().spawn(caller.asking().await?, request).await?,
     ))
 }
 
 async fn make(caller: Caller, Json(request): Json<DraftRequest>) -> ApiResult<Json<DraftInfo>> {
     Ok(Json(
         caller
-            .context
-            .reconciler
+            .reconciler()
             .make_draft(caller.asking().await?, &request.name)
             .await?,
     ))
@@ -144,32 +138,20 @@ async fn make(caller: Caller, Json(request): Json<DraftRequest>) -> ApiResult<Js
 
 async fn list(caller: Caller) -> ApiResult<Json<Vec<DraftInfo>>> {
     Ok(Json(
-        caller
-            .context
-            .reconciler
-            .list_drafts(caller.asking().await?)
-            .await?,
+        caller.reconciler().list_drafts(caller.asking().await?).await?,
     ))
 }
 
 async fn one(caller: Caller, Path(name): Path<String>) -> ApiResult<Json<DraftInfo>> {
     let name = named(&name)?;
     Ok(Json(
-        caller
-            .context
-            .reconciler
-            .draft(caller.asking().await?, &name)
-            .await?,
+        caller.reconciler().draft(caller.asking().await?, &name).await?,
     ))
 }
 
 async fn give_up(caller: Caller, Path(name): Path<String>) -> ApiResult<StatusCode> {
     let name = named(&name)?;
-    caller
-        .context
-        .reconciler
-        .give_up(caller.asking().await?, &name)
-        .await?;
+    caller.reconciler().give_up(caller.asking().await?, &name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -181,8 +163,7 @@ async fn offer(
     let name = named(&name)?;
     Ok(Json(
         caller
-            .context
-            .reconciler
+            .reconciler()
             .offer(caller.asking().await?, &name, &request.reason)
             .await?,
     ))
@@ -197,7 +178,7 @@ async fn stage(
     let (name, path) = (named(&name)?, path_of(&path)?);
     // Asked first: what is refused anyway is not worth a megabyte of memory.
     let who = caller.asking().await?;
-    caller.context.reconciler.draft(who.clone(), &name).await?;
+    caller.reconciler().draft(who.clone(), &name).await?;
     let received = tokio::time::timeout(UPLOAD_WITHIN, to_bytes(body, MAX_FILE_BYTES + 1)).await;
     let received = received.map_err(|_| {
         let message = format!("the file did not arrive within {} s", UPLOAD_WITHIN.as_secs());
@@ -207,7 +188,7 @@ async fn stage(
         let message = format!("the file has more than {MAX_FILE_BYTES} bytes, or broke off: {error}");
         ApiError::new(ErrorCode::TooLarge, message)
     })?;
-    let reconciler = &caller.context.reconciler;
+    let reconciler = caller.reconciler();
     Ok(Json(reconciler.stage(who, &name, path, bytes.to_vec()).await?))
 }
 
@@ -215,8 +196,7 @@ async fn staged(caller: Caller, Path((name, path)): Path<(String, String)>) -> A
     let _transfer = caller.transfer()?;
     let (name, path) = (named(&name)?, path_of(&path)?);
     let bytes = caller
-        .context
-        .reconciler
+        .reconciler()
         .staged(caller.asking().await?, &name, &path)
         .await?;
     Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
@@ -226,8 +206,7 @@ async fn unstage(caller: Caller, Path((name, path)): Path<(String, String)>) -> 
     let (name, path) = (named(&name)?, path_of(&path)?);
     Ok(Json(
         caller
-            .context
-            .reconciler
+            .reconciler()
             .unstage(caller.asking().await?, &name, path)
             .await?,
     ))
@@ -237,8 +216,7 @@ async fn bundle(caller: Caller, Path(name): Path<String>) -> ApiResult<Response>
     let permit = caller.transfer()?;
     let name = named(&name)?;
     caller
-        .context
-        .reconciler
+        .reconciler()
         .draft_seed(caller.asking().await?, &name)
         .await?;
     agent::exported(&caller.context, &name, permit).await
@@ -247,7 +225,7 @@ async fn bundle(caller: Caller, Path(name): Path<String>) -> ApiResult<Response>
 async fn commit(caller: Caller, Path(name): Path<String>, body: Body) -> ApiResult<Json<DraftInfo>> {
     let _transfer = caller.transfer()?;
     let name = named(&name)?;
-    let reconciler = &caller.context.reconciler;
+    let reconciler = caller.reconciler();
     let who = caller.asking().await?;
     let seed = reconciler.draft_seed(who.clone(), &name).await?;
     let imported = agent::imported(&caller.context, &name, &seed, body).await?;

@@ -48,7 +48,7 @@ async fn of(caller: &Caller, name: &str) -> ApiResult<AgentLedger> {
     if let Some(who) = caller.agent().filter(|who| **who != name) {
         must_manage(&caller.context, who, "it sees itself alone").await?;
     }
-    let ledger = caller.context.reconciler.ledger().agent(&name).await?;
+    let ledger = caller.reconciler().ledger().agent(&name).await?;
     ledger.ok_or_else(|| match caller.agent() {
         None => no_agent(&caller.context, &name),
         Some(_) => ApiError::new(ErrorCode::NotFound, format!("there is no agent {name}"))
@@ -144,7 +144,7 @@ async fn list(door: AgentContext) -> ApiResult<Json<Vec<AgentStatus>>> {
 
 async fn status(caller: Caller, Path(name): Path<String>) -> ApiResult<Json<AgentStatus>> {
     let name = of(&caller, &name).await?.record.name;
-    let view = caller.context.reconciler.views().agents.get(&name).cloned();
+    let view = caller.reconciler().views().agents.get(&name).cloned();
     let Some(view) = view else {
         let message = format!("{name} was not looked at yet");
         return Err(ApiError::new(ErrorCode::Unavailable, message).hint("try again in a moment"));
@@ -167,7 +167,7 @@ fn plain(status: AgentStatus) -> AgentStatus {
 
 async fn config(caller: Caller, Path(name): Path<String>) -> ApiResult<Json<ConfigInfo>> {
     let record = of(&caller, &name).await?.record;
-    let reconciler = &caller.context.reconciler;
+    let reconciler = caller.reconciler();
     let commit = record.main().cloned();
     let overlay = match &commit {
         Some(commit) => overlay(&caller.context, &record.name, commit).await?,
@@ -233,7 +233,7 @@ async fn logs(
     let agent = of(&caller, &name).await?.record.name;
     let lines = wanted.lines.unwrap_or(LINES).min(MAX_LOG_LINES);
     let events = wanted.events.unwrap_or(EVENTS).min(MAX_LOG_EVENTS);
-    let reconciler = &caller.context.reconciler;
+    let reconciler = caller.reconciler();
     let output = reconciler.host().runtime.output(&agent, log::MAX_BYTES).await?;
     let (lines, cut) = log::tail(&output, usize::try_from(lines).unwrap_or(usize::MAX));
     let events = reconciler.ledger().events_about(&agent, events).await?;

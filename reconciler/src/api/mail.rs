@@ -1,5 +1,5 @@
 //! Questions and loose ends, at both doors: the same handlers serve an agent at its own door and the operator at the
-//! admin caller. Who asks is the door's to say.
+//! admin door.
 
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, Query};
@@ -24,7 +24,7 @@ pub(super) const QUESTIONS_TAG: (&str, &str) = ("questions", "Ask, answer, take 
 /// The group of the second.
 pub(super) const LOOSE_ENDS_TAG: (&str, &str) = ("looseEnds", "What is still open, and whom it waits for");
 
-/// The endpoints for questions, for either caller.
+/// The endpoints for questions, for either door.
 pub(super) fn questions<S>() -> impl Iterator<Item = Endpoint<S>>
 where
     S: Clone + Send + Sync + 'static,
@@ -66,7 +66,7 @@ where
     group(QUESTIONS_TAG.0, all)
 }
 
-/// The endpoints for loose ends, for either caller.
+/// The endpoints for loose ends, for either door.
 pub(super) fn loose_ends<S>() -> impl Iterator<Item = Endpoint<S>>
 where
     S: Clone + Send + Sync + 'static,

@@ -130,11 +130,10 @@ async fn follow(session: &mut Session<'_>, mut cursor: Cursor) -> Result<Exit, C
             session
                 .ui
                 .note("the connection to the daemon was lost; trying again")?;
-            stream = sse::patiently(async || open(session, &cursor).await).await?;
         } else {
             another_epoch(session)?;
-            stream = sse::patiently(async || open(session, &cursor).await).await?;
         }
+        stream = sse::patiently(async || open(session, &cursor).await).await?;
     }
 }
 

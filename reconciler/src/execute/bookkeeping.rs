@@ -3,13 +3,13 @@
 use jiff::Timestamp;
 use shared::agent_api::ProposalPhase;
 use shared::event::Level;
+use shared::topic::Topic;
 
 use super::{deploy, ended, event, plain_mark};
 use crate::model::change::{Change, Notice};
 use crate::model::records::{AgentLedger, Failures};
 use crate::model::step::Action;
 use crate::plan::trial::clocked;
-use shared::topic::Topic;
 
 /// The changes of a bookkeeping step; `None` when the step has an effect outside.
 pub(crate) fn changes(

@@ -1,9 +1,9 @@
 use shared::agent_api::{DeliveryState, SentMessage};
 use shared::question::QuestionState;
 use shared::reminder::{Missed, Schedule};
+use shared::topic::Topic;
 
 use super::*;
-use shared::topic::Topic;
 
 fn at(secs: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + secs).expect("a time")
