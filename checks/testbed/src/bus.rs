@@ -1,15 +1,23 @@
 //! systemd and machined over D-Bus.
 
+use std::fmt::Debug;
+
 use anyhow::{Context as _, Result};
-use zbus::blocking::{Connection, Proxy};
-use zbus::zvariant::{OwnedObjectPath, OwnedValue};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::runtime::{Builder, Runtime};
+use zbus::proxy::CacheProperties;
+use zbus::{Connection, DynamicType, OwnedObjectPath, Proxy, Type};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
+const MANAGER: (&str, &str) = ("/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager");
 const MACHINED: &str = "org.freedesktop.machine1";
+const MACHINES: (&str, &str) = ("/org/freedesktop/machine1", "org.freedesktop.machine1.Manager");
 
-/// The system bus, as root.
+/// The system bus, as root. One question at a time, each answered anew.
 #[derive(Debug)]
 pub(crate) struct Bus {
+    runtime: Runtime,
     connection: Connection,
 }
 
@@ -33,119 +41,112 @@ pub(crate) struct Unit {
 impl Bus {
     /// Connects.
     pub(crate) fn connect() -> Result<Self> {
-        Ok(Self {
-            connection: Connection::system().context("connecting to the system bus")?,
-        })
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("starting the runtime of the bus")?;
+        let connection = runtime
+            .block_on(Connection::system())
+            .context("connecting to the system bus")?;
+        Ok(Self { runtime, connection })
     }
 
-    fn manager(&self) -> Result<Proxy<'_>> {
-        let proxy = Proxy::new(
-            &self.connection,
-            SYSTEMD,
-            "/org/freedesktop/systemd1",
-            "org.freedesktop.systemd1.Manager",
-        );
-        proxy.context("the manager of systemd")
+    async fn proxy<'a>(
+        &'a self,
+        service: &'a str,
+        (path, interface): (&'a str, &'a str),
+    ) -> zbus::Result<Proxy<'a>> {
+        zbus::proxy::Builder::new(&self.connection)
+            .destination(service)
+            .path(path)
+            .interface(interface)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+    }
+
+    fn call<R>(
+        &self,
+        service: &str,
+        object: (&str, &str),
+        method: &str,
+        body: &(impl Serialize + DynamicType + Debug),
+    ) -> Result<R>
+    where
+        R: DeserializeOwned + Type,
+    {
+        self.runtime
+            .block_on(async { self.proxy(service, object).await?.call(method, body).await })
+            .with_context(|| format!("{method} {body:?}"))
+    }
+
+    fn property<T>(&self, service: &str, object: (&str, &str), name: &str) -> Result<T>
+    where
+        T: DeserializeOwned + Type,
+    {
+        self.runtime
+            .block_on(async { self.proxy(service, object).await?.get_property(name).await })
+            .with_context(|| format!("the property {name} of {}", object.0))
     }
 
     /// What systemd says of a unit, loaded for it if need be.
     pub(crate) fn unit(&self, name: &str) -> Result<Unit> {
-        let unit = self.property_of(name, "Unit")?;
-        let service = self.property_of(name, "Service")?;
-        let text = |name: &str| unit.get_property::<String>(name).with_context(|| name.to_owned());
-        let invocation: Vec<u8> = unit.get_property("InvocationID")?;
+        let path: OwnedObjectPath = self.call(SYSTEMD, MANAGER, "LoadUnit", &(name,))?;
+        let unit = (path.as_str(), "org.freedesktop.systemd1.Unit");
+        let service = (path.as_str(), "org.freedesktop.systemd1.Service");
+        let invocation: Vec<u8> = self.property(SYSTEMD, unit, "InvocationID")?;
         Ok(Unit {
-            active: text("ActiveState")?,
-            result: service.get_property("Result")?,
+            active: self.property(SYSTEMD, unit, "ActiveState")?,
+            result: self.property(SYSTEMD, service, "Result")?,
             invocation: invocation.iter().map(|byte| format!("{byte:02x}")).collect(),
-            pid: service.get_property("MainPID")?,
-            restarts: service.get_property("NRestarts")?,
-            cgroup: service.get_property("ControlGroup")?,
+            pid: self.property(SYSTEMD, service, "MainPID")?,
+            restarts: self.property(SYSTEMD, service, "NRestarts")?,
+            cgroup: self.property(SYSTEMD, service, "ControlGroup")?,
         })
     }
 
     /// A property of a service.
     pub(crate) fn service_property<T>(&self, name: &str, property: &str) -> Result<T>
     where
-        T: TryFrom<OwnedValue>,
-        T::Error: Into<zbus::Error>,
+        T: DeserializeOwned + Type,
     {
-        self.property_of(name, "Service")?
-            .get_property(property)
-            .with_context(|| format!("{property} of {name}"))
-    }
-
-    fn property_of(&self, unit: &str, interface: &str) -> Result<Proxy<'_>> {
-        let path: OwnedObjectPath = self
-            .manager()?
-            .call("LoadUnit", &(unit,))
-            .with_context(|| format!("loading {unit}"))?;
-        let interface = format!("org.freedesktop.systemd1.{interface}");
-        let proxy = Proxy::new(&self.connection, SYSTEMD, path, interface);
-        proxy.with_context(|| format!("the properties of {unit}"))
+        let path: OwnedObjectPath = self.call(SYSTEMD, MANAGER, "LoadUnit", &(name,))?;
+        self.property(SYSTEMD, (&path, "org.freedesktop.systemd1.Service"), property)
     }
 
     /// Asks systemd to start a unit; waits for nothing.
     pub(crate) fn start(&self, unit: &str) -> Result<()> {
-        self.job("StartUnit", unit)
+        let _job: OwnedObjectPath = self.call(SYSTEMD, MANAGER, "StartUnit", &(unit, "replace"))?;
+        Ok(())
     }
 
     /// Asks systemd to stop a unit; waits for nothing.
     pub(crate) fn stop(&self, unit: &str) -> Result<()> {
-        self.job("StopUnit", unit)
-    }
-
-    fn job(&self, method: &str, unit: &str) -> Result<()> {
-        let _job: OwnedObjectPath = self
-            .manager()?
-            .call(method, &(unit, "replace"))
-            .with_context(|| format!("{method} {unit}"))?;
+        let _job: OwnedObjectPath = self.call(SYSTEMD, MANAGER, "StopUnit", &(unit, "replace"))?;
         Ok(())
     }
 
     /// Sends a signal to `main` or `all` processes of a unit.
     pub(crate) fn kill(&self, unit: &str, whom: &str, signal: i32) -> Result<()> {
-        self.manager()?
-            .call("KillUnit", &(unit, whom, signal))
-            .with_context(|| format!("sending signal {signal} to {unit}"))
+        self.call(SYSTEMD, MANAGER, "KillUnit", &(unit, whom, signal))
     }
 
     /// Has systemd read its unit files again.
     pub(crate) fn reload(&self) -> Result<()> {
-        self.manager()?.call("Reload", &()).context("reloading systemd")
+        self.call(SYSTEMD, MANAGER, "Reload", &())
     }
 
     /// The names of all machines that machined knows, but for the host.
     pub(crate) fn machines(&self) -> Result<Vec<String>> {
-        let machined = Proxy::new(
-            &self.connection,
-            MACHINED,
-            "/org/freedesktop/machine1",
-            "org.freedesktop.machine1.Manager",
-        )?;
         let machines: Vec<(String, String, String, OwnedObjectPath)> =
-            machined.call("ListMachines", &()).context("listing machines")?;
+            self.call(MACHINED, MACHINES, "ListMachines", &())?;
         let names = machines.into_iter().map(|(name, ..)| name);
         Ok(names.filter(|name| name != ".host").collect())
     }
 
     /// The process that is PID 1 of a machine.
     pub(crate) fn leader(&self, machine: &str) -> Result<u32> {
-        let machined = Proxy::new(
-            &self.connection,
-            MACHINED,
-            "/org/freedesktop/machine1",
-            "org.freedesktop.machine1.Manager",
-        )?;
-        let path: OwnedObjectPath = machined
-            .call("GetMachine", &(machine,))
-            .with_context(|| format!("the machine {machine}"))?;
-        let proxy = Proxy::new(
-            &self.connection,
-            MACHINED,
-            path,
-            "org.freedesktop.machine1.Machine",
-        )?;
-        proxy.get_property("Leader").context("its leader")
+        let path: OwnedObjectPath = self.call(MACHINED, MACHINES, "GetMachine", &(machine,))?;
+        self.property(MACHINED, (&path, "org.freedesktop.machine1.Machine"), "Leader")
     }
 }
