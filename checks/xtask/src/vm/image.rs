@@ -64,7 +64,7 @@ impl Image {
         let lock = File::create(&lock_path).with_context(|| format!("making {lock_path}"))?;
 
         let image_digest = digest(&recipe.join("image"), RECIPE_VERSION)?;
-        let guest_digest = digest(&recipe.join("guest"), &image_digest)?;
+        let guest_digest = digest(&recipe.join("system"), &image_digest)?;
         let image = cache.join("images").join(&image_digest);
         let guest = cache.join("guests").join(&guest_digest);
         if !(image.exists() && guest.exists()) {
@@ -74,7 +74,7 @@ impl Image {
             remove_others(&cache.join("guests"), &guest_digest)?;
             make(&image, |folder| make_root(&recipe.join("image"), folder, mirror))?;
             make(&guest, |folder| {
-                make_guest(&recipe.join("guest"), &image.join("root"), folder)
+                make_guest(&recipe.join("system"), &image.join("root"), folder)
             })?;
         }
         lock.lock_shared()
