@@ -26,11 +26,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use shared::AgentName;
+use shared::spec::RuntimeKind;
 
 pub use sandbox::{Bwrap, Sandbox};
 
+pub(super) use self::binds::check as check_binds;
 use self::record::{ExitRecord, Handles, Run, RunFiles};
-pub(super) use self::secrets::inspect as inspect_secrets;
+pub(super) use self::secrets::{inspect as inspect_secrets, read as read_secrets};
 use self::watch::Watches;
 use super::layout::Layout;
 use super::{Clock, ExitCause, HostError, LaunchFile, Output, Runtime, UnitState};
@@ -201,6 +203,10 @@ impl Inner {
 
 #[async_trait]
 impl Runtime for ProcessRuntime {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Process
+    }
+
     async fn observe(&self, agents: &[AgentName]) -> Result<BTreeMap<AgentName, UnitState>, HostError> {
         let agents = agents.to_vec();
         let looks = self

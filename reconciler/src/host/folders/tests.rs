@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
-use camino::Utf8PathBuf;
 use shared::config::AgentConfig;
 use shared::spec::{DriverKind, LimitsSpec, Network};
 
@@ -71,6 +70,8 @@ fn launch_file(agent: &AgentName) -> LaunchFile {
         binds: Vec::new(),
         limits: LimitsSpec::default(),
         secrets: BTreeMap::new(),
+        user_range: None,
+        system: None,
     };
     LaunchFile {
         digest: canonical::digest(Encoding::Toplevel, &launch).expect("a digest"),
