@@ -47,6 +47,7 @@ mod recover;
 mod reference;
 mod remind;
 mod series;
+mod shell;
 mod spawn;
 mod spec;
 mod sse;
@@ -169,6 +170,8 @@ enum Public {
     Replay(export::ReplayArgs),
     /// Rebuild a ledger that is lost, while the daemon is down
     Recover(recover::RecoverArgs),
+    /// Open a shell in an agent's container, or run a command there
+    Shell(shell::ShellArgs),
     /// Print or install what systemd and polkit need to run agents in containers
     Units(units::UnitsArgs),
     /// Run the daemon
@@ -335,6 +338,7 @@ async fn dispatch(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Result<Exit, 
             CliError::Daemon("that verb is for the hive's own programs alone".to_owned()),
         ),
         Command::Hidden(Hidden::References { dir }) => reference::write_all(dir).await,
+        Command::Public(Public::Shell(args)) => match shell::run(&args)? {},
         Command::Public(Public::Units(args)) => units::run(ui, args).await,
         Command::Public(Public::Serve(args)) => daemon::serve(args).await,
         Command::Public(Public::Demo(args)) => demo::run(ui, args).await,

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod error;
 pub mod fake;
 pub mod folders;
+pub mod follow;
 pub mod git;
 pub mod harness_link;
 pub mod layout;
@@ -37,6 +38,7 @@ use shared::spec::{BindSpec, DriverKind, LimitsSpec, Network, RuntimeKind, Secre
 use shared::{AgentName, AgentUid, CommitOid, Digest, HiveId, LoginId};
 
 pub use error::HostError;
+pub use follow::Lines;
 
 use crate::model::build::{BuildOutput, BuildRequest};
 use crate::model::user_range::UserRange;
@@ -260,6 +262,9 @@ pub trait Runtime: Send + Sync {
     /// Deletes what of an agent belongs to the user ids of its container, and what its containers left behind. Only for an
     /// archive that [`Folders::doom`] put aside. Succeeds when nothing is there.
     async fn wipe(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError>;
+
+    /// The last `lines` lines of what the agent printed, and then each new one.
+    async fn follow(&self, agent: &AgentName, lines: u32) -> Result<Lines, HostError>;
 
     /// Why agents run without a sandbox; `None` when they have one.
     fn unsandboxed(&self) -> Option<String>;

@@ -44,6 +44,15 @@ pub struct ConfigInfo {
     pub proposals: Vec<ProposalInfo>,
 }
 
+/// A line that an agent printed, as it is told while it is followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct LogLine {
+    /// The line, without control characters; what looks like a key is masked. Untrusted.
+    pub line: String,
+}
+
 /// The end of what an agent's harness and driver printed, and the last events about the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

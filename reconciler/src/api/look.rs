@@ -1,18 +1,23 @@
 //! What is to be seen of one agent, at both doors: an ordinary agent sees itself, a manager anybody, the operator all.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, Query};
+use axum::response::sse::Event as SseEvent;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream::{self, Stream};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use shared::config::{AgentConfig, OVERLAY_FILE};
 use shared::event::Event;
-use shared::look::{AgentLog, ConfigInfo, MAX_LOG_EVENTS, MAX_LOG_LINES};
+use shared::look::{AgentLog, ConfigInfo, LogLine, MAX_LOG_EVENTS, MAX_LOG_LINES};
 use shared::status::AgentStatus;
 use shared::wire_error::ErrorCode;
 use shared::{AgentName, CommitOid};
+use tokio::sync::watch;
 
 use super::Context;
 use super::admin::{no_agent, parsed};
@@ -20,8 +25,9 @@ use super::agent::AgentContext;
 use super::caller::Caller;
 use super::endpoint::{Endpoint, get, group};
 use super::error::{ApiError, ApiResult};
+use super::live;
 use crate::control::command::CommandError;
-use crate::host::HostError;
+use crate::host::{HostError, Lines};
 use crate::model::draft;
 use crate::model::records::AgentLedger;
 use crate::untrusted;
@@ -100,9 +106,14 @@ where
             "logs",
             "The end of what an agent printed, and the last events about it",
         )
-        .about("At most 128 KiB from the end are looked at. What looks like a key is masked.")
+        .about(
+            "At most 128 KiB from the end are looked at. What looks like a key is masked. For the operator, with \
+             `follow=true`, the answer is a stream of server-sent events: the last lines and then each new one, as a \
+             `LogLine` in `data`.",
+        )
         .query::<Wanted>()
-        .answers::<AgentLog>(),
+        .answers::<AgentLog>()
+        .answers_with("text/event-stream", "Server-sent events, when `follow` is asked for"),
     ];
     group(
         TAG.0,
@@ -223,17 +234,24 @@ struct Wanted {
     lines: Option<u32>,
     /// At most this many events, and never more than 100; 20 unless given
     events: Option<u32>,
+    /// Go on with each new line; for the operator
+    #[serde(default)]
+    follow: bool,
 }
 
-async fn logs(
-    caller: Caller,
-    Path(name): Path<String>,
-    Query(wanted): Query<Wanted>,
-) -> ApiResult<Json<AgentLog>> {
+async fn logs(caller: Caller, Path(name): Path<String>, Query(wanted): Query<Wanted>) -> ApiResult<Response> {
     let agent = of(&caller, &name).await?.record.name;
     let lines = wanted.lines.unwrap_or(LINES).min(MAX_LOG_LINES);
     let events = wanted.events.unwrap_or(EVENTS).min(MAX_LOG_EVENTS);
     let reconciler = caller.reconciler();
+    if wanted.follow {
+        if caller.agent().is_some() {
+            let message = "only the operator follows what an agent prints";
+            return Err(ApiError::new(ErrorCode::Forbidden, message).hint("ask without follow, now and then"));
+        }
+        let printed = reconciler.host().runtime.follow(&agent, lines).await?;
+        return Ok(live::stream(follow(printed, caller.context.shutdown.clone())));
+    }
     let output = reconciler.host().runtime.output(&agent, log::MAX_BYTES).await?;
     let (lines, cut) = log::tail(&output, usize::try_from(lines).unwrap_or(usize::MAX));
     let events = reconciler.ledger().events_about(&agent, events).await?;
@@ -241,10 +259,29 @@ async fn logs(
         data: Value::Null,
         ..event
     };
-    Ok(Json(AgentLog {
+    let log = AgentLog {
         agent,
         lines,
         cut,
         events: events.into_iter().rev().map(bare).collect(),
-    }))
+    };
+    Ok(Json(log).into_response())
+}
+
+/// Each line as it is printed, until the daemon ends.
+fn follow(
+    printed: Lines,
+    shutdown: watch::Receiver<bool>,
+) -> impl Stream<Item = Result<SseEvent, Infallible>> {
+    stream::unfold((printed, shutdown), |(mut printed, mut shutdown)| async move {
+        let line = tokio::select! {
+            line = printed.next() => line?,
+            _ = shutdown.wait_for(|ended| *ended) => return None,
+        };
+        let line = LogLine {
+            line: log::line(&line),
+        };
+        let data = serde_json::to_string(&line).unwrap_or_default();
+        Some((Ok(SseEvent::default().data(data)), (printed, shutdown)))
+    })
 }

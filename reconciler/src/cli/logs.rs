@@ -1,12 +1,12 @@
 //! `hive logs`: the end of what an agent printed.
 
 use shared::AgentName;
-use shared::look::AgentLog;
+use shared::look::{AgentLog, LogLine};
 
-use super::Session;
 use super::error::CliError;
 use super::exit::Exit;
 use super::page::{Page, Tone};
+use super::{Session, sse};
 
 /// Arguments of `hive logs`.
 #[derive(Debug, clap::Args)]
@@ -16,14 +16,44 @@ pub(super) struct LogsArgs {
     /// Show at most this many lines
     #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     lines: u32,
+    /// Follow: show new lines as they are printed, until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
 }
 
 pub(super) async fn run(session: &mut Session<'_>, args: LogsArgs) -> Result<Exit, CliError> {
-    let LogsArgs { agent, lines } = args;
+    let LogsArgs { agent, lines, follow } = args;
+    if follow {
+        return tokio::select! {
+            // Nothing is lost by dropping the follower in the middle: it only reads.
+            stop = tokio::signal::ctrl_c() => stop.map(|()| Exit::Done).map_err(CliError::Output),
+            end = go_on(session, &agent, lines) => end,
+        };
+    }
     let path = format!("/v1/agents/{agent}/logs?lines={lines}");
     let reply = session.client.get::<AgentLog>(&path).await?;
     session.ui.show(&reply.raw, || render(&reply.view))?;
     Ok(Exit::Done)
+}
+
+/// Shows lines as they come, across restarts of the daemon. What is printed while it is away is not shown: without `-f` all of
+/// it is.
+async fn go_on(session: &mut Session<'_>, agent: &AgentName, lines: u32) -> Result<Exit, CliError> {
+    let path = format!("/v1/agents/{agent}/logs?follow=true&lines={lines}");
+    let mut stream = session.client.stream(&path, "").await?;
+    loop {
+        sse::read(stream, |line: LogLine| {
+            session.ui.show_line(&line, || {
+                let mut page = Page::default();
+                page.line([line.line.as_str().into()]);
+                page
+            })
+        })
+        .await?;
+        sse::pause().await;
+        let path = format!("/v1/agents/{agent}/logs?follow=true&lines=0");
+        stream = sse::patiently(async || session.client.stream(&path, "").await).await?;
+    }
 }
 
 fn render(log: &AgentLog) -> Page {

@@ -41,16 +41,25 @@ use self::verdict::{Around, Unit};
 use self::view::{Facts, View};
 use super::layout::Layout;
 use super::process::Notify;
-use super::{Clock, HostError, LaunchFile, Output, Runtime, UnitState};
+use super::{Clock, HostError, LaunchFile, Lines, Output, Runtime, UnitState};
 
 /// Where containers get their trees, unless told otherwise.
 pub const ROOTS: &str = "/var/lib/hyperhive-roots";
 /// Where the egress service has its sockets, unless told otherwise.
 pub const EGRESS: &str = "/run/hyperhive-egress";
 
+/// Where machined has a file for each container.
+const MACHINES: &str = "/run/systemd/machines";
+
 /// Where the launcher notes what runs.
 fn records() -> &'static Utf8Path {
     Utf8Path::new(record::FOLDER)
+}
+
+/// The machine of an agent whose container runs here.
+pub fn machine(agent: &AgentName) -> Option<String> {
+    let machine = names::machine(agent);
+    Utf8Path::new(MACHINES).join(&machine).exists().then_some(machine)
 }
 
 /// What the nspawn runtime is made from.
@@ -278,7 +287,7 @@ impl Inner {
         }
         if !unit.is_up() {
             let machine = names::machine(agent);
-            let file = Utf8Path::new("/run/systemd/machines").join(&machine);
+            let file = Utf8Path::new(MACHINES).join(&machine);
             let taken = blocking(agent, move || {
                 file.try_exists().map_err(HostError::io("look at", file.as_str()))
             });
@@ -399,6 +408,10 @@ impl Runtime for NspawnRuntime {
 
     async fn output(&self, agent: &AgentName, max: u64) -> Result<Output, HostError> {
         journal::tail(&names::unit(agent), max).await
+    }
+
+    async fn follow(&self, agent: &AgentName, lines: u32) -> Result<Lines, HostError> {
+        journal::follow(&names::unit(agent), lines)
     }
 
     async fn wipe(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {

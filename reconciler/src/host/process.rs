@@ -35,7 +35,7 @@ use self::record::{ExitRecord, Handles, Run, RunFiles};
 pub(super) use self::secrets::{inspect as inspect_secrets, read as read_secrets};
 use self::watch::Watches;
 use super::layout::Layout;
-use super::{Clock, ExitCause, HostError, LaunchFile, Output, Runtime, UnitState};
+use super::{Clock, ExitCause, HostError, LaunchFile, Lines, Output, Runtime, UnitState};
 
 /// Is told which agent's processes have ended.
 pub type Notify = Arc<dyn Fn(AgentName) + Send + Sync>;
@@ -262,6 +262,12 @@ impl Runtime for ProcessRuntime {
             output::read(&inner.files(&name), max)
         })
         .await
+    }
+
+    async fn follow(&self, agent: &AgentName, lines: u32) -> Result<Lines, HostError> {
+        let log = self.inner.files(agent).log();
+        // By name: the log is put aside when it has grown.
+        Lines::of("tail", &["-n", &lines.to_string(), "-F", "--", log.as_str()])
     }
 
     async fn wipe(&self, _agent: &AgentName, _uid: AgentUid) -> Result<(), HostError> {

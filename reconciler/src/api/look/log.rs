@@ -42,6 +42,11 @@ pub(super) fn tail(output: &Output, lines: usize) -> (Vec<String>, bool) {
     (shown.collect(), output.cut || all > lines)
 }
 
+/// One line, made safe to show.
+pub(super) fn line(printed: &[u8]) -> String {
+    masked(&untrusted::line(&String::from_utf8_lossy(printed), MAX_LINE))
+}
+
 /// A line without what looks like a key, and without what follows `Bearer`. A net below: nothing is to log keys.
 fn masked(line: &str) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '/' | '~');

@@ -15,8 +15,8 @@ use shared::{AgentName, AgentUid, CommitOid, HiveId, LoginId, ServerName};
 use super::{Behaviour, Source, State, World, oid};
 use crate::host::{
     Announcement, ArchiveState, Builder, Clock, ExitCause, FolderState, Folders, HarnessLink, HarnessState,
-    HostError, Ids, Imported, LaunchFile, Output, RefUpdate, RepoState, Repos, Runtime, Space, SpecFile,
-    TagState, UnitState,
+    HostError, Ids, Imported, LaunchFile, Lines, Output, RefUpdate, RepoState, Repos, Runtime, Space,
+    SpecFile, TagState, UnitState,
 };
 use crate::model::build::{BuildOutput, BuildRequest, assemble};
 
@@ -144,6 +144,10 @@ impl Runtime for World {
             end: printed[begin..].to_vec(),
             cut: begin > 0,
         })
+    }
+
+    async fn follow(&self, _agent: &AgentName, _lines: u32) -> Result<Lines, HostError> {
+        Ok(Lines::none())
     }
 
     async fn wipe(&self, _agent: &AgentName, _uid: AgentUid) -> Result<(), HostError> {

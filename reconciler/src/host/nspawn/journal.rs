@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
-use crate::host::{HostError, Output};
+use crate::host::{HostError, Lines, Output};
 
 /// Nobody waits longer for a journal.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,4 +66,20 @@ pub(super) async fn tail(unit: &str, max: u64) -> Result<Output, HostError> {
             "its journal was not read in time; try again",
         ))
     })
+}
+
+/// The last lines of what a unit printed, and then each new one.
+pub(super) fn follow(unit: &str, lines: u32) -> Result<Lines, HostError> {
+    let lines = format!("--lines={lines}");
+    let args = [
+        "--follow",
+        "--unit",
+        unit,
+        "--output=cat",
+        "--no-pager",
+        "--quiet",
+        "--all",
+        lines.as_str(),
+    ];
+    Lines::of("journalctl", &args)
 }

@@ -20,7 +20,6 @@ const UID: usize = 36;
 
 /// What to delete. Written into units by whoever installed them.
 #[derive(Debug, Clone, clap::Args)]
-#[group(id = "what", required = true, multiple = false, args = ["tree", "archive"])]
 pub struct WipeArgs {
     /// The daemon's state folder
     #[arg(long, value_name = "DIR", default_value = "/var/lib/hyperhive")]
@@ -29,7 +28,12 @@ pub struct WipeArgs {
     #[arg(long, value_name = "DIR", default_value = super::ROOTS)]
     pub roots: Utf8PathBuf,
     /// The tree of this agent's container, which is down
-    #[arg(long, value_name = "AGENT")]
+    #[arg(
+        long,
+        value_name = "AGENT",
+        required_unless_present = "archive",
+        conflicts_with = "archive"
+    )]
     pub tree: Option<AgentName>,
     /// All that is left of the agent whose archive this is: its name, a dash, its uid
     #[arg(long, value_name = "AGENT-UID", value_parser = parse_archive)]
@@ -120,6 +124,28 @@ mod tests {
     use crate::model::user_range::UserRange;
 
     const UID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+
+    #[test]
+    fn the_units_words_are_understood() {
+        #[derive(clap::Parser)]
+        struct Words {
+            #[command(flatten)]
+            args: WipeArgs,
+        }
+        let read = |words: &[&str]| {
+            let paths = ["wipe", "--state", "/s", "--roots", "/r"];
+            <Words as clap::Parser>::try_parse_from(paths.iter().chain(words)).map(|words| words.args)
+        };
+        assert!(read(&["--tree", "alice"]).unwrap().archive.is_none());
+        assert!(
+            read(&["--archive", &format!("alice-{UID}")])
+                .unwrap()
+                .tree
+                .is_none()
+        );
+        assert!(read(&[]).is_err());
+        assert!(read(&["--tree", "alice", "--archive", &format!("alice-{UID}")]).is_err());
+    }
 
     #[test]
     fn an_archive_is_named_by_name_and_uid() {
