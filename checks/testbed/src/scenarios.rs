@@ -1,6 +1,7 @@
 //! All scenarios.
 
 mod bare;
+mod start;
 
 use anyhow::Result;
 
@@ -26,6 +27,11 @@ pub(crate) struct Scenario {
 
 /// In the order they are played: the longest first.
 pub(crate) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "start",
+        summary: "agents of a spec come up as containers that systemd, machined, kernel and journal know",
+        play: start::play,
+    },
     Scenario {
         name: "bare_guest",
         summary: "the guest's system from the store boots in a private user range, is healthy and stops at once",
