@@ -283,9 +283,12 @@ impl Reconciler {
         if let Some(why) = self.host.runtime.unsandboxed() {
             status.notices.push(format!("it runs without a sandbox: {why}"));
         }
-        status
-            .notices
-            .extend(inputs.spec.map(support::of_agent).unwrap_or_default());
+        status.notices.extend(
+            inputs
+                .spec
+                .map(|spec| support::of_agent(spec, inputs.facts.runtime))
+                .unwrap_or_default(),
+        );
         let plan_view = plan.view(scheduled.waiting.clone())?;
         let diff = diff(inputs, plan);
         views.agents.insert(

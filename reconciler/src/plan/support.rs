@@ -35,10 +35,11 @@ pub fn of_hive(spec: &Spec) -> Vec<String> {
 }
 
 /// Declared for an agent, and without effect in this version.
-pub fn of_agent(spec: &AgentSpec) -> Vec<String> {
+pub fn of_agent(spec: &AgentSpec, runtime: RuntimeKind) -> Vec<String> {
+    let in_processes = runtime == RuntimeKind::Process;
     let declared = [
         (
-            spec.limits != LimitsSpec::default(),
+            in_processes && spec.limits != LimitsSpec::default(),
             "limits",
             "the process runtime has no cgroups to enforce them",
         ),
@@ -58,7 +59,11 @@ pub fn of_agent(spec: &AgentSpec) -> Vec<String> {
             "network \"model\"",
             "without the model gateway it means loopback only, where the driver reaches no provider; write \"host\"",
         ),
-        (spec.system.is_some(), "system", "it is for the nix builder"),
+        (
+            in_processes && spec.system.is_some(),
+            "system",
+            "only containers have an operating system of their own",
+        ),
         (
             !spec.modules.is_empty(),
             "modules",
@@ -99,14 +104,20 @@ mod tests {
         );
         assert_eq!(unsupported(&plain, RuntimeKind::Process), None);
         assert!(of_hive(&plain).is_empty());
-        assert!(of_agent(&plain.agents.values().next().unwrap().clone()).is_empty());
+        assert!(of_agent(plain.agents.values().next().unwrap(), RuntimeKind::Process).is_empty());
 
         let more = spec(
             r#"{ "version": 1, "hive": { "name": "h" }, "web": { "listen": "127.0.0.1:1" },
                  "agents": { "a": { "limits": { "memory": "1G" }, "network": "hosts" } } }"#,
         );
         assert_eq!(of_hive(&more).len(), 1);
-        assert_eq!(of_agent(&more.agents.values().next().unwrap().clone()).len(), 2);
+        let alice = more.agents.values().next().unwrap();
+        assert_eq!(of_agent(alice, RuntimeKind::Process).len(), 2);
+        let in_a_container = of_agent(alice, RuntimeKind::Nspawn);
+        assert!(
+            !in_a_container.iter().any(|notice| notice.starts_with("limits")),
+            "{in_a_container:?}"
+        );
     }
 
     #[test]
@@ -114,6 +125,7 @@ mod tests {
         let notices = |network: &str, driver: &str| {
             of_agent(
                 &serde_json::from_value(json!({ "network": network, "driver": { "kind": driver } })).unwrap(),
+                RuntimeKind::Process,
             )
         };
         assert!(notices("model", "claude")[0].contains("write \"host\""));
@@ -127,7 +139,7 @@ mod tests {
             let far = json!({ "url": "https://example.org", "secretHeaders": { "Authorization": "key" } });
             let spec =
                 json!({ "network": "host", "driver": { "kind": driver }, "mcpServers": { "far": far } });
-            of_agent(&serde_json::from_value(spec).unwrap())
+            of_agent(&serde_json::from_value(spec).unwrap(), RuntimeKind::Process)
         };
         assert!(notices("acp")[0].contains("secretHeaders"));
         assert_eq!(notices("claude"), Vec::<String>::new());
