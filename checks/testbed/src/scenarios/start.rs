@@ -55,7 +55,7 @@ pub(crate) fn play(_boot: u32) -> Result<Then> {
             &format!("{RUN}/agents/{name}/sock"),
             None,
             agent.base + AGENT,
-            0o2750,
+            0o2755,
         )?;
         belongs(
             &format!("{RUN}/agents/{name}/sock/hive.sock"),
