@@ -20,7 +20,6 @@ const UID: usize = 36;
 
 /// What to delete. Written into units by whoever installed them.
 #[derive(Debug, Clone, clap::Args)]
-#[group(id = "what", required = true, multiple = false, args = ["tree", "archive"])]
 pub struct WipeArgs {
     /// The daemon's state folder
     #[arg(long, value_name = "DIR", default_value = "/var/lib/hyperhive")]
@@ -29,7 +28,12 @@ pub struct WipeArgs {
     #[arg(long, value_name = "DIR", default_value = super::ROOTS)]
     pub roots: Utf8PathBuf,
     /// The tree of this agent's container, which is down
-    #[arg(long, value_name = "AGENT")]
+    #[arg(
+        long,
+        value_name = "AGENT",
+        required_unless_present = "archive",
+        conflicts_with = "archive"
+    )]
     pub tree: Option<AgentName>,
     /// All that is left of the agent whose archive this is: its name, a dash, its uid
     #[arg(long, value_name = "AGENT-UID", value_parser = parse_archive)]
