@@ -2,6 +2,7 @@
 
 mod apart;
 mod bare;
+mod drift;
 mod life;
 mod start;
 
@@ -68,6 +69,16 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "daemon_taken_over",
         summary: "the daemon's user gets its own agents' units from systemd, and nothing else",
         play: apart::daemon,
+    },
+    Scenario {
+        name: "drift",
+        summary: "a unit started by hand is stopped; a foreign unit, a foreign machine and a missing template are named",
+        play: drift::play,
+    },
+    Scenario {
+        name: "start_timeout",
+        summary: "a guest that does not come up in time is told apart from one that ends",
+        play: drift::start_timeout,
     },
     Scenario {
         name: "bare_guest",

@@ -169,7 +169,7 @@ pub(crate) fn daemon(_boot: u32) -> Result<Then> {
         call("StopUnit", &["ss", "hyperhive-agent@alice.service", "replace"]),
     )?;
     let down = |it: &Unit| it.active == "inactive" || it.active == "failed";
-    wait::until("alice is down", || hive.bus.unit(&alice.unit), down)?;
+    let before = wait::until("alice is down", || hive.bus.unit(&alice.unit), down)?;
     let owner = fs::metadata("/etc")?.uid();
     program::run(
         "runuser",
@@ -186,8 +186,9 @@ pub(crate) fn daemon(_boot: u32) -> Result<Then> {
         "runuser",
         call("StartUnit", &["ss", "hyperhive-agent@alice.service", "replace"]),
     )?;
-    let failed = |it: &Unit| it.active == "failed";
-    wait::until("the launcher refuses", || hive.bus.unit(&alice.unit), failed)?;
+    let refused = |it: &Unit| it.active == "failed" && it.invocation != before.invocation;
+    let unit = wait::until("the launcher refuses", || hive.bus.unit(&alice.unit), refused)?;
+    ensure!(unit.status != 0, "it was not the launcher that failed: {unit:?}");
     ensure!(
         fs::metadata("/etc")?.uid() == owner,
         "the launcher gave /etc away"
