@@ -28,7 +28,7 @@ pub(crate) struct Scenario {
     pub(crate) play: fn(u32) -> Result<Then>,
 }
 
-/// In the order they are played: the longest first.
+/// In the order they are played.
 pub(crate) const ALL: &[Scenario] = &[
     Scenario {
         name: "start",
