@@ -28,6 +28,8 @@ pub(crate) struct Unit {
     pub(crate) active: String,
     /// `success`, `exit-code`, `signal`, `oom-kill`, `timeout`, `protocol`.
     pub(crate) result: String,
+    /// The exit status of its latest main process, or the signal that ended it.
+    pub(crate) status: i32,
     /// The identity of one start of it.
     pub(crate) invocation: String,
     /// Its main process; 0 for none.
@@ -98,6 +100,7 @@ impl Bus {
         Ok(Unit {
             active: self.property(SYSTEMD, unit, "ActiveState")?,
             result: self.property(SYSTEMD, service, "Result")?,
+            status: self.property(SYSTEMD, service, "ExecMainStatus")?,
             invocation: invocation.iter().map(|byte| format!("{byte:02x}")).collect(),
             pid: self.property(SYSTEMD, service, "MainPID")?,
             restarts: self.property(SYSTEMD, service, "NRestarts")?,

@@ -9,7 +9,7 @@ use crate::agent::Agent;
 use crate::{program, wait};
 
 /// Where a nest has the harness: agents see the store and nothing else of the host.
-pub(crate) const HARNESS: &str = "/nix/store/00000000000000000000000000000000-hive-harness/bin/hive-harness";
+pub(crate) const HARNESS: &str = "/nix/store/00000000000000000000000000000000-hyperhive/bin/hive-harness";
 
 /// The store path of the guest's system.
 pub(crate) fn system() -> Result<Utf8PathBuf> {

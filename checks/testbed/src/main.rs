@@ -12,6 +12,7 @@
 mod agent;
 mod bus;
 mod guest;
+mod hive;
 mod program;
 mod scenarios;
 mod wait;

@@ -19,6 +19,17 @@ pub(crate) fn run<'a>(program: &str, arguments: impl IntoIterator<Item = &'a str
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Runs a program whose exit status is part of its answer; its standard output.
+pub(crate) fn any<'a>(program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<String> {
+    let (_, output) = start(program, arguments)?;
+    let errors = if output.stdout.is_empty() {
+        output.stderr
+    } else {
+        Vec::new()
+    };
+    Ok(String::from_utf8_lossy(&[output.stdout, errors].concat()).into_owned())
+}
+
 /// Runs a program that must fail; what it said.
 pub(crate) fn fails<'a>(program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<String> {
     let (line, output) = start(program, arguments)?;

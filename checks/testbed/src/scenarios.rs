@@ -1,6 +1,10 @@
 //! All scenarios.
 
+mod apart;
 mod bare;
+mod drift;
+mod life;
+mod start;
 
 use anyhow::Result;
 
@@ -24,8 +28,58 @@ pub(crate) struct Scenario {
     pub(crate) play: fn(u32) -> Result<Then>,
 }
 
-/// In the order they are played: the longest first.
+/// In the order they are played.
 pub(crate) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "start",
+        summary: "agents of a spec come up as containers that systemd, machined, kernel and journal know",
+        play: start::play,
+    },
+    Scenario {
+        name: "endings",
+        summary: "poweroff, reboot, a killed container and a killed guest are told apart, and the agent runs again",
+        play: life::endings,
+    },
+    Scenario {
+        name: "adoption",
+        summary: "a daemon that is killed and comes back leaves agents alone, and its first plan is empty",
+        play: life::adoption,
+    },
+    Scenario {
+        name: "host_reboot",
+        summary: "after a reboot of the host the same agents run, with their ids and their state",
+        play: life::reboot,
+    },
+    Scenario {
+        name: "removal",
+        summary: "a removed agent is stopped and archived, and after a purge nothing of it is left",
+        play: life::removal,
+    },
+    Scenario {
+        name: "limits",
+        summary: "memory, tasks and processor of an agent are bounded by the kernel",
+        play: apart::limits,
+    },
+    Scenario {
+        name: "agents_apart",
+        summary: "agents are apart from the host, its sockets and files, and from each other",
+        play: apart::agents,
+    },
+    Scenario {
+        name: "daemon_taken_over",
+        summary: "the daemon's user gets its own agents' units from systemd, and nothing else",
+        play: apart::daemon,
+    },
+    Scenario {
+        name: "drift",
+        summary: "a unit started by hand is stopped; a foreign unit, a foreign machine and a missing template are named",
+        play: drift::play,
+    },
+    Scenario {
+        name: "start_timeout",
+        summary: "a guest that does not come up in time is told apart from one that ends",
+        play: drift::start_timeout,
+    },
     Scenario {
         name: "bare_guest",
         summary: "the guest's system from the store boots in a private user range, is healthy and stops at once",

@@ -16,7 +16,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use sha2::{Digest as _, Sha256};
 
@@ -44,8 +44,8 @@ pub(crate) struct Image {
     pub(crate) nix: Utf8PathBuf,
     /// Holds nests while they run. On the same, real file system.
     pub(crate) nests: Utf8PathBuf,
-    /// Nobody removes an image that is locked.
-    _lock: File,
+    /// Nobody removes what is locked.
+    _in_use: [File; 2],
 }
 
 impl Image {
@@ -60,35 +60,32 @@ impl Image {
         // Images hold programs that would be setuid root for whoever gets at them.
         fs::set_permissions(&cache, fs::Permissions::from_mode(0o700))
             .with_context(|| format!("closing {cache}"))?;
-        let lock_path = cache.join("lock");
-        let lock = File::create(&lock_path).with_context(|| format!("making {lock_path}"))?;
 
         let image_digest = digest(&recipe.join("image"), RECIPE_VERSION)?;
         let guest_digest = digest(&recipe.join("system"), &image_digest)?;
         let image = cache.join("images").join(&image_digest);
         let guest = cache.join("guests").join(&guest_digest);
+        // In use from now on, whether they are there yet or not.
+        let in_use = [lock_of(&image)?, lock_of(&guest)?];
+        for lock in &in_use {
+            lock.lock_shared().context("locking the image")?;
+        }
         if !(image.exists() && guest.exists()) {
-            // Whoever else makes it now is waited for; whoever uses an old one keeps it.
-            lock.lock().with_context(|| format!("locking {lock_path}"))?;
-            remove_others(&cache.join("images"), &image_digest)?;
-            remove_others(&cache.join("guests"), &guest_digest)?;
+            // Whoever else makes one now is waited for.
+            let making = open_lock(&cache.join("lock"))?;
+            making.lock().context("waiting for who else makes an image")?;
+            remove_unused(&cache.join("images"))?;
+            remove_unused(&cache.join("guests"))?;
             make(&image, |folder| make_root(&recipe.join("image"), folder, mirror))?;
             make(&guest, |folder| {
                 make_guest(&recipe.join("system"), &image.join("root"), folder)
             })?;
         }
-        lock.lock_shared()
-            .with_context(|| format!("locking {lock_path}"))?;
-        // Between the two locks another recipe's run may have had its turn.
-        ensure!(
-            image.exists() && guest.exists(),
-            "somebody else removed the image meanwhile: run this again"
-        );
         Ok(Self {
             root: image.join("root"),
             nix: guest.join("nix"),
             nests: cache.join("nests"),
-            _lock: lock,
+            _in_use: in_use,
         })
     }
 }
@@ -157,22 +154,35 @@ fn make(place: &Utf8Path, fill: impl FnOnce(&Utf8Path) -> Result<()>) -> Result<
     Ok(())
 }
 
-fn remove_others(folder: &Utf8Path, keep: &str) -> Result<()> {
-    let mut others = Vec::new();
+/// Removes what nobody uses, but for the latest ones.
+fn remove_unused(folder: &Utf8Path) -> Result<()> {
+    let mut found = Vec::new();
     for entry in folder
         .read_dir_utf8()
         .with_context(|| format!("listing {folder}"))?
     {
         let entry = entry?;
-        if entry.file_name() != keep {
-            others.push((entry.metadata()?.modified()?, entry.path().to_owned()));
+        if entry.file_type()?.is_dir() {
+            found.push((entry.metadata()?.modified()?, entry.path().to_owned()));
         }
     }
-    others.sort();
-    for (_, path) in others.iter().rev().skip(OTHERS_KEPT) {
-        remove(path)?;
+    found.sort();
+    for (_, path) in found.iter().rev().skip(OTHERS_KEPT) {
+        // The lock stays: whoever opened it before us would hold one that is no file any more.
+        if lock_of(path)?.try_lock().is_ok() {
+            remove(path)?;
+        }
     }
     Ok(())
+}
+
+/// Locked as long as somebody uses what is at `place`.
+fn lock_of(place: &Utf8Path) -> Result<File> {
+    open_lock(&Utf8PathBuf::from(format!("{place}.lock")))
+}
+
+fn open_lock(path: &Utf8Path) -> Result<File> {
+    File::create(path).with_context(|| format!("making {path}"))
 }
 
 /// Removes a folder and all below it, if it is there.

@@ -32,16 +32,16 @@ const REBOOTED: i32 = 133;
 /// More reboots are a loop.
 const MAX_BOOTS: u32 = 5;
 
-/// The programs of this workspace that a nest runs, and where.
-const PROGRAMS: [(&str, &str); 3] = [
-    ("hive", "/usr/local/bin/hive"),
-    ("testbed", "/usr/local/bin/testbed"),
-    // Agents see the store and nothing else of the host.
-    ("hive-harness", HARNESS),
-];
+/// Where the product is installed: a path of the store, as on NixOS, because agents see nothing else of the host. Such a
+/// path is 32 characters of Nix's alphabet and a name.
+const INSTALLED: &str = "/nix/store/00000000000000000000000000000000-hyperhive/bin";
 
-/// A store path is 32 characters of Nix's alphabet and a name.
-const HARNESS: &str = "/nix/store/00000000000000000000000000000000-hive-harness/bin/hive-harness";
+/// The programs of this workspace that a nest runs, and where it has them.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("hive", INSTALLED),
+    ("hive-harness", INSTALLED),
+    ("testbed", "/usr/local/bin"),
+];
 
 /// Each nest of this process has a number.
 static NEXT: AtomicU32 = AtomicU32::new(1);
@@ -245,7 +245,7 @@ impl<'a> Nest<'a> {
         }
         command.args(store);
         for (name, place) in PROGRAMS {
-            command.arg(format!("--bind-ro={}:{place}", ground.programs.join(name)));
+            command.arg(format!("--bind-ro={}:{place}/{name}", ground.programs.join(name)));
         }
         command.arg("/usr/lib/testbed/init");
         if matches!(ground.host, Host::V2(_)) {
