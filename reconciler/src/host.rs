@@ -32,12 +32,13 @@ use serde::{Deserialize, Serialize};
 use shared::agent_api::Report;
 use shared::config::ConfigFile;
 use shared::draft::{StagedFile, StatePath};
-use shared::spec::{BindSpec, DriverKind, LimitsSpec, Network, SecretSpec};
+use shared::spec::{BindSpec, DriverKind, LimitsSpec, Network, RuntimeKind, SecretSpec};
 use shared::{AgentName, AgentUid, CommitOid, Digest, HiveId, LoginId};
 
 pub use error::HostError;
 
 use crate::model::build::{BuildOutput, BuildRequest};
+use crate::model::user_range::UserRange;
 
 /// All doors, real or fake.
 #[derive(Clone)]
@@ -137,6 +138,12 @@ pub struct Launch {
     /// The files of its secrets, by the secrets' names; a change of file or version restarts it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretSpec>,
+    /// The user ids of its container, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_range: Option<UserRange>,
+    /// The operating system in its container: a folder with an `init`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<Utf8PathBuf>,
 }
 
 /// The file `launch/launch.json` as written: the launch and its digest.
@@ -220,6 +227,9 @@ pub struct Output {
 /// Containers or process trees, one per agent.
 #[async_trait]
 pub trait Runtime: Send + Sync {
+    /// Which kind it is.
+    fn kind(&self) -> RuntimeKind;
+
     /// Observes these agents in one go. An error means that nothing is known, never that nothing runs.
     async fn observe(&self, agents: &[AgentName]) -> Result<BTreeMap<AgentName, UnitState>, HostError>;
 

@@ -13,3 +13,4 @@ pub mod step;
 pub mod tag;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod user_range;

@@ -131,6 +131,7 @@ mod tests {
             quarantine: BTreeMap::new(),
             overrides: Overrides::default(),
             failures: Failures::default(),
+            user_range: None,
             inbox: 0,
         }
     }

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use shared::canonical::{Encoding, NotCanonical, digest};
 use shared::gate::GateView;
 use shared::plan::{PlanView, Waiting, WaitingOn};
-use shared::spec::{OperatorSpec, PolicySpec, ProgramsSpec};
+use shared::spec::{OperatorSpec, PolicySpec, ProgramsSpec, RuntimeKind};
 use shared::{AgentName, Digest, HiveId};
 
 use crate::gate;
@@ -50,6 +50,9 @@ pub struct HiveFacts {
     /// The model provider's address, if the operator declared one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_url: Option<String>,
+    /// How agents run.
+    #[serde(default)]
+    pub runtime: RuntimeKind,
     /// Why agents of this spec cannot be run by this daemon at all.
     pub unsupported: Option<String>,
     /// When this daemon began to watch.

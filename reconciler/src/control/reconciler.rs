@@ -218,7 +218,8 @@ impl Reconciler {
             harness,
             programs: spec.programs.clone(),
             model_url: spec.egress.model_url.clone(),
-            unsupported: support::unsupported(spec),
+            runtime: self.host.runtime.kind(),
+            unsupported: support::unsupported(spec, self.host.runtime.kind()),
             watched_since: lock(&self.watching).since,
         })
     }

@@ -26,6 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use shared::AgentName;
+use shared::spec::RuntimeKind;
 
 pub use sandbox::{Bwrap, Sandbox};
 
@@ -201,6 +202,10 @@ impl Inner {
 
 #[async_trait]
 impl Runtime for ProcessRuntime {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Process
+    }
+
     async fn observe(&self, agents: &[AgentName]) -> Result<BTreeMap<AgentName, UnitState>, HostError> {
         let agents = agents.to_vec();
         let looks = self

@@ -13,6 +13,7 @@ use super::error::{Fault, LedgerError, Listing, Undecodable};
 use super::sql::{At, Columns as _, execute, int, json, list, one, text, undecodable};
 use super::{Ledger, Tx, gates};
 use crate::model::records::{AgentLedger, AgentLife, AgentRecord, Failures, Overrides, Proposal};
+use crate::model::user_range::UserRange;
 
 /// How many proposals are listed.
 const PROPOSALS_LISTED: u32 = 200;
@@ -245,6 +246,14 @@ pub(super) fn load(db: &Connection, uid: Option<AgentUid>) -> Result<Listing<Age
         |row, agent| set(&mut agent.failures, row),
     )?;
     loading.add(
+        ("user_slots", &["uid"]),
+        "SELECT uid, slot FROM user_slots WHERE {which}",
+        |row, agent| {
+            agent.user_range = UserRange::of_slot(row.number("slot")?);
+            Ok(())
+        },
+    )?;
+    loading.add(
         ("messages", &["uid"]),
         "SELECT a.uid, (SELECT count(*) FROM messages m WHERE m.to_addr = a.name AND m.state = 'queued') AS inbox
          FROM agents a WHERE {which}",
@@ -364,6 +373,7 @@ fn blank(record: AgentRecord) -> AgentLedger {
         quarantine: BTreeMap::new(),
         overrides: Overrides::default(),
         failures: Failures::default(),
+        user_range: None,
         inbox: 0,
     }
 }
@@ -423,6 +433,27 @@ pub(super) fn put(tx: &Tx<'_>, record: &AgentRecord) -> Result<(), LedgerError> 
             life,
             json("an agent", record)?,
         ),
+    )?;
+    see_to_range(tx, record)
+}
+
+/// Gives an agent the lowest range of user ids that is free, unless it has one; takes it back once nothing is kept of the
+/// agent. When none is free it has none, and its plan says so.
+fn see_to_range(tx: &Tx<'_>, record: &AgentRecord) -> Result<(), LedgerError> {
+    let uid = text(&record.uid);
+    if matches!(record.life, AgentLife::Purged { .. }) {
+        execute(tx, "DELETE FROM user_slots WHERE uid = ?1", [uid])?;
+        return Ok(());
+    }
+    execute(
+        tx,
+        "INSERT INTO user_slots (slot, uid)
+         SELECT free, ?1 FROM (
+             SELECT min(slot) AS free FROM (
+                 SELECT 0 AS slot UNION ALL SELECT slot + 1 FROM user_slots)
+             WHERE slot NOT IN (SELECT slot FROM user_slots))
+         WHERE free < ?2 AND NOT EXISTS (SELECT 1 FROM user_slots WHERE uid = ?1)",
+        (uid, UserRange::COUNT),
     )?;
     Ok(())
 }

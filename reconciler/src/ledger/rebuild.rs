@@ -24,7 +24,7 @@ use shared::{GateId, HiveId};
 use super::error::{LedgerError, OpenError};
 use super::open::{at, connect, create, folder, io, make_file, sync_folder};
 use super::plans::StoredSpec;
-use super::salvage::{RAW_TABLES, RawRow};
+use super::salvage::{RAW_TABLES, RawRow, USER_SLOTS};
 use super::schema::MIGRATIONS;
 use super::sql::{At, execute, int, json};
 use super::{Tx, agents, gates};
@@ -185,13 +185,20 @@ fn fill(db: &mut rusqlite::Connection, rebuilt: &Rebuilt) -> Result<(), LedgerEr
             ),
         )?;
     }
+    // Before the agents come back: whoever had a range keeps it, and only who had none is given one.
+    let (slots, others): (Vec<_>, Vec<_>) = RAW_TABLES.iter().partition(|table| table.name == USER_SLOTS);
+    for row in rebuilt.raw.get(USER_SLOTS).into_iter().flatten() {
+        for table in &slots {
+            insert_raw(&tx, table.name, table.columns, row)?;
+        }
+    }
     for agent in &rebuilt.agents {
         fill_agent(&tx, agent)?;
     }
     for record in &rebuilt.gates {
         gates::restore(&tx, record)?;
     }
-    for table in RAW_TABLES {
+    for table in others {
         for row in rebuilt.raw.get(table.name).into_iter().flatten() {
             insert_raw(&tx, table.name, table.columns, row)?;
         }

@@ -101,8 +101,11 @@ pub(crate) struct RawTable {
     check: fn(&Row<'_>) -> Result<(), Fault>,
 }
 
+/// The table of the agents' ranges of user ids.
+pub(crate) const USER_SLOTS: &str = "user_slots";
+
 /// Tables whose rows speak for themselves.
-pub(crate) const RAW_TABLES: [RawTable; 10] = [
+pub(crate) const RAW_TABLES: [RawTable; 11] = [
     RawTable {
         name: "messages",
         since: 1,
@@ -233,6 +236,16 @@ pub(crate) const RAW_TABLES: [RawTable; 10] = [
         check: |row| {
             row.parsed::<shared::AgentName>("name")?;
             row.number("message")?;
+            Ok(())
+        },
+    },
+    RawTable {
+        name: USER_SLOTS,
+        since: 4,
+        columns: &["slot", "uid"],
+        check: |row| {
+            row.parsed::<AgentUid>("uid")?;
+            row.number("slot")?;
             Ok(())
         },
     },

@@ -14,6 +14,7 @@ use shared::{AgentName, AgentUid, CommitOid, Digest};
 use crate::host::{Launch, LaunchFile};
 use crate::model::capability;
 use crate::model::effective::{Fields, compose};
+use crate::model::user_range::UserRange;
 
 /// A field of the overlay may go beyond the spec's ceiling as long as the spec's own value has this digest.
 pub type Grants = BTreeMap<ConfigField, Digest>;
@@ -42,6 +43,9 @@ pub struct BuildRequest {
     /// The model provider's address, if the operator declared one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_url: Option<String>,
+    /// The user ids of its container, where agents run in containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_range: Option<UserRange>,
     /// What the overlay may do beyond the ceiling.
     pub grants: GrantMode,
 }
@@ -149,6 +153,10 @@ pub fn assemble(
         binds: spec.binds.clone(),
         limits: spec.limits.clone(),
         secrets: spec.secrets.clone(),
+        user_range: request.user_range,
+        system: (request.user_range.is_some())
+            .then(|| spec.system.clone().map(Utf8PathBuf::from))
+            .flatten(),
     };
     let config = AgentConfig {
         agent: request.agent.clone(),
@@ -284,6 +292,7 @@ impl BuildOutput {
             for (what, old, new) in [
                 ("harness", old.harness.to_string(), new.harness.to_string()),
                 ("programs.claude", program(&old.claude), program(&new.claude)),
+                ("system", program(&old.system), program(&new.system)),
                 (
                     "egress.modelUrl",
                     url(&before.config.model_url),

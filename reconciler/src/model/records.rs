@@ -13,6 +13,7 @@ use crate::model::build::BuildOutput;
 use crate::model::draft::Draft;
 use crate::model::order::{ManagerOrder, OrderState, Verb};
 use crate::model::step::Step;
+use crate::model::user_range::UserRange;
 
 /// Where an agent is in its life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -409,6 +410,9 @@ pub struct AgentLedger {
     pub overrides: Overrides,
     /// Runs that ended unasked.
     pub failures: Failures,
+    /// The user ids of its container; `None`: all ranges are taken.
+    #[serde(default)]
+    pub user_range: Option<UserRange>,
     /// Undelivered messages.
     pub inbox: u64,
 }

@@ -5,7 +5,7 @@ use shared::agent_api::ProposalPhase;
 use shared::canonical::NotCanonical;
 use shared::gate::{Asker, GateClass, GateState, GateView, Verdict};
 use shared::plan::WaitingOn;
-use shared::spec::AgentSpec;
+use shared::spec::{AgentSpec, RuntimeKind};
 use shared::{AgentName, AgentUid, CommitOid, Digest, ProposalNumber};
 
 use super::{HiveFacts, Plan, free};
@@ -16,6 +16,7 @@ use crate::model::draft::Standing;
 use crate::model::inventory::AgentInventory;
 use crate::model::records::{AgentLedger, AgentLife, BuildState, Proposal};
 use crate::model::step::{Action, Authority, Step};
+use crate::model::user_range::UserRange;
 
 /// Everything the plan of one agent is made from.
 #[derive(Clone, Copy)]
@@ -227,6 +228,12 @@ impl<'a> Planner<'a> {
         let Some(spec) = self.spec_or_wait() else {
             return Ok(());
         };
+        if self.inputs.facts.runtime == RuntimeKind::Nspawn && self.inputs.ledger.user_range.is_none() {
+            let error = format!("all {} ranges of user ids are taken", UserRange::COUNT);
+            let hint = "let go of archived agents: hive archive, then hive destroy --purge NAME".to_owned();
+            self.stuck("running in a container", error, Some(hint));
+            return Ok(());
+        }
         self.leftovers()?;
         self.order(spec)?;
         self.refs()?;
@@ -248,6 +255,10 @@ impl<'a> Planner<'a> {
             harness: self.inputs.facts.harness.clone(),
             programs: self.inputs.facts.programs.clone(),
             model_url: self.inputs.facts.model_url.clone(),
+            user_range: match self.inputs.facts.runtime {
+                RuntimeKind::Process => None,
+                RuntimeKind::Nspawn => self.inputs.ledger.user_range,
+            },
             grants,
         }
     }

@@ -3,15 +3,20 @@
 use shared::spec::{AgentSpec, BuilderKind, DriverKind, LimitsSpec, Network, RuntimeKind, Spec};
 
 /// Why this daemon cannot run any agent of this spec.
-pub fn unsupported(spec: &Spec) -> Option<String> {
-    match (spec.runtime.kind, spec.builder.kind) {
-        (RuntimeKind::Nspawn, _) => {
-            Some("runtime.kind \"nspawn\" is not part of this version yet: write \"process\"".to_owned())
-        }
-        (_, BuilderKind::Nix) => {
+///
+/// `runtime` is what the daemon was started with: agents that run are not handed from one kind to another.
+pub fn unsupported(spec: &Spec, runtime: RuntimeKind) -> Option<String> {
+    if spec.runtime.kind != runtime {
+        return Some(format!(
+            "runtime.kind was {runtime} when the daemon started and is {} now: stop all agents, then restart the daemon",
+            spec.runtime.kind
+        ));
+    }
+    match spec.builder.kind {
+        BuilderKind::Nix => {
             Some("builder.kind \"nix\" is not part of this version yet: write \"plain\"".to_owned())
         }
-        (RuntimeKind::Process, BuilderKind::Plain) => None,
+        BuilderKind::Plain => None,
     }
 }
 
@@ -92,7 +97,7 @@ mod tests {
             r#"{ "version": 1, "hive": { "name": "h" }, "egress": { "modelUrl": "http://provider" },
                  "agents": { "a": { "network": "host", "secrets": { "k": { "file": "/k" } }, "secretEnv": { "K": "k" } } } }"#,
         );
-        assert_eq!(unsupported(&plain), None);
+        assert_eq!(unsupported(&plain, RuntimeKind::Process), None);
         assert!(of_hive(&plain).is_empty());
         assert!(of_agent(&plain.agents.values().next().unwrap().clone()).is_empty());
 
@@ -129,8 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn a_runtime_that_is_not_there_is_refused_with_what_to_write_instead() {
+    fn agents_are_not_handed_from_one_kind_of_runtime_to_another() {
         let nspawn = spec(r#"{ "version": 1, "hive": { "name": "h" }, "runtime": { "kind": "nspawn" } }"#);
-        assert!(unsupported(&nspawn).unwrap().contains("process"));
+        assert_eq!(unsupported(&nspawn, RuntimeKind::Nspawn), None);
+        let why = unsupported(&nspawn, RuntimeKind::Process).unwrap();
+        assert!(
+            why.contains("was process") && why.contains("restart the daemon"),
+            "{why}"
+        );
     }
 }

@@ -122,6 +122,8 @@ impl World {
             binds: Vec::new(),
             limits: LimitsSpec::default(),
             secrets: BTreeMap::new(),
+            user_range: None,
+            system: None,
         };
         change(&mut launch);
         let file = LaunchFile {

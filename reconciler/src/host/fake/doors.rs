@@ -8,6 +8,7 @@ use camino::Utf8Path;
 use jiff::Timestamp;
 use shared::agent_api::Report;
 use shared::config::{ConfigFile, OVERLAY_FILE, Overlay};
+use shared::spec::RuntimeKind;
 use shared::status::{McpHealth, McpServerState, TurnState};
 use shared::{AgentName, AgentUid, CommitOid, HiveId, LoginId, ServerName};
 
@@ -53,6 +54,10 @@ impl Ids for World {
 
 #[async_trait]
 impl Runtime for World {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Process
+    }
+
     async fn observe(&self, agents: &[AgentName]) -> Result<BTreeMap<AgentName, UnitState>, HostError> {
         self.see(Source::Runtime, |state| {
             let unit = |name: &AgentName| state.units.get(name).cloned().unwrap_or(UnitState::Absent);

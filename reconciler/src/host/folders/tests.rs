@@ -71,6 +71,8 @@ fn launch_file(agent: &AgentName) -> LaunchFile {
         binds: Vec::new(),
         limits: LimitsSpec::default(),
         secrets: BTreeMap::new(),
+        user_range: None,
+        system: None,
     };
     LaunchFile {
         digest: canonical::digest(Encoding::Toplevel, &launch).expect("a digest"),

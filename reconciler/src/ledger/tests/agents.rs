@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rusqlite::trace::TraceEventCodes;
 use shared::event::Level;
 use shared::spec::RunState;
+use shared::topic::Topic;
 
 use super::*;
 use crate::ledger::agents::load;
 use crate::ledger::error::{LedgerError, Undecodable};
 use crate::model::change::Notice;
 use crate::model::records::{AgentLedger, AgentLife, BuildState, Failures, Override, Probation, Quarantine};
-use shared::topic::Topic;
+use crate::model::user_range::UserRange;
 
 async fn alice(desk: &Desk) -> AgentLedger {
     desk.ledger
@@ -443,6 +444,63 @@ async fn a_thousand_agents_are_read_with_as_many_statements_as_one() {
     assert_eq!(agents, 1000);
     assert_eq!(many, few);
     assert!((1..20).contains(&many), "{many} statements");
+}
+
+async fn range(desk: &Desk, agent: &str) -> Option<UserRange> {
+    desk.ledger
+        .agent(&name(agent))
+        .await
+        .expect("a read")
+        .expect("an agent")
+        .user_range
+}
+
+#[tokio::test]
+async fn user_ids_belong_to_one_agent_until_nothing_is_kept_of_it() {
+    let desk = Desk::with_alice().await;
+    desk.apply(vec![register("bob", 2)]).await;
+    let (first, second) = (UserRange::of_slot(0), UserRange::of_slot(1));
+    assert_eq!(
+        (range(&desk, "alice").await, range(&desk, "bob").await),
+        (first, second)
+    );
+
+    let life = |life| Change::Life { uid: uid(1), life };
+    desk.apply(vec![
+        life(AgentLife::Archived { since: now() }),
+        register("carol", 3),
+    ])
+    .await;
+    assert_eq!(
+        range(&desk, "carol").await,
+        UserRange::of_slot(2),
+        "what is archived keeps its own"
+    );
+
+    desk.apply(vec![life(AgentLife::Purged { since: now() })]).await;
+    desk.raw()
+        .execute("UPDATE agents SET doc = '{' WHERE name = 'bob'", [])
+        .expect("a bad agent");
+    desk.apply(vec![register("dora", 4), register("erin", 5)]).await;
+    assert_eq!(range(&desk, "dora").await, first, "purged: given to the next");
+    assert_eq!(
+        range(&desk, "erin").await,
+        UserRange::of_slot(3),
+        "who cannot be read keeps its own too"
+    );
+}
+
+#[tokio::test]
+async fn an_agent_for_whom_no_user_ids_are_left_is_kept_without() {
+    let desk = Desk::with_alice().await;
+    let fill = format!(
+        "WITH RECURSIVE n (slot) AS (SELECT 1 UNION ALL SELECT slot + 1 FROM n WHERE slot + 1 < {})
+         INSERT INTO user_slots SELECT slot, 'somebody ' || slot FROM n",
+        UserRange::COUNT
+    );
+    desk.raw().execute(&fill, []).expect("all taken");
+    desk.apply(vec![register("bob", 2)]).await;
+    assert_eq!(range(&desk, "bob").await, None);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::ledger::error::{LedgerError, OpenError};
 use crate::ledger::schema::{MIGRATIONS, Migration};
+use crate::model::user_range::UserRange;
 
 /// This build's version.
 const KNOWN: u32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
@@ -20,6 +21,12 @@ fn and_then(sql: &'static str) -> &'static [Migration] {
 
 fn upgrade() -> &'static [Migration] {
     and_then("CREATE TABLE extra (id INTEGER PRIMARY KEY) STRICT;")
+}
+
+fn alice_doc() -> String {
+    let (uid, at) = (uid(1), now());
+    serde_json::json!({ "uid": uid, "name": "alice", "life": "declared", "origin": "spec", "declaredAt": at })
+        .to_string()
 }
 
 async fn open(path: &Utf8Path) -> Result<Ledger, OpenError> {
@@ -220,9 +227,13 @@ async fn a_lease_of_the_first_version_ends_as_it_would_have() {
     let first = Ledger::open_with(&path, now(), hive_id(), &MIGRATIONS[..1])
         .await
         .expect("a ledger of the first version");
-    first.apply(vec![register("alice", 1)]).await.expect("an agent");
     first
         .write::<_, LedgerError>(|tx| {
+            // As that version wrote it: today's code knows tables that are not there yet.
+            tx.execute(
+                "INSERT INTO agents (uid, name, life, doc) VALUES (?1, 'alice', 'declared', ?2)",
+                [uid(1).to_string(), alice_doc()],
+            )?;
             tx.execute(
                 "INSERT INTO messages (from_addr, to_addr, kind, body, at, state, turn, deliveries)
                  VALUES ('operator', 'alice', 'message', 'hello', 0, 'leased', ?1, 1)",
@@ -255,9 +266,13 @@ async fn upgraded(version: usize) {
     let first = Ledger::open_with(&path, now(), hive_id(), &MIGRATIONS[..version])
         .await
         .expect("a ledger of that version");
-    first.apply(vec![register("alice", 1)]).await.expect("an agent");
     first
         .write::<_, LedgerError>(|tx| {
+            // As that version wrote it: today's code knows tables that are not there yet.
+            tx.execute(
+                "INSERT INTO agents (uid, name, life, doc) VALUES (?1, 'alice', 'declared', ?2)",
+                [uid(1).to_string(), alice_doc()],
+            )?;
             tx.execute_batch(
                 "INSERT INTO messages (from_addr, to_addr, kind, body, at, state, dedupe)
                  VALUES ('operator', 'alice', 'message', 'kept', 0, 'queued', 'x'),
@@ -270,7 +285,18 @@ async fn upgraded(version: usize) {
         .expect("one message of two");
     drop(first);
 
-    let broker = crate::broker::Broker::new(open(&path).await.expect("an upgrade"));
+    let ledger = open(&path).await.expect("an upgrade");
+    let alice = ledger
+        .agent(&name("alice"))
+        .await
+        .expect("a read")
+        .expect("alice");
+    assert_eq!(
+        alice.user_range,
+        UserRange::of_slot(0),
+        "who was there before has user ids too"
+    );
+    let broker = crate::broker::Broker::new(ledger);
     let mut message = crate::broker::Outgoing {
         from: shared::Address::Operator,
         to: shared::Address::Agent(name("alice")),

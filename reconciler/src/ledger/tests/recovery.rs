@@ -1,13 +1,14 @@
 //! What can be read of a damaged ledger, and a ledger made anew.
 
 use rusqlite::types::Value;
+use shared::gate::GateState;
+use shared::topic::Topic;
 
 use super::*;
 use crate::ledger::{Condition, Rebuilt, RebuiltAgent, condition, interrupted, rebuild, salvage, swap_in};
 use crate::model::change::Notice;
 use crate::model::records::{AgentLife, Failures, GateRecord, Overrides};
-use shared::gate::GateState;
-use shared::topic::Topic;
+use crate::model::user_range::UserRange;
 
 /// A ledger of `alice` with a gate that was approved and completed, one that is open, and many messages; closed.
 async fn closed() -> (TempDir, Utf8PathBuf) {
@@ -151,13 +152,19 @@ async fn no_file_and_an_empty_one_are_no_ledger_and_another_file_is_refused() {
 #[tokio::test]
 async fn a_ledger_made_anew_holds_what_it_was_given_and_counts_on() {
     let (folder, path) = closed().await;
+    Connection::open(&path)
+        .expect("a connection")
+        .execute("UPDATE user_slots SET slot = 7", [])
+        .expect("another range");
     let found = salvage(&path).expect("what is left");
     let agents = found.agents.into_iter().map(anew).collect();
     let over = found
         .gates
         .into_iter()
         .filter(|record| record.gate.state == GateState::Consumed);
-    let waiting = rebuild(&path, &rebuilt(agents, over.collect())).expect("a new one");
+    let mut anew = rebuilt(agents, over.collect());
+    anew.raw = found.raw;
+    let waiting = rebuild(&path, &anew).expect("a new one");
     assert_eq!(interrupted(&path).expect("a look"), Some(waiting.clone()));
     let kept = swap_in(&path, &waiting)
         .expect("in place")
@@ -178,6 +185,11 @@ async fn a_ledger_made_anew_holds_what_it_was_given_and_counts_on() {
     assert_eq!(
         (alice.record.uid, alice.record.life, alice.proposals.len()),
         (uid(1), AgentLife::Declared, 1)
+    );
+    assert_eq!(
+        alice.user_range,
+        UserRange::of_slot(7),
+        "its files keep their owner"
     );
     let actions = vec![GateAction::Open(Box::new(gate("open")))];
     assert_eq!(

@@ -44,6 +44,7 @@ fn running(name: &str, number: u128, role: Role) -> AgentRecord {
         harness: "/bin/hive-harness".into(),
         programs: Default::default(),
         model_url: None,
+        user_range: None,
         grants: GrantMode::Asked,
     };
     let output = assemble(&request, &Overlay::default(), |digest| {

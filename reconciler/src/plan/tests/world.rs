@@ -40,6 +40,7 @@ pub(super) fn facts() -> HiveFacts {
         harness: "/bin/hive-harness".into(),
         programs: Default::default(),
         model_url: None,
+        runtime: RuntimeKind::Process,
         unsupported: None,
         watched_since: at(0),
     }
@@ -98,6 +99,7 @@ impl Case {
             quarantine: BTreeMap::new(),
             overrides: Overrides::default(),
             failures: Failures::default(),
+            user_range: None,
             inbox: 0,
         };
         let inventory = AgentInventory {
@@ -163,6 +165,7 @@ impl Case {
             harness: self.facts.harness.clone(),
             programs: self.facts.programs.clone(),
             model_url: self.facts.model_url.clone(),
+            user_range: None,
             grants,
         }
     }

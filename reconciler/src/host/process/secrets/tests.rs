@@ -53,6 +53,8 @@ impl World {
             }],
             limits: LimitsSpec::default(),
             secrets: [("key".to_owned(), secret)].into(),
+            user_range: None,
+            system: None,
         }
     }
 
