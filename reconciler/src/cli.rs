@@ -16,6 +16,7 @@ use shared::instruction::InstructionKind;
 
 use crate::host::Clock;
 use crate::host::clock::SystemClock;
+use crate::host::nix::evaluate::{EvaluateArgs, NOT_BECOME, become_evaluator};
 use crate::host::process::launch::{self, LaunchArgs};
 
 mod agent;
@@ -135,6 +136,9 @@ enum Hidden {
     /// Become an agent's sandbox
     #[command(hide = true)]
     LaunchProcess(LaunchArgs),
+    /// Become a limited evaluator
+    #[command(hide = true)]
+    Evaluate(EvaluateArgs),
     /// Write the references of the documentation to a folder
     #[command(hide = true)]
     References {
@@ -268,20 +272,26 @@ impl Cli {
         })
     }
 
-    /// Becomes an agent's sandbox, when that is the verb; then it returns an exit code only when it could not.
-    ///
+    /// Becomes an agent's sandbox or an evaluator, when that is the verb; then it returns an exit code only when it could
+    /// not.
     #[expect(clippy::print_stderr, reason = "the daemon reads the reason from stderr")]
     pub fn launch(&self) -> Option<ExitCode> {
-        let Command::Hidden(Hidden::LaunchProcess(args)) = &self.command else {
+        let Command::Hidden(hidden) = &self.command else {
             return None;
         };
-        match launch::run(args) {
-            Ok(never) => match never {},
-            Err(error) => {
-                eprintln!("{}", crate::error_chain(&error));
-                Some(ExitCode::from(error.exit_code()))
-            }
-        }
+        let (said, exit) = match hidden {
+            Hidden::LaunchProcess(args) => match launch::run(args) {
+                Ok(never) => match never {},
+                Err(error) => (crate::error_chain(&error), error.exit_code()),
+            },
+            Hidden::Evaluate(args) => match become_evaluator(args) {
+                Ok(never) => match never {},
+                Err(error) => (error.chain(), NOT_BECOME),
+            },
+            Hidden::References { .. } => return None,
+        };
+        eprintln!("{said}");
+        Some(ExitCode::from(exit))
     }
 
     /// Whether it runs the daemon, which wants more than one thread.
@@ -314,9 +324,9 @@ async fn run_with(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Exit {
 
 async fn dispatch(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Result<Exit, CliError> {
     match cli.command {
-        Command::Hidden(Hidden::LaunchProcess(_)) => Err(CliError::Daemon(
-            "launch-process is for the daemon alone".to_owned(),
-        )),
+        Command::Hidden(Hidden::LaunchProcess(_) | Hidden::Evaluate(_)) => {
+            Err(CliError::Daemon("this verb is for the daemon alone".to_owned()))
+        }
         Command::Hidden(Hidden::References { dir }) => reference::write_all(dir).await,
         Command::Public(Public::Serve(args)) => daemon::serve(args).await,
         Command::Public(Public::Demo(args)) => demo::run(ui, args).await,

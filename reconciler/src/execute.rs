@@ -358,6 +358,16 @@ async fn carry_out(
             host.folders
                 .activate(name, system, &output.launch_file(), &output.config_file())
                 .await?;
+            let gated = agent.gates.iter().filter_map(|known| known.gate.system.clone());
+            let last_good = record.last_good.iter().map(|good| good.output.system.clone());
+            // What is kept too long harms nobody.
+            if let Err(error) = host
+                .builder
+                .retain(name, system, &gated.chain(last_good).collect())
+                .await
+            {
+                tracing::warn!(agent = %name, error = error.chain(), "old systems were not forgotten");
+            }
             Ok(Effect::Done(Vec::new()))
         }
         Action::Obey { number, declared, .. } => {
@@ -387,6 +397,7 @@ async fn carry_out(
             // What was seen may be older than its last start, and its folders must not go from under it.
             host.runtime.stop(name).await?;
             host.folders.archive(name, uid).await?;
+            host.builder.forget(name).await?;
             let now = host.clock.now();
             Ok(Effect::Done(vec![
                 Change::Life {

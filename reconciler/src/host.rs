@@ -12,6 +12,7 @@ pub mod folders;
 pub mod git;
 pub mod harness_link;
 pub mod layout;
+pub mod nix;
 pub mod open_files;
 pub mod own_process;
 pub mod plain;
@@ -32,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use shared::agent_api::Report;
 use shared::config::ConfigFile;
 use shared::draft::{StagedFile, StatePath};
-use shared::spec::{BindSpec, DriverKind, LimitsSpec, Network, RuntimeKind, SecretSpec};
+use shared::spec::{BindSpec, BuilderKind, DriverKind, LimitsSpec, Network, RuntimeKind, SecretSpec};
 use shared::{AgentName, AgentUid, CommitOid, Digest, HiveId, LoginId};
 
 pub use error::HostError;
@@ -414,11 +415,39 @@ pub trait Repos: Send + Sync {
 /// Turns commits into systems.
 #[async_trait]
 pub trait Builder: Send + Sync {
+    /// Which kind it is.
+    fn kind(&self) -> BuilderKind {
+        BuilderKind::Plain
+    }
+
     /// Builds, or finds it built. A [`HostError::Refused`] says that the input is at fault and trying again is vain.
     async fn build(&self, request: &BuildRequest) -> Result<BuildOutput, HostError>;
 
     /// Which of these systems are there.
     async fn present(&self, systems: &[String]) -> Result<BTreeMap<String, bool>, HostError>;
+
+    /// Keeps the deployed system of an agent and those that somebody still needs; others may be forgotten.
+    async fn retain(
+        &self,
+        agent: &AgentName,
+        deployed: &str,
+        needed: &BTreeSet<String>,
+    ) -> Result<(), HostError> {
+        let _ = (agent, deployed, needed);
+        Ok(())
+    }
+
+    /// Keeps no system of this agent any longer: it is archived. What is needed again is built again.
+    async fn forget(&self, agent: &AgentName) -> Result<(), HostError> {
+        let _ = agent;
+        Ok(())
+    }
+
+    /// How two built systems differ besides their configs, in lines for people, bounded and safe to show.
+    async fn difference(&self, from: Option<&str>, to: &str) -> Result<Vec<String>, HostError> {
+        let _ = (from, to);
+        Ok(Vec::new())
+    }
 }
 
 /// An agent's folders as observed.

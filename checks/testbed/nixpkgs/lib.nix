@@ -70,6 +70,11 @@ let
 
   name = path: concatStringsSep "." path;
 
+  isPrefix =
+    short: long:
+    length short <= length long
+    && all (at: elemAt short at == elemAt long at) (builtins.genList (at: at) (length short));
+
   # Nested attribute sets as { path, option } for each option below.
   declared =
     path: options:
@@ -168,9 +173,23 @@ let
       loaded = concatMap load modules;
       options = concatMap (module: declared [ ] module.options) loaded;
       config = merge [ ] options false (map (module: module.config) loaded);
+      # Whether every definition belongs to an option; what is only defined under a condition too.
+      belongs =
+        path: definition:
+        if isMarked "if" definition || isMarked "override" definition then
+          belongs path definition.content
+        else if isMarked "merge" definition then
+          all (belongs path) definition.contents
+        else if builtins.any (o: o.path == path) options then
+          true
+        else if !(builtins.any (o: isPrefix path o.path) options) then
+          throw "The option `${name path}' does not exist."
+        else
+          all (key: belongs (path ++ [ key ]) definition.${key}) (attrNames definition);
     in
     {
-      inherit config;
+      # Modules see a config whose own shape does not depend on this check.
+      config = builtins.seq (all (module: belongs [ ] module.config) loaded) config;
     };
 
   nixosSystem =

@@ -51,6 +51,8 @@ async fn plans(on: &Hive, rounds: usize) -> Result<()> {
         harness: harness(),
         programs: spec.programs.clone(),
         model_url: None,
+        runtime: Default::default(),
+        nix: None,
         unsupported: None,
         watched_since: now,
     };

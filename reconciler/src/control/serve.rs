@@ -1,5 +1,7 @@
 //! The daemon from start to end: folders, lock, ledger, doors, loop, shutdown.
 
+mod builder;
+
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -26,7 +28,6 @@ use crate::host::harness_link::Link;
 use crate::host::layout::Layout;
 use crate::host::open_files;
 use crate::host::own_process::ProcSelf;
-use crate::host::plain::PlainBuilder;
 use crate::host::process::{DEFAULT_GRACE, ProcessOptions, ProcessRuntime, Sandbox};
 
 use crate::host::spec_file::SpecAt;
@@ -320,6 +321,7 @@ fn prepare(args: &ServeArgs) -> Result<Layout, ServeError> {
         layout.repos(),
         layout.systems(),
         layout.incoming(),
+        layout.builds(),
         layout.agents(),
     ];
     for (folder, mode) in private
@@ -481,6 +483,8 @@ async fn host(
             "no sandbox works here: only the scripted driver runs, unless unsafeNoSandbox is set"
         );
     }
+    let declared = spec::parse(&spec.read().await.unwrap_or_default()).spec;
+    let builder = builder::builder(declared.as_ref(), layout, &repos, &path, own_program()?, &sandbox)?;
     let runtime: Arc<dyn Runtime> = Arc::new(ProcessRuntime::new(ProcessOptions {
         layout: layout.clone(),
         sandbox,
@@ -497,7 +501,7 @@ async fn host(
         clock,
         ids,
         runtime,
-        builder: Arc::new(PlainBuilder::new(layout.clone(), Arc::clone(&repos))),
+        builder,
         repos,
         folders: Arc::new(AgentFolders::new(layout.clone())),
         staging: Arc::new(StagedFiles::new(layout.clone())),

@@ -1,0 +1,669 @@
+//! From a commit to a realised, rooted system.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use camino::{Utf8Path, Utf8PathBuf};
+use shared::config::{OVERLAY_FILE, Overlay};
+use shared::spec::BuilderKind;
+use shared::{AgentName, Digest};
+
+use super::answer::{self, Answer};
+use super::derivation::Derivation;
+use super::evaluate::{End, Evaluate, Evaluated, Job, Limits, Log};
+use super::fault::{Bounds, Machine, Stage, judge, message};
+use super::flake::{self, Input, MODULE_FILE, Sources};
+use super::generations::{self, Generations};
+use super::program::{Run, find};
+use super::store::{Store, StorePath};
+use super::surface::{self, Surface};
+use crate::host::folders::write_atomic;
+use crate::host::layout::Layout;
+use crate::host::plain::{MAX_OVERLAY, blocking, parse_overlay, parse_overlay_of, remake, write_system};
+use crate::host::{Builder, HostError, Repos};
+use crate::model::build::{BuildOutput, BuildRequest, NixInputs, assemble};
+use crate::untrusted::clean;
+
+/// The largest `agent.nix` that is taken for one, in bytes.
+const MAX_MODULE: u64 = 1024 * 1024;
+/// The name of what evaluators take as input, so that they do not copy it under another.
+const SOURCE: &str = "source";
+/// With less than this on the store's file system, in bytes, the machine is to blame.
+const FULL: u64 = 64 * 1024 * 1024;
+/// The largest derivation that is read, in bytes.
+const MAX_DERIVATION: u64 = 4 * 1024 * 1024;
+/// How many builds' logs are kept.
+const KEPT_LOGS: usize = 200;
+
+/// Where and how to build.
+pub struct NixOptions {
+    /// The hive's folders.
+    pub layout: Layout,
+    /// The store.
+    pub store: Store,
+    /// The folder of all agents' profiles; this process may write there, and the collector looks there.
+    pub profiles: Utf8PathBuf,
+    /// Nix's settings besides the machine's own, as `--option` takes them.
+    pub settings: Vec<(String, String)>,
+    /// What evaluates.
+    pub evaluator: Arc<dyn Evaluate>,
+    /// How long building may take.
+    pub time: Duration,
+}
+
+/// Builds with Nix.
+pub struct NixBuilder {
+    options: NixOptions,
+    repos: Arc<dyn Repos>,
+    nix: Utf8PathBuf,
+    nix_store: Utf8PathBuf,
+}
+
+impl NixBuilder {
+    /// A builder that reads commits through `repos` and finds Nix in `search_path`; `None`: it is not there.
+    pub fn new(options: NixOptions, repos: Arc<dyn Repos>, search_path: &OsStr) -> Option<Self> {
+        Some(Self {
+            options,
+            repos,
+            nix: find(search_path, "nix")?,
+            nix_store: find(search_path, "nix-store")?,
+        })
+    }
+
+    fn settings(&self) -> Vec<String> {
+        let mut settings = vec![
+            ("allow-import-from-derivation", "false"),
+            ("accept-flake-config", "false"),
+            ("use-registries", "false"),
+            ("eval-cache", "false"),
+            ("pure-eval", "true"),
+        ];
+        if self.options.store.socket.is_none() {
+            // Whoever owns the store builds.
+            settings.push(("build-users-group", ""));
+        }
+        let given = self.options.settings.iter();
+        settings
+            .into_iter()
+            .chain(given.map(|(name, value)| (name.as_str(), value.as_str())))
+            .flat_map(|(name, value)| ["--option".to_owned(), name.to_owned(), value.to_owned()])
+            .collect()
+    }
+
+    fn bounds(&self, stage: Stage) -> Bounds {
+        let Limits { memory, time, .. } = self.options.evaluator.limits();
+        Bounds {
+            memory,
+            time: if stage == Stage::Evaluating {
+                time
+            } else {
+                self.options.time
+            },
+        }
+    }
+
+    /// Runs `nix-store`.
+    async fn store(
+        &self,
+        job: &Building<'_>,
+        stage: Stage,
+        words: Vec<String>,
+    ) -> Result<Evaluated, HostError> {
+        let ended = self.run(&job.log, words).await?;
+        self.passed(job, stage, ended).await
+    }
+
+    async fn run(&self, log: &Log, words: Vec<String>) -> Result<Evaluated, HostError> {
+        let mut args = words;
+        args.extend(self.settings());
+        let mut env = self.options.store.environment();
+        for (name, value) in [("HOME", "/nonexistent"), ("USER", "hyperhive")] {
+            env.push((name.to_owned(), value.to_owned()));
+        }
+        let run = Run {
+            program: self.nix_store.clone(),
+            args,
+            env,
+            time: self.options.time,
+        };
+        run.run(log).await
+    }
+
+    /// What of a system matters for whoever approves it.
+    async fn surface(&self, system: &str) -> Result<Surface, HostError> {
+        let link = Utf8Path::new(system).join("toplevel");
+        let top = blocking(link.to_string(), move || {
+            link.canonicalize_utf8()
+                .map_err(HostError::io("find", link.as_str()))
+        })
+        .await?;
+        let words = ["--query", "--requisites", top.as_str()].map(str::to_owned);
+        let listed = self.run(&Log::none(), words.to_vec()).await?;
+        if listed.end != End::Exit(0) {
+            let said = String::from_utf8_lossy(&listed.stderr).into_owned();
+            return Err(HostError::failed(top, message(&said, None)));
+        }
+        let closure: Vec<_> = lines(&listed.stdout).into_iter().map(Utf8PathBuf::from).collect();
+        let store = self.options.store.dir.clone();
+        blocking(top.to_string(), move || Ok(Surface::read(&store, &top, &closure))).await
+    }
+
+    async fn passed(
+        &self,
+        job: &Building<'_>,
+        stage: Stage,
+        ended: Evaluated,
+    ) -> Result<Evaluated, HostError> {
+        if ended.end == End::Exit(0) {
+            return Ok(ended);
+        }
+        let store = self.options.store.clone();
+        let machine = blocking("the store".to_owned(), move || Ok(look_at(&store))).await?;
+        let tree = job.tree.as_ref().map(|tree| tree.root().as_str());
+        Err(judge(stage, &ended, self.bounds(stage), machine, tree))
+    }
+
+    /// Adds a file or folder to the store.
+    async fn add(&self, job: &Building<'_>, path: &Utf8Path) -> Result<StorePath, HostError> {
+        let words = vec!["--add".to_owned(), path.to_string()];
+        let ended = self.store(job, Stage::Adding, words).await?;
+        self.options
+            .store
+            .path(lines(&ended.stdout).first().copied().unwrap_or_default())
+    }
+
+    /// What the operator declared, as a path in the store.
+    async fn declared(&self, job: &Building<'_>, field: &str, path: &str) -> Result<StorePath, HostError> {
+        let dir = self.options.store.dir.clone();
+        let (name, given) = (field.to_owned(), Utf8PathBuf::from(path));
+        let real = blocking(field.to_owned(), move || {
+            // Links in the store are what they are named; elsewhere they are ways to something.
+            let found = if given.starts_with(&dir) {
+                given.symlink_metadata().map(|_| given.clone())
+            } else {
+                given.canonicalize_utf8()
+            };
+            found.map_err(|error| match error.kind() {
+                ErrorKind::NotFound => HostError::failed(
+                    name,
+                    format!("{given} is not there: put it back, or name another in the spec"),
+                ),
+                _ => HostError::io("find", given.as_str())(error),
+            })
+        })
+        .await?;
+        if real.starts_with(&self.options.store.dir) {
+            self.options.store.path(real.as_str())
+        } else {
+            self.add(job, &real).await
+        }
+    }
+
+    async fn sources(&self, job: &Building<'_>, nix: &NixInputs) -> Result<Sources, HostError> {
+        let mut modules = Vec::new();
+        for (number, path) in job.request.spec.modules.iter().enumerate() {
+            let field = format!("agents.{}.modules[{number}]", job.request.agent);
+            modules.push(self.declared(job, &field, path).await?);
+        }
+        let mut inputs = BTreeMap::new();
+        for (name, path) in &nix.inputs {
+            let path = self
+                .declared(job, &format!("builder.inputs.{name}"), path)
+                .await?;
+            let file = path.root().join(path.below()).join("flake.nix");
+            let is_flake = blocking(file.to_string(), move || Ok(file.is_file())).await?;
+            inputs.insert(name.clone(), Input { path, is_flake });
+        }
+        Ok(Sources {
+            agent: job.request.agent.clone(),
+            platform: PLATFORM,
+            nixpkgs: self.declared(job, "builder.nixpkgs", &nix.nixpkgs).await?,
+            guest: self
+                .declared(job, "builder.guestModule", &nix.guest_module)
+                .await?,
+            modules,
+            inputs,
+            tree: job.tree.clone(),
+        })
+    }
+
+    /// Writes the commit's raw blobs and adds them to the store.
+    async fn add_tree(&self, job: &Building<'_>) -> Result<StorePath, HostError> {
+        let folder = job.folder.join("tree");
+        remake(&folder).await?;
+        let target = folder.join(SOURCE);
+        let BuildRequest { agent, commit, .. } = job.request;
+        self.repos.write_tree(agent, commit, &target).await?;
+        let added = self.add(job, &target).await;
+        remove(folder).await?;
+        added
+    }
+
+    async fn add_flake(&self, job: &Building<'_>, sources: &Sources) -> Result<StorePath, HostError> {
+        let folder = job.folder.join("meta");
+        remake(&folder.join(SOURCE)).await?;
+        let target = folder.join(SOURCE);
+        let (file, text) = (target.join("flake.nix"), flake::text(sources));
+        blocking(file.to_string(), move || {
+            write_atomic(&file, text.as_bytes(), 0o644)
+        })
+        .await?;
+        let added = self.add(job, &target).await;
+        remove(folder).await?;
+        added
+    }
+
+    async fn evaluate(&self, job: &Building<'_>, meta: &StorePath) -> Result<Answer, HostError> {
+        let mut args = vec![
+            "--extra-experimental-features".to_owned(),
+            "nix-command flakes".to_owned(),
+        ];
+        args.extend(["eval", "--json", "--offline", "--no-write-lock-file"].map(str::to_owned));
+        args.extend(self.settings());
+        args.push(format!("path:{meta}#hyperhive"));
+        let mut env: BTreeMap<String, String> = self.options.store.environment().into_iter().collect();
+        env.insert("HOME".to_owned(), "/tmp".to_owned());
+        // There is no file that gives it a name.
+        env.insert("USER".to_owned(), "evaluator".to_owned());
+        // The collector would reserve a quarter of the machine.
+        env.insert("GC_INITIAL_HEAP_SIZE".to_owned(), "33554432".to_owned());
+        let evaluation = Job {
+            program: self.nix.clone(),
+            args,
+            env,
+            memory: None,
+            cpu_secs: None,
+        };
+        let evaluated = self
+            .options
+            .evaluator
+            .evaluate(&job.key, evaluation, &job.log)
+            .await?;
+        let evaluated = self.passed(job, Stage::Evaluating, evaluated).await?;
+        answer::read(&self.options.store, &job.request.agent, &evaluated.stdout)
+    }
+
+    /// Refuses what would fetch from hosts that the operator did not name.
+    async fn check_network(
+        &self,
+        job: &Building<'_>,
+        nix: &NixInputs,
+        wanted: &[String],
+    ) -> Result<(), HostError> {
+        let mut words = vec!["--realise".to_owned(), "--dry-run".to_owned()];
+        words.extend(wanted.iter().cloned());
+        let ended = self.store(job, Stage::Building, words).await?;
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        let mut asked = BTreeMap::new();
+        for path in to_be_built(&said) {
+            let path = self.options.store.path(path)?;
+            let file = path.root().to_owned();
+            let text = blocking(file.to_string(), move || read_bounded(&file)).await?;
+            let derivation = Derivation::parse(&text)
+                .ok_or_else(|| HostError::refused(path.to_string(), "is no derivation that can be read"))?;
+            if derivation.is_fixed {
+                let name = path.name().trim_end_matches(".drv").to_owned();
+                asked.insert(name, derivation.hosts());
+            }
+        }
+        let is_allowed =
+            |hosts: &Vec<String>| !hosts.is_empty() && hosts.iter().all(|host| nix.hosts.contains(host));
+        let refused: Vec<String> = asked
+            .iter()
+            .filter(|(_, hosts)| !is_allowed(hosts))
+            .map(|(name, hosts)| match hosts.as_slice() {
+                [] => format!("{name} (it does not say from where)"),
+                hosts => format!("{name} (from {})", hosts.join(", ")),
+            })
+            .collect();
+        if refused.is_empty() {
+            return Ok(());
+        }
+        Err(HostError::refused(
+            "the build",
+            format!(
+                "it would fetch over the network: {}. The operator allows hosts in builder.hosts of the spec; what \
+                 the store has already needs none",
+                refused.join("; ")
+            ),
+        ))
+    }
+
+    /// Builds, and makes what is built a generation. Returns its link.
+    async fn realise(
+        &self,
+        job: &Building<'_>,
+        wanted: &str,
+        expected: &StorePath,
+        paths: &[String],
+    ) -> Result<Utf8PathBuf, HostError> {
+        let folder = self.options.profiles.join(job.request.agent.as_str());
+        let (system, config) = blocking(folder.to_string(), move || {
+            let generations = Generations::open(folder)?;
+            let number = generations.next()?;
+            Ok((generations.system_link(number), generations.config_link(number)))
+        })
+        .await?;
+        let root = |link: &Utf8Path| ["--add-root", link.as_str(), "--indirect"].map(str::to_owned);
+        if !paths.is_empty() {
+            let mut words = vec!["--realise".to_owned()];
+            words.extend(paths.iter().cloned());
+            words.extend(root(&config));
+            self.store(job, Stage::Building, words).await?;
+        }
+        let mut words = vec!["--realise".to_owned(), wanted.to_owned()];
+        words.extend(root(&system));
+        self.store(job, Stage::Building, words).await?;
+        let (link, expected) = (system.clone(), expected.root().to_owned());
+        blocking(system.to_string(), move || {
+            let found = link
+                .read_link_utf8()
+                .map_err(HostError::io("read", link.as_str()))?;
+            if found == expected {
+                Ok(())
+            } else {
+                Err(HostError::failed(
+                    "the build",
+                    format!("it made {found}, not {expected}"),
+                ))
+            }
+        })
+        .await?;
+        Ok(system)
+    }
+
+    /// The agent's own module, if it has one, evaluated; and what the outcome is made from.
+    async fn system(&self, request: &BuildRequest, nix: &NixInputs) -> Result<System, HostError> {
+        let key = request
+            .key()
+            .map_err(|error| HostError::refused("the build", error.to_string()))?;
+        let folder = self.options.layout.builds().join(key.as_str());
+        let made = folder.clone();
+        let builds = self.options.layout.builds();
+        blocking(folder.to_string(), move || {
+            std::fs::create_dir_all(&made).map_err(HostError::io("make", made.as_str()))?;
+            forget_logs(&builds, &made)
+        })
+        .await?;
+        let log = Log::begin(self.options.layout.build_log(&key)).await?;
+        let mut job = Building {
+            request,
+            key,
+            folder,
+            log,
+            tree: None,
+        };
+        let module = self
+            .repos
+            .read_file(&request.agent, &request.commit, MODULE_FILE, MAX_MODULE)
+            .await?;
+        if module.is_none()
+            && let Some(prebuilt) = &request.spec.system
+        {
+            let field = format!("agents.{}.system", request.agent);
+            let path = self.declared(&job, &field, prebuilt).await?;
+            let link = self.realise(&job, path.root().as_str(), &path, &[]).await?;
+            return Ok(System {
+                toplevel: path,
+                link,
+                own: None,
+            });
+        }
+        if module.is_some() {
+            job.tree = Some(self.add_tree(&job).await?);
+        }
+        let sources = self.sources(&job, nix).await?;
+        let meta = self.add_flake(&job, &sources).await?;
+        let answer = self.evaluate(&job, &meta).await?;
+        let mut wanted = vec![answer.drv.to_string()];
+        wanted.extend(answer.paths.iter().cloned());
+        self.check_network(&job, nix, &wanted).await?;
+        let link = self
+            .realise(&job, &wanted[0], &answer.toplevel, &answer.paths)
+            .await?;
+        let top = answer.toplevel.root().to_owned();
+        let store = self.options.store.dir.clone();
+        blocking(top.to_string(), move || surface::check(&store, &top)).await?;
+        Ok(System {
+            toplevel: answer.toplevel,
+            link,
+            own: module.map(|_| answer.config),
+        })
+    }
+}
+
+/// A build under way.
+struct Building<'a> {
+    request: &'a BuildRequest,
+    key: Digest,
+    folder: Utf8PathBuf,
+    log: Log,
+    tree: Option<StorePath>,
+}
+
+/// What was built.
+struct System {
+    toplevel: StorePath,
+    /// Its generation.
+    link: Utf8PathBuf,
+    /// What the agent's own module says of its config, as JSON.
+    own: Option<Vec<u8>>,
+}
+
+#[cfg(target_arch = "x86_64")]
+const PLATFORM: &str = "x86_64-linux";
+#[cfg(target_arch = "aarch64")]
+const PLATFORM: &str = "aarch64-linux";
+
+fn lines(answer: &[u8]) -> Vec<&str> {
+    let text = std::str::from_utf8(answer).unwrap_or_default();
+    text.lines()
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+        .collect()
+}
+
+/// The derivations that a dry run says it would build.
+fn to_be_built(said: &str) -> Vec<&str> {
+    let start = |text: &str| text.contains("will be built:");
+    said.lines()
+        .skip_while(|text| !start(text))
+        .skip(1)
+        .map_while(|text| text.strip_prefix("  "))
+        .collect()
+}
+
+fn read_bounded(file: &Utf8Path) -> Result<Vec<u8>, HostError> {
+    use std::io::Read as _;
+    let failed = || HostError::io("read", file.as_str());
+    let mut text = Vec::new();
+    let opened = std::fs::File::open(file).map_err(failed())?;
+    opened
+        .take(MAX_DERIVATION + 1)
+        .read_to_end(&mut text)
+        .map_err(failed())?;
+    if text.len() as u64 > MAX_DERIVATION {
+        return Err(HostError::refused(file.as_str(), "is too large a derivation"));
+    }
+    Ok(text)
+}
+
+fn look_at(store: &Store) -> Machine {
+    let is_full = rustix::fs::statvfs(store.dir.as_std_path()).is_ok_and(|space| {
+        space.f_bavail.saturating_mul(space.f_frsize) < FULL || space.f_favail == 0 && space.f_files > 0
+    });
+    let is_open = match &store.socket {
+        Some(socket) => std::os::unix::net::UnixStream::connect(socket).is_ok(),
+        None => rustix::fs::access(store.dir.as_std_path(), rustix::fs::Access::WRITE_OK).is_ok(),
+    };
+    Machine { is_full, is_open }
+}
+
+async fn remove(folder: Utf8PathBuf) -> Result<(), HostError> {
+    blocking(folder.to_string(), move || {
+        std::fs::remove_dir_all(&folder).map_err(HostError::io("remove", folder.as_str()))
+    })
+    .await
+}
+
+/// Deletes the oldest builds' folders when there are too many.
+fn forget_logs(builds: &Utf8Path, current: &Utf8Path) -> Result<(), HostError> {
+    let failed = || HostError::io("list", builds.as_str());
+    let mut found = Vec::new();
+    for entry in builds.read_dir_utf8().map_err(failed())? {
+        let entry = entry.map_err(failed())?;
+        let changed = entry
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .map_err(failed())?;
+        if entry.path() != current {
+            found.push((changed, entry.path().to_owned()));
+        }
+    }
+    found.sort();
+    let too_many = (found.len() + 1).saturating_sub(KEPT_LOGS);
+    for (_, folder) in found.into_iter().take(too_many) {
+        std::fs::remove_dir_all(&folder).map_err(HostError::io("remove", folder.as_str()))?;
+    }
+    Ok(())
+}
+
+/// Puts together what the agent's two files say. A field that both set is a contradiction.
+fn merged(json: Overlay, own: Overlay) -> Result<Overlay, HostError> {
+    fn one<T>(field: &str, json: Option<T>, own: Option<T>) -> Result<Option<T>, HostError> {
+        match (json, own) {
+            (Some(_), Some(_)) => Err(HostError::refused(
+                format!("{MODULE_FILE}: hyperhive.{field}"),
+                format!("{OVERLAY_FILE} sets this too: keep one of the two"),
+            )),
+            (json, own) => Ok(json.or(own)),
+        }
+    }
+    let mut mcp_servers = json.mcp_servers;
+    for (name, server) in own.mcp_servers {
+        let field = format!("mcpServers.{name}");
+        let before = mcp_servers.remove(&name);
+        if let Some(server) = one(&field, before, Some(server))? {
+            mcp_servers.insert(name, server);
+        }
+    }
+    Ok(Overlay {
+        prompt: one("prompt", json.prompt, own.prompt)?,
+        driver: one("driver", json.driver, own.driver)?,
+        mcp_servers,
+        tools: one("tools", json.tools, own.tools)?,
+        recipients: one("recipients", json.recipients, own.recipients)?,
+        network: one("network", json.network, own.network)?,
+    })
+}
+
+#[async_trait]
+impl Builder for NixBuilder {
+    fn kind(&self) -> BuilderKind {
+        BuilderKind::Nix
+    }
+
+    async fn build(&self, request: &BuildRequest) -> Result<BuildOutput, HostError> {
+        let Some(nix) = &request.nix else {
+            return Err(HostError::failed(
+                "builder.kind",
+                "the daemon builds with Nix, and the spec says otherwise now: restart the daemon",
+            ));
+        };
+        let BuildRequest { agent, commit, .. } = request;
+        let json = self
+            .repos
+            .read_file(agent, commit, OVERLAY_FILE, MAX_OVERLAY)
+            .await?;
+        let json = json.map_or_else(|| Ok(Overlay::default()), |bytes| parse_overlay(&bytes))?;
+        let system = self.system(request, nix).await?;
+        let own = match &system.own {
+            Some(bytes) => parse_overlay_of(MODULE_FILE, "hyperhive.", bytes)?,
+            None => Overlay::default(),
+        };
+        let overlay = merged(json, own)?;
+        let mut realised = request.clone();
+        realised.spec.system = Some(system.toplevel.root().to_string());
+        let systems = self.options.layout.systems();
+        let output = assemble(&realised, &overlay, |digest| {
+            systems.join(digest.as_str()).into_string()
+        })
+        .map_err(|error| HostError::refused(OVERLAY_FILE, clean(&error.to_string())))?;
+        write_system(&self.options.layout, &*self.repos, request, &output).await?;
+        let folder = Utf8PathBuf::from(&output.system);
+        blocking(output.system.clone(), move || {
+            generations::link(&folder, &system.link)
+        })
+        .await?;
+        Ok(output)
+    }
+
+    async fn present(&self, systems: &[String]) -> Result<BTreeMap<String, bool>, HostError> {
+        let systems = systems.to_vec();
+        blocking("systems".to_owned(), move || {
+            let look = |system: String| {
+                let present = generations::is_there(Utf8Path::new(&system))?;
+                Ok((system, present))
+            };
+            systems.into_iter().map(look).collect()
+        })
+        .await
+    }
+
+    async fn retain(
+        &self,
+        agent: &AgentName,
+        deployed: &str,
+        needed: &BTreeSet<String>,
+    ) -> Result<(), HostError> {
+        let folder = self.options.profiles.join(agent.as_str());
+        let deployed = Utf8PathBuf::from(deployed);
+        let mut needed: Vec<_> = needed.iter().map(Utf8PathBuf::from).collect();
+        needed.push(deployed.clone());
+        blocking(folder.to_string(), move || {
+            let generations = Generations::open(folder)?;
+            generations.deploy(&deployed)?;
+            generations.retain(&needed)
+        })
+        .await
+    }
+
+    async fn forget(&self, agent: &AgentName) -> Result<(), HostError> {
+        let folder = self.options.profiles.join(agent.as_str());
+        blocking(folder.to_string(), move || {
+            match std::fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    Err(HostError::io("remove", folder.as_str())(error))
+                }
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
+    async fn difference(&self, from: Option<&str>, to: &str) -> Result<Vec<String>, HostError> {
+        let places = from.map(|from| {
+            (
+                Utf8Path::new(from).join("toplevel"),
+                Utf8Path::new(to).join("toplevel"),
+            )
+        });
+        let is_same = blocking(to.to_owned(), move || {
+            let real = |link: &Utf8Path| link.canonicalize_utf8().ok();
+            Ok(places.is_some_and(|(from, to)| real(&from).is_some() && real(&from) == real(&to)))
+        });
+        if is_same.await? {
+            return Ok(Vec::new());
+        }
+        let after = self.surface(to).await?;
+        let before = match from {
+            Some(from) => self.surface(from).await?,
+            None => Surface::default(),
+        };
+        Ok(after.since(&before))
+    }
+}
