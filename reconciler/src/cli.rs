@@ -17,6 +17,7 @@ use shared::instruction::InstructionKind;
 use crate::host::Clock;
 use crate::host::clock::SystemClock;
 use crate::host::nix::evaluate::{EvaluateArgs, NOT_BECOME, become_evaluator};
+use crate::host::nspawn::launch as container;
 use crate::host::process::launch::{self, LaunchArgs};
 
 mod agent;
@@ -56,6 +57,7 @@ mod tests;
 mod text;
 mod turns;
 mod ui;
+mod units;
 mod watch;
 mod words;
 
@@ -139,6 +141,9 @@ enum Hidden {
     /// Become a limited evaluator
     #[command(hide = true)]
     Evaluate(EvaluateArgs),
+    /// Become an agent's container; the agent's unit starts this as root
+    #[command(hide = true)]
+    Launch(container::LaunchArgs),
     /// Write the references of the documentation to a folder
     #[command(hide = true)]
     References {
@@ -165,6 +170,8 @@ enum Public {
     Replay(export::ReplayArgs),
     /// Rebuild a ledger that is lost, while the daemon is down
     Recover(recover::RecoverArgs),
+    /// Print or install what systemd and polkit need to run agents in containers
+    Units(units::UnitsArgs),
     /// Run the daemon
     Serve(daemon::ServeArgs),
     /// Run a small hive that needs nothing but this program
@@ -276,22 +283,23 @@ impl Cli {
     /// not.
     #[expect(clippy::print_stderr, reason = "the daemon reads the reason from stderr")]
     pub fn launch(&self) -> Option<ExitCode> {
-        let Command::Hidden(hidden) = &self.command else {
-            return None;
-        };
-        let (said, exit) = match hidden {
-            Hidden::LaunchProcess(args) => match launch::run(args) {
+        let (reason, code) = match &self.command {
+            Command::Hidden(Hidden::LaunchProcess(args)) => match launch::run(args) {
                 Ok(never) => match never {},
                 Err(error) => (crate::error_chain(&error), error.exit_code()),
             },
-            Hidden::Evaluate(args) => match become_evaluator(args) {
+            Command::Hidden(Hidden::Launch(args)) => match container::run(args) {
+                Ok(never) => match never {},
+                Err(error) => (error.chain(), container::exit_code(&error)),
+            },
+            Command::Hidden(Hidden::Evaluate(args)) => match become_evaluator(args) {
                 Ok(never) => match never {},
                 Err(error) => (error.chain(), NOT_BECOME),
             },
-            Hidden::References { .. } => return None,
+            Command::Public(_) | Command::Hidden(Hidden::References { .. }) => return None,
         };
-        eprintln!("{said}");
-        Some(ExitCode::from(exit))
+        eprintln!("{reason}");
+        Some(ExitCode::from(code))
     }
 
     /// Whether it runs the daemon, which wants more than one thread.
@@ -324,10 +332,11 @@ async fn run_with(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Exit {
 
 async fn dispatch(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Result<Exit, CliError> {
     match cli.command {
-        Command::Hidden(Hidden::LaunchProcess(_) | Hidden::Evaluate(_)) => {
-            Err(CliError::Daemon("this verb is for the daemon alone".to_owned()))
-        }
+        Command::Hidden(Hidden::LaunchProcess(_) | Hidden::Launch(_) | Hidden::Evaluate(_)) => Err(CliError::Daemon(
+            "that verb is for the hive's own programs alone".to_owned(),
+        )),
         Command::Hidden(Hidden::References { dir }) => reference::write_all(dir).await,
+        Command::Public(Public::Units(args)) => units::run(ui, args).await,
         Command::Public(Public::Serve(args)) => daemon::serve(args).await,
         Command::Public(Public::Demo(args)) => demo::run(ui, args).await,
         Command::Public(Public::Spec(command)) => spec::run(ui, command).await,

@@ -13,6 +13,7 @@ pub mod git;
 pub mod harness_link;
 pub mod layout;
 pub mod nix;
+pub mod nspawn;
 pub mod open_files;
 pub mod own_process;
 pub mod plain;
@@ -169,6 +170,12 @@ pub enum ExitCause {
     Signal(i32),
     /// Out of memory.
     OutOfMemory,
+    /// Its operating system switched itself off.
+    PowerOff,
+    /// Its operating system restarted itself, which ends the container: only the daemon starts one.
+    Reboot,
+    /// It did not come up in time.
+    StartTimeout,
     /// It ended while nobody watched.
     Unseen,
 }
@@ -180,6 +187,9 @@ impl std::fmt::Display for ExitCause {
             Self::Code(code) => write!(f, "exited with status {code}"),
             Self::Signal(signal) => write!(f, "killed by signal {signal}"),
             Self::OutOfMemory => f.write_str("ran out of memory"),
+            Self::PowerOff => f.write_str("switched itself off"),
+            Self::Reboot => f.write_str("restarted itself"),
+            Self::StartTimeout => f.write_str("did not come up in time"),
             Self::Unseen => f.write_str("ended while the daemon was not watching"),
         }
     }

@@ -5,9 +5,7 @@ mod daemon;
 mod disk;
 mod folder;
 mod hive;
-mod interrupt;
 mod leftovers;
-mod poll;
 mod story;
 
 use std::os::unix::process::CommandExt as _;
@@ -17,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 
-use crate::toolchain;
+use crate::{interrupt, toolchain};
 use daemon::{Daemon, DaemonConfig};
 use folder::ShortFolder;
 use hive::Hive;
@@ -61,8 +59,8 @@ pub(crate) fn check() -> Result<()> {
     })
 }
 
-/// Builds both programs; the path of `hive`. It finds the harness beside itself.
-fn build() -> Result<Utf8PathBuf> {
+/// Builds all programs; the path of `hive`. It finds the harness beside itself.
+pub(crate) fn build() -> Result<Utf8PathBuf> {
     let mut cargo = toolchain::cargo()?;
     // The same as for the tests, so that nothing is compiled twice.
     cargo

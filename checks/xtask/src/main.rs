@@ -3,6 +3,7 @@
 //! - `test` installs what the tests need and runs all of them; it is what `.ci/run` runs.
 //! - `check-tree` checks rules of the tree itself that no compiler knows.
 //! - `demo` runs the demo from a fresh build, `demo --check` its story unattended.
+//! - `vm` runs scenarios on a real systemd, each on a throw-away host.
 //! - `sim` runs the world simulation with a seed.
 //! - `bench` measures the budgets of `docs/benchmarks.md`.
 //! - `fuzz` runs the fuzz targets for a while.
@@ -22,8 +23,10 @@ mod bench;
 mod demo;
 mod fuzz;
 mod inspector;
+mod interrupt;
 mod mutants;
 mod npm;
+mod poll;
 mod prerequisites;
 mod references;
 mod sim;
@@ -31,6 +34,7 @@ mod stages;
 mod test;
 mod toolchain;
 mod tree;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -52,6 +56,8 @@ enum Command {
     CheckTree,
     /// Build and run the demo
     Demo(demo::DemoArguments),
+    /// Run scenarios on a real systemd, each on a throw-away host; wants root
+    Vm(vm::VmArguments),
     /// Run the world simulation
     Sim(sim::SimArguments),
     /// Measure the budgets beside their raw anchors, with release builds
@@ -71,6 +77,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::CheckTree => tree::run(),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Vm(arguments) => vm::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),

@@ -57,6 +57,16 @@ const PREREQUISITES: &[Prerequisite] = &[
         packages: &["npm"],
         purpose: "installing these, and Claude Code",
     },
+    Prerequisite {
+        program: "mmdebstrap",
+        packages: &["mmdebstrap"],
+        purpose: "the test bed: making its image",
+    },
+    Prerequisite {
+        program: "systemd-nspawn",
+        packages: &["systemd-container"],
+        purpose: "the test bed: throw-away hosts with a systemd",
+    },
     // libc6-dev is only recommended by gcc, and recommendations are not installed.
     Prerequisite {
         program: "cc",
@@ -187,7 +197,8 @@ mod tests {
         assert_eq!(
             command,
             "sudo apt-get update && \
-             sudo apt-get install -y --no-install-recommends bubblewrap faketime gcc git libc6-dev nodejs npm"
+             sudo apt-get install -y --no-install-recommends \
+             bubblewrap faketime gcc git libc6-dev mmdebstrap nodejs npm systemd-container"
         );
     }
 }

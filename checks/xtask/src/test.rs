@@ -8,7 +8,7 @@ use camino::Utf8Path;
 use clap::Args;
 
 use crate::stages::Stage;
-use crate::{demo, inspector, mutants, npm, prerequisites, references, stages, toolchain, tree};
+use crate::{demo, inspector, mutants, npm, prerequisites, references, stages, toolchain, tree, vm};
 
 /// What all mutants together may take, their build included: several times what two busy cores need.
 const MUTANTS_BUDGET: Duration = Duration::from_secs(1_800);
@@ -19,6 +19,9 @@ pub(crate) struct TestArguments {
     /// Never install anything; stop with the command to run if something is missing
     #[arg(long)]
     no_install: bool,
+    /// Leave out the scenarios on a real systemd, which only root can play
+    #[arg(long)]
+    without_vm: bool,
     /// Run only tests whose name contains one of these, and no other stage
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
@@ -45,6 +48,15 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<ExitCode> {
         npm::ensure(npm::MCP, !arguments.no_install)
     });
     let tests = Stage::new("tests", test_rerun, || run_tests(home, filters));
+
+    let without_vm = arguments.without_vm;
+    let vm = Stage::new("vm", vm::COMMAND, || {
+        if without_vm {
+            println!("left out, as told by --without-vm");
+            return Ok(());
+        }
+        vm::check()
+    });
 
     let all = if filters.is_empty() {
         vec![
@@ -84,13 +96,14 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<ExitCode> {
             Stage::new("mcp", inspector::COMMAND, inspector::check),
             tests,
             Stage::new("demo", "cargo xtask demo --check", demo::check),
+            vm,
             Stage::new("mutants", "cargo xtask mutants", || {
                 mutants::check(&[], Some(MUTANTS_BUDGET))
             }),
         ]
     } else {
         println!(
-            "only tests that match {}; format, tree, clippy, doc, openapi, mcp, demo and mutants are left out",
+            "only tests that match {}; format, tree, clippy, doc, openapi, mcp, demo, vm and mutants are left out",
             filters.join(" or ")
         );
         vec![tools, tests]

@@ -51,7 +51,7 @@ async fn plans(on: &Hive, rounds: usize) -> Result<()> {
         harness: harness(),
         programs: spec.programs.clone(),
         model_url: None,
-        runtime: Default::default(),
+        runtime: shared::spec::RuntimeKind::Process,
         nix: None,
         unsupported: None,
         watched_since: now,

@@ -6,6 +6,7 @@ use std::io;
 use axum::Router;
 use camino::{Utf8Path, Utf8PathBuf};
 use shared::AgentName;
+use shared::spec::RuntimeKind;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 
@@ -86,6 +87,7 @@ pub fn open_admin(context: Context, path: &Utf8Path) -> Result<JoinHandle<()>, D
 /// The agents' doors.
 pub struct AgentDoors {
     context: Context,
+    runtime: RuntimeKind,
     /// One for all: a thousand of them would be most of what a large hive needs.
     router: Router,
     open: BTreeMap<AgentName, JoinHandle<()>>,
@@ -93,9 +95,10 @@ pub struct AgentDoors {
 
 impl AgentDoors {
     /// No door is open yet.
-    pub fn new(context: Context) -> Self {
+    pub fn new(context: Context, runtime: RuntimeKind) -> Self {
         Self {
             context,
+            runtime,
             router: agent::router(),
             open: BTreeMap::new(),
         }
@@ -109,8 +112,13 @@ impl AgentDoors {
         if self.is_open(agent) {
             return Ok(());
         }
-        // In its folder the socket is the agent's alone; the mode lets any user of the container connect.
-        let listener = bind(&self.context.layout.agent_socket(agent), 0o666)?;
+        let mode = match self.runtime {
+            // In its folder the socket is the agent's alone; the mode lets any user of the sandbox connect.
+            RuntimeKind::Process => 0o666,
+            // The launcher gave the folder a group, which the socket gets too: the one that the harness runs under.
+            RuntimeKind::Nspawn => 0o660,
+        };
+        let listener = bind(&self.context.layout.agent_socket(agent), mode)?;
         let context = AgentContext::new(self.context.clone(), agent.clone());
         let door = connections::serve(listener, self.router.clone(), context, Limits::AGENT);
         self.open.insert(agent.clone(), tokio::spawn(door));

@@ -2,7 +2,7 @@
 
 mod builder;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use shared::AgentName;
+use shared::spec::{RuntimeKind, RuntimeSpec};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -26,10 +27,10 @@ use crate::host::folders::AgentFolders;
 use crate::host::git::GitRepos;
 use crate::host::harness_link::Link;
 use crate::host::layout::Layout;
+use crate::host::nspawn::{NspawnOptions, NspawnRuntime};
 use crate::host::open_files;
 use crate::host::own_process::ProcSelf;
-use crate::host::process::{DEFAULT_GRACE, ProcessOptions, ProcessRuntime, Sandbox};
-
+use crate::host::process::{DEFAULT_GRACE, Notify, ProcessOptions, ProcessRuntime, Sandbox};
 use crate::host::spec_file::SpecAt;
 use crate::host::staging::StagedFiles;
 use crate::host::{Clock, Host, HostError, Ids as _, Repos, Runtime, SpecFile as _};
@@ -188,7 +189,7 @@ pub async fn serve_watched(
             "staged files of no draft were not deleted"
         );
     }
-    let mut doors = AgentDoors::new(context.clone());
+    let mut doors = AgentDoors::new(context.clone(), host.runtime.kind());
     for record in ledger.agents().await?.items {
         keep_door(&host, &mut doors, &record.name, &record.life).await;
     }
@@ -456,12 +457,38 @@ pub(crate) fn harness_program(args: &ServeArgs) -> Result<Utf8PathBuf, ServeErro
     }
 }
 
-/// Whether the spec, as it is now, allows agents without a sandbox.
-async fn allows_no_sandbox(file: &SpecAt) -> bool {
+/// What the spec, as it is now, says about the runtime. It counts for as long as this daemon runs.
+async fn declared_runtime(file: &SpecAt) -> RuntimeSpec {
     let text = file.read().await.unwrap_or_default();
     spec::parse(&text)
         .spec
-        .is_some_and(|spec| spec.runtime.unsafe_no_sandbox)
+        .map(|spec| spec.runtime)
+        .unwrap_or_default()
+}
+
+async fn process_runtime(
+    layout: &Layout,
+    path: &OsStr,
+    declared: &RuntimeSpec,
+    clock: Arc<dyn Clock>,
+    notify: Notify,
+) -> Result<ProcessRuntime, ServeError> {
+    let sandbox = Sandbox::probe(path).await;
+    if let Sandbox::None { why } = &sandbox {
+        tracing::warn!(
+            why,
+            "no sandbox works here: only the scripted driver runs, unless unsafeNoSandbox is set"
+        );
+    }
+    Ok(ProcessRuntime::new(ProcessOptions {
+        layout: layout.clone(),
+        sandbox,
+        launcher: vec![own_program()?.into_string(), "launch-process".to_owned()],
+        grace: DEFAULT_GRACE,
+        unsafe_no_sandbox: declared.unsafe_no_sandbox,
+        clock,
+        notify,
+    })?)
 }
 
 async fn host(
@@ -476,27 +503,25 @@ async fn host(
     let git = GitRepos::find_git(&path).ok_or(ServeError::NoProgram("git"))?;
     let repos: Arc<dyn Repos> = Arc::new(GitRepos::new(layout.clone(), git));
     let spec = Arc::new(SpecAt(absolute(&args.spec)?));
-    let sandbox = Sandbox::probe(&path).await;
-    if let Sandbox::None { why } = &sandbox {
-        tracing::warn!(
-            why,
-            "no sandbox works here: only the scripted driver runs, unless unsafeNoSandbox is set"
-        );
-    }
-    let declared = spec::parse(&spec.read().await.unwrap_or_default()).spec;
-    let builder = builder::builder(declared.as_ref(), layout, &repos, &path, own_program()?, &sandbox)?;
-    let runtime: Arc<dyn Runtime> = Arc::new(ProcessRuntime::new(ProcessOptions {
-        layout: layout.clone(),
-        sandbox,
-        launcher: vec![own_program()?.into_string(), "launch-process".to_owned()],
-        grace: DEFAULT_GRACE,
-        unsafe_no_sandbox: allows_no_sandbox(&spec).await,
-        clock: Arc::clone(&clock),
-        notify: Arc::new(move |agent| {
-            // The receiver only goes away when the daemon ends.
-            let _ended = ended.send(agent);
-        }),
-    })?);
+    let notify: Notify = Arc::new(move |agent| {
+        // The receiver only goes away when the daemon ends.
+        let _ended = ended.send(agent);
+    });
+    let declared = declared_runtime(&spec).await;
+    let builder = builder::builder(&spec, layout, &repos, &path, own_program()?).await?;
+    let runtime: Arc<dyn Runtime> = match declared.kind {
+        RuntimeKind::Process => {
+            Arc::new(process_runtime(layout, &path, &declared, Arc::clone(&clock), notify).await?)
+        }
+        RuntimeKind::Nspawn => {
+            let options = NspawnOptions {
+                layout: layout.clone(),
+                clock: Arc::clone(&clock),
+                notify,
+            };
+            Arc::new(NspawnRuntime::new(options).await?)
+        }
+    };
     Ok(Host {
         clock,
         ids,

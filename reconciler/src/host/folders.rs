@@ -13,7 +13,7 @@ mod tests;
 use std::io;
 
 use async_trait::async_trait;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use shared::canonical::{self, Encoding};
 use shared::config::ConfigFile;
@@ -23,6 +23,7 @@ pub use file::write_atomic;
 pub(crate) use file::{read_bounded, remove_leftovers};
 
 use super::layout::{Layout, MAX_SOCKET_PATH};
+use super::nspawn::programs;
 use super::{ArchiveState, FolderState, Folders, HostError, LaunchFile, Space};
 
 /// Nobody but the daemon.
@@ -278,9 +279,32 @@ fn activate(
     write_json(&layout.launch_file(agent), launch, 0o600)?;
     let tree = tree::name(&config.config.commit);
     tree::ensure(&system.join("tree"), &config_dir, &tree)?;
+    for program in programs::of(&launch.launch) {
+        link(&config_dir.join(program.name), &program.inside)?;
+    }
     // Last: whoever reads the config file finds everything it speaks of.
     write_json(&layout.config_file(agent), config, 0o644)?;
     tree::remove_others(&config_dir, &tree)
+}
+
+/// Makes a link that leads to `target`, in the place of whatever link was there.
+fn link(path: &Utf8Path, target: &Utf8Path) -> Result<(), HostError> {
+    if std::fs::read_link(path).is_ok_and(|there| there == target) {
+        return Ok(());
+    }
+    let draft = Utf8PathBuf::from(format!("{path}.new"));
+    remove_file(&draft)?;
+    std::os::unix::fs::symlink(target, &draft).map_err(HostError::io("make the link", draft.as_str()))?;
+    std::fs::rename(&draft, path).map_err(HostError::io("place the link", path.as_str()))
+}
+
+fn remove_file(path: &Utf8Path) -> Result<(), HostError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(HostError::io("remove", path.as_str())(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn write_json<T: Serialize>(path: &Utf8Path, value: &T, mode: u32) -> Result<(), HostError> {

@@ -31,8 +31,9 @@ use shared::spec::RuntimeKind;
 pub(in crate::host) use sandbox::programs as sandbox_programs;
 pub use sandbox::{Bwrap, Sandbox};
 
+pub(super) use self::binds::check as check_binds;
 use self::record::{ExitRecord, Handles, Run, RunFiles};
-pub(super) use self::secrets::inspect as inspect_secrets;
+pub(super) use self::secrets::{inspect as inspect_secrets, read as read_secrets};
 use self::watch::Watches;
 use super::layout::Layout;
 use super::{Clock, ExitCause, HostError, LaunchFile, Output, Runtime, UnitState};

@@ -132,13 +132,16 @@ impl Hive {
         let (reconciler, _nudged) = Reconciler::new(host, self.ledger.clone(), settings);
         let (running, shutdown) = watch::channel(false);
         let broker = Broker::new(self.ledger.clone());
-        let doors = AgentDoors::new(Context {
-            reconciler: Arc::clone(&reconciler),
-            broker: broker.clone(),
-            link: Arc::clone(&link),
-            layout: layout.clone(),
-            shutdown,
-        });
+        let doors = AgentDoors::new(
+            Context {
+                reconciler: Arc::clone(&reconciler),
+                broker: broker.clone(),
+                link: Arc::clone(&link),
+                layout: layout.clone(),
+                shutdown,
+            },
+            shared::spec::RuntimeKind::Process,
+        );
         Daemon {
             reconciler,
             link,

@@ -11,8 +11,8 @@ use camino::Utf8PathBuf;
 use serde_json::Value;
 
 use super::daemon::DaemonConfig;
-use super::interrupt;
-use super::poll::{Look, eventually};
+use crate::interrupt;
+use crate::poll::{Look, eventually};
 use crate::toolchain;
 
 /// No command that a story runs takes longer; one that does is stuck.

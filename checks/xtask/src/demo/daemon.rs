@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::interrupt;
 use super::leftovers;
-use super::poll::{Look, eventually};
+use crate::interrupt;
+use crate::poll::{Look, eventually};
 use crate::toolchain;
 
 /// A cold start on a busy machine takes no longer.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::cli::{Answer, Cli};
 use super::daemon::Daemon;
 use super::leftovers::{self, Process};
-use super::poll::{Look, eventually};
+use crate::poll::{Look, eventually};
 
 /// What a hive does by itself takes no longer, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

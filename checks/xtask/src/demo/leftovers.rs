@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Deserialize;
 
-use super::poll::{Look, eventually};
+use crate::poll::{Look, eventually};
 
 /// `launch/run.json` is a few lines; more is not what we look for.
 const MAX_RUN_FILE: u64 = 64 << 10;

@@ -13,7 +13,7 @@ use super::daemon::http_status;
 use super::disk::Written;
 use super::hive::{Hive, at_rest, is, kinds, number, text};
 use super::leftovers::{self, Process};
-use super::poll::{Look, eventually, steadily};
+use crate::poll::{Look, eventually, steadily};
 use crate::toolchain;
 
 const AGENTS: [&str; 3] = ["alice", "bob", "queen"];

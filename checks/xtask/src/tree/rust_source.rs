@@ -24,7 +24,11 @@ const LONG_FILES: &[(&str, &str)] = &[
 
 /// Test code that may sleep, and why.
 const SLEEPERS: &[(&str, &str)] = &[
-    ("checks/xtask/src/demo/poll.rs", "polls, with a deadline"),
+    ("checks/xtask/src/poll.rs", "polls, with a deadline"),
+    (
+        "checks/testbed/src/wait.rs",
+        "polls, with a deadline: units and machines change on their own",
+    ),
     (
         "reconciler/tests/process/world.rs",
         "polls, with a deadline: processes write files and die without telling",
@@ -84,7 +88,8 @@ fn length(path: &Utf8Path, text: &str) -> Option<Finding> {
 /// Whether a whole file is test code. The demo's story is: it waits on a daemon just like a test.
 fn is_test_file(path: &Utf8Path) -> bool {
     let story = path == "checks/xtask/src/demo.rs" || path.starts_with("checks/xtask/src/demo");
-    story || path.iter().any(|part| part == "tests" || part == "tests.rs")
+    let scenario = path.starts_with("checks/testbed");
+    story || scenario || path.iter().any(|part| part == "tests" || part == "tests.rs")
 }
 
 struct Scan<'a> {

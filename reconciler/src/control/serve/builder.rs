@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
 use shared::Digest;
-use shared::spec::{BuilderKind, Spec};
+use shared::spec::BuilderKind;
 
 use super::ServeError;
 use crate::host::layout::Layout;
@@ -15,35 +15,38 @@ use crate::host::nix::evaluate::{Evaluate, Evaluated, Job, Limits, Log, Sandboxe
 use crate::host::nix::{NixBuilder, NixOptions, Store};
 use crate::host::plain::PlainBuilder;
 use crate::host::process::Sandbox;
-use crate::host::{Builder, HostError, Repos};
+use crate::host::spec_file::SpecAt;
+use crate::host::{Builder, HostError, Repos, SpecFile as _};
+use crate::spec;
 
 /// Where agents' profiles lie: the collector looks there.
 const PROFILES: &str = "/nix/var/nix/profiles/hyperhive";
 /// How long a system may take to be built.
 const BUILD_TIME: Duration = Duration::from_secs(3600);
 
-/// The builder for this spec; the plain one when there is no spec yet.
-pub(super) fn builder(
-    spec: Option<&Spec>,
+/// The builder that the spec asks for; the plain one when there is no spec yet.
+pub(super) async fn builder(
+    spec: &SpecAt,
     layout: &Layout,
     repos: &Arc<dyn Repos>,
     search_path: &OsStr,
     hive: Utf8PathBuf,
-    sandbox: &Sandbox,
 ) -> Result<Arc<dyn Builder>, ServeError> {
-    if spec.is_none_or(|spec| spec.builder.kind == BuilderKind::Plain) {
+    let text = spec.read().await.unwrap_or_default();
+    let declared = spec::parse(&text).spec;
+    if declared.is_none_or(|spec| spec.builder.kind == BuilderKind::Plain) {
         return Ok(Arc::new(PlainBuilder::new(layout.clone(), Arc::clone(repos))));
     }
     let store = Store::of_machine();
-    let evaluator: Arc<dyn Evaluate> = match sandbox {
+    let evaluator: Arc<dyn Evaluate> = match Sandbox::probe(search_path).await {
         Sandbox::Bwrap(bwrap) => Arc::new(Sandboxed {
             hive,
-            bwrap: bwrap.clone(),
+            bwrap,
             store: store.clone(),
             jobs: layout.builds(),
             limits: Limits::default(),
         }),
-        Sandbox::None { why } => Arc::new(NoEvaluator(why.clone())),
+        Sandbox::None { why } => Arc::new(NoEvaluator(why)),
     };
     let options = NixOptions {
         layout: layout.clone(),

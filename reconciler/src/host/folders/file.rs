@@ -95,7 +95,8 @@ pub(super) fn ensure_folder(path: &Utf8Path, mode: u32) -> Result<(), HostError>
     };
     let folder = open(path, OFlags::NOFOLLOW)?;
     let there = rustix::fs::fstat(&folder).map_err(|e| HostError::io("look at", path.as_str())(e.into()))?;
-    if Mode::from_raw_mode(there.st_mode) != mode {
+    // The set-group-ID bit is not the daemon's: the launcher gives folders of sockets to a container's group by it.
+    if Mode::from_raw_mode(there.st_mode) & Mode::from_raw_mode(0o1777) != mode {
         rustix::fs::fchmod(&folder, mode)
             .map_err(|e| HostError::io("set the mode of", path.as_str())(e.into()))?;
     }

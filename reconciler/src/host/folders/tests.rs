@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
-use camino::Utf8PathBuf;
 use shared::config::AgentConfig;
 use shared::spec::{DriverKind, LimitsSpec, Network};
 

@@ -11,13 +11,13 @@ use crate::host::layout::Layout;
 
 /// A bind that passed the checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Bind {
+pub(in crate::host) struct Bind {
     /// The folder on the host, without links.
-    pub(super) source: Utf8PathBuf,
+    pub(in crate::host) source: Utf8PathBuf,
     /// Where the agent sees it.
-    pub(super) target: Utf8PathBuf,
+    pub(in crate::host) target: Utf8PathBuf,
     /// Whether it is read-only.
-    pub(super) read_only: bool,
+    pub(in crate::host) read_only: bool,
 }
 
 /// Folders that tell or change what the machine is, with everything below.
@@ -30,11 +30,29 @@ const TAKEN: [&str; 15] = [
     "/lib64", "/etc", "/nix", "/var",
 ];
 
+/// Whether an agent may write in a folder with this owner; if not, why.
+pub(in crate::host) type MayWrite<'a> = dyn Fn(&Utf8Path, u32) -> Result<(), String> + 'a;
+
+/// Without containers, only what belongs to the daemon's own user can be written by an agent.
+pub(super) fn daemons_own(source: &Utf8Path, owner: u32) -> Result<(), String> {
+    if owner == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(format!(
+        "a writable bind must belong to the user the daemon runs as; chown {source} or make it read-only"
+    ))
+}
+
 /// Checks the declared binds of an agent.
 ///
 /// # Errors
 /// [`HostError::Refused`], which names the bind, when one shows too much or hides what the sandbox needs.
-pub(super) fn check(agent: &AgentName, binds: &[BindSpec], layout: &Layout) -> Result<Vec<Bind>, HostError> {
+pub(in crate::host) fn check(
+    agent: &AgentName,
+    binds: &[BindSpec],
+    layout: &Layout,
+    may_write: &MayWrite<'_>,
+) -> Result<Vec<Bind>, HostError> {
     let mut checked: Vec<Bind> = Vec::new();
     for bind in binds {
         let refused = |why: String| {
@@ -51,7 +69,7 @@ pub(super) fn check(agent: &AgentName, binds: &[BindSpec], layout: &Layout) -> R
                 other.target
             )));
         }
-        let source = check_source(bind, layout).map_err(refused)?;
+        let source = check_source(bind, layout, may_write).map_err(refused)?;
         checked.push(Bind {
             source,
             target,
@@ -86,7 +104,7 @@ fn check_target(target: &str) -> Result<Utf8PathBuf, String> {
     }
 }
 
-fn check_source(bind: &BindSpec, layout: &Layout) -> Result<Utf8PathBuf, String> {
+fn check_source(bind: &BindSpec, layout: &Layout, may_write: &MayWrite<'_>) -> Result<Utf8PathBuf, String> {
     let source = Utf8Path::new(&bind.source);
     if !source.is_absolute() {
         return Err("its source must be an absolute path".to_owned());
@@ -112,10 +130,8 @@ fn check_source(bind: &BindSpec, layout: &Layout) -> Result<Utf8PathBuf, String>
             return Err(format!("{source} holds or is part of the daemon's own {own}"));
         }
     }
-    if !bind.read_only && metadata.uid() != rustix::process::geteuid().as_raw() {
-        return Err(format!(
-            "a writable bind must belong to the user the daemon runs as; chown {source} or make it read-only"
-        ));
+    if !bind.read_only {
+        may_write(&source, metadata.uid())?;
     }
     Ok(source)
 }
@@ -158,7 +174,12 @@ mod tests {
             target: target.to_owned(),
             read_only: true,
         };
-        check(&"alice".parse().expect("a name"), &[bind], &world.layout)
+        check(
+            &"alice".parse().expect("a name"),
+            &[bind],
+            &world.layout,
+            &daemons_own,
+        )
     }
 
     #[track_caller]
@@ -244,7 +265,23 @@ mod tests {
             read_only: true,
         };
         let agent = "alice".parse().expect("a name");
-        assert!(check(&agent, &[bind("/wiki"), bind("/wiki/sub")], &world.layout).is_err());
-        assert!(check(&agent, &[bind("/wiki"), bind("/wiki-2")], &world.layout).is_ok());
+        assert!(
+            check(
+                &agent,
+                &[bind("/wiki"), bind("/wiki/sub")],
+                &world.layout,
+                &daemons_own
+            )
+            .is_err()
+        );
+        assert!(
+            check(
+                &agent,
+                &[bind("/wiki"), bind("/wiki-2")],
+                &world.layout,
+                &daemons_own
+            )
+            .is_ok()
+        );
     }
 }

@@ -399,7 +399,7 @@ fn sandboxed(
     inherited: &mut Vec<OwnedFd>,
 ) -> Result<Command, LaunchError> {
     let agent = &launch.agent;
-    let binds = binds::check(agent, &launch.binds, layout)?;
+    let binds = binds::check(agent, &launch.binds, layout, &binds::daemons_own)?;
     // What `dup` makes is inherited. The lock's copy is the same lock: `bwrap` keeps it to write its account, and
     // closes it for the harness, which could otherwise let go of it.
     let mut inherit = |fd: OwnedFd| {

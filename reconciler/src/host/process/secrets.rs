@@ -22,7 +22,10 @@ use crate::model::inventory::Known;
 /// # Errors
 /// For the first one that cannot be handed over: [`HostError::Refused`] when the agent itself may be behind the file, else
 /// one that goes away once the file is put right. Never with any of the content.
-pub(super) fn read(launch: &Launch, layout: &Layout) -> Result<BTreeMap<String, SecretValue>, HostError> {
+pub(in crate::host) fn read(
+    launch: &Launch,
+    layout: &Layout,
+) -> Result<BTreeMap<String, SecretValue>, HostError> {
     let secrets = launch.secrets.iter();
     secrets
         .map(|(name, spec)| {

@@ -103,7 +103,12 @@ impl ProcessRuntime {
             let options = &inner.options;
             match &options.sandbox {
                 Sandbox::Bwrap(_) => {
-                    drop(binds::check(&launch.agent, &launch.binds, &options.layout)?);
+                    drop(binds::check(
+                        &launch.agent,
+                        &launch.binds,
+                        &options.layout,
+                        &binds::daemons_own,
+                    )?);
                     drop(secrets::read(&launch, &options.layout)?);
                 }
                 Sandbox::None { why } => launch::permit_unsandboxed(&launch, options.unsafe_no_sandbox, why)?,

@@ -1,4 +1,4 @@
-//! Ctrl-C and its like while a story runs: the story ends early, and what it started is ended as always.
+//! Ctrl-C and its like while something long runs: it ends early, and what it started is ended as always.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// From now on SIGINT, SIGTERM and SIGHUP do not end this process, but make [`check`] fail.
-pub(super) fn catch() -> Result<()> {
+pub(crate) fn catch() -> Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
@@ -38,7 +38,7 @@ pub(super) fn catch() -> Result<()> {
 }
 
 /// Fails once this process was told to end.
-pub(super) fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     ensure!(
         !INTERRUPTED.load(Ordering::Relaxed),
         "interrupted; what was started is ended"

@@ -1,0 +1,264 @@
+//! `cargo xtask vm`: scenarios on a real systemd, each in a nest of its own.
+
+mod cgroups;
+mod image;
+mod nest;
+
+use std::fs;
+use std::num::NonZero;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use camino::Utf8Path;
+use clap::Args;
+
+use crate::{demo, interrupt, prerequisites, toolchain};
+use cgroups::Host;
+use image::Image;
+use nest::Ground;
+
+/// One boot of a scenario, however busy the machine is.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// A guest with systemd takes several inotify instances; Debian allows 128 for all of root's.
+const INOTIFY_INSTANCES: u32 = 1024;
+const INOTIFY_FILE: &str = "/proc/sys/fs/inotify/max_user_instances";
+
+/// Arguments of `cargo xtask vm`.
+#[derive(Debug, Args)]
+pub(crate) struct VmArguments {
+    /// List the scenarios and run none
+    #[arg(long)]
+    list: bool,
+    /// Leave the nest of the one scenario running, and say how to enter it
+    #[arg(long)]
+    hold: bool,
+    /// Take the programs as they were built last
+    #[arg(long)]
+    no_build: bool,
+    /// How many nests run at once
+    #[arg(long, value_name = "NUMBER", default_value = "2")]
+    jobs: NonZero<usize>,
+    /// Where Debian packages come from, when the image has to be made
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
+    /// Run only scenarios whose name contains one of these
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
+}
+
+/// How the stage is run again.
+pub(crate) const COMMAND: &str = "cargo xtask vm";
+
+/// Runs the scenarios that match.
+pub(crate) fn run(arguments: &VmArguments) -> Result<ExitCode> {
+    if !arguments.list {
+        prerequisites::ensure(true)?;
+    }
+    play(arguments)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs all scenarios.
+pub(crate) fn check() -> Result<()> {
+    play(&VmArguments {
+        list: false,
+        hold: false,
+        no_build: false,
+        jobs: NonZero::<usize>::MIN.saturating_add(1),
+        mirror: None,
+        filters: Vec::new(),
+    })
+}
+
+/// A scenario as `testbed list` names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Scenario {
+    name: String,
+    summary: String,
+}
+
+fn play(arguments: &VmArguments) -> Result<()> {
+    if !arguments.no_build {
+        demo::build()?;
+    }
+    let programs = toolchain::target_folder()?.join("debug");
+    let scenarios = matching(scenarios(&programs.join("testbed"))?, &arguments.filters)?;
+    if arguments.list {
+        for scenario in &scenarios {
+            println!("{:32} {}", scenario.name, scenario.summary);
+        }
+        return Ok(());
+    }
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "a nest has to be made by root: run `sudo -E cargo xtask vm`, or leave it out of the tests with \
+         `cargo xtask test --without-vm`"
+    );
+    ensure!(
+        !arguments.hold || scenarios.len() == 1,
+        "--hold is for one scenario, and {} match",
+        scenarios.len()
+    );
+    interrupt::catch()?;
+    let host = Host::detect()?;
+    allow_inotify_instances()?;
+    let image = Image::ensure(arguments.mirror.as_deref())?;
+    nest::sweep(&image, &host)?;
+    let recipe = toolchain::workspace_root()?.join("checks/testbed");
+    let ground = Ground {
+        image: &image,
+        host: &host,
+        programs: &programs,
+        recipe: &recipe,
+        limit: LIMIT,
+        hold: arguments.hold,
+    };
+    play_all(&ground, &scenarios, arguments.jobs.get())
+}
+
+/// Plays them, so many at once, each in the order of the list; fails if one did.
+fn play_all(ground: &Ground<'_>, scenarios: &[Scenario], jobs: usize) -> Result<()> {
+    let results = toolchain::target_folder()?.join("vm");
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..jobs.min(scenarios.len()) {
+            scope.spawn(|| {
+                while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if interrupt::check().is_err() {
+                        return;
+                    }
+                    if !play_one(ground, scenario, &results.join(&scenario.name))
+                        && let Ok(mut failed) = failed.lock()
+                    {
+                        failed.push(scenario.name.as_str());
+                    }
+                }
+            });
+        }
+    });
+    interrupt::check()?;
+    let failed = failed
+        .into_inner()
+        .map_err(|_| anyhow::anyhow!("a nest's keeper panicked"))?;
+    println!(
+        "{} of {} scenarios passed in {:.1} s; what they wrote is in {results}",
+        scenarios.len() - failed.len(),
+        scenarios.len(),
+        begin.elapsed().as_secs_f64()
+    );
+    if failed.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "scenarios failed; one alone, with its nest left running:\n  {}",
+        failed
+            .iter()
+            .map(|name| format!("{COMMAND} --hold {name}"))
+            .collect::<Vec<_>>()
+            .join("\n  ")
+    )
+}
+
+fn play_one(ground: &Ground<'_>, scenario: &Scenario, out: &Utf8Path) -> bool {
+    let begin = Instant::now();
+    let outcome = nest::play(ground, &scenario.name, out);
+    let took = begin.elapsed().as_secs_f64();
+    match outcome {
+        Ok(true) => println!("passed  {:5.1} s  {}", took, scenario.name),
+        Ok(false) => println!(
+            "FAILED  {:5.1} s  {}; the end of {out}/log (see also journal and console there):\n{}",
+            took,
+            scenario.name,
+            nest::last_lines(&out.join("log"), 40)
+        ),
+        Err(ref error) => println!(
+            "FAILED  {:5.1} s  {}: {error:#}\n{}",
+            took,
+            scenario.name,
+            nest::last_lines(&out.join("log"), 40)
+        ),
+    }
+    matches!(outcome, Ok(true))
+}
+
+/// What the scenarios' own program says there is.
+fn scenarios(testbed: &Utf8Path) -> Result<Vec<Scenario>> {
+    let output = Command::new(testbed)
+        .arg("list")
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("starting {testbed}"))?;
+    ensure!(
+        output.status.success(),
+        "`testbed list` {}",
+        toolchain::describe(output.status)
+    );
+    let text = String::from_utf8(output.stdout).context("`testbed list` is not UTF-8")?;
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_once('\t'))
+        .map(|(name, summary)| Scenario {
+            name: name.to_owned(),
+            summary: summary.to_owned(),
+        })
+        .collect())
+}
+
+fn matching(scenarios: Vec<Scenario>, filters: &[String]) -> Result<Vec<Scenario>> {
+    let mut found = scenarios;
+    found.retain(|it| filters.is_empty() || filters.iter().any(|filter| it.name.contains(filter)));
+    ensure!(
+        !found.is_empty(),
+        "no scenario's name contains {}: see `{COMMAND} --list`",
+        filters.join(" or ")
+    );
+    Ok(found)
+}
+
+/// A nest cannot raise it from inside, and with too few the 22nd guest hangs.
+fn allow_inotify_instances() -> Result<()> {
+    let text = fs::read_to_string(INOTIFY_FILE).with_context(|| format!("reading {INOTIFY_FILE}"))?;
+    let allowed: u32 = text
+        .trim()
+        .parse()
+        .with_context(|| format!("{INOTIFY_FILE} holds {text:?}"))?;
+    if allowed < INOTIFY_INSTANCES {
+        println!("raising {INOTIFY_FILE} from {allowed} to {INOTIFY_INSTANCES}: guests hang with too few");
+        fs::write(INOTIFY_FILE, INOTIFY_INSTANCES.to_string())
+            .with_context(|| format!("raising {INOTIFY_FILE}"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(name: &str) -> Scenario {
+        Scenario {
+            name: name.to_owned(),
+            summary: String::new(),
+        }
+    }
+
+    #[test]
+    fn filters_choose_by_parts_of_names_and_must_match_something() {
+        let all = || vec![scenario("start"), scenario("restart"), scenario("limits")];
+        let names = |filters: &[&str]| -> Result<Vec<String>> {
+            let filters: Vec<String> = filters.iter().map(|it| (*it).to_owned()).collect();
+            Ok(matching(all(), &filters)?.into_iter().map(|it| it.name).collect())
+        };
+        assert_eq!(names(&[]).expect("all").len(), 3);
+        assert_eq!(names(&["start"]).expect("two"), ["start", "restart"]);
+        assert_eq!(names(&["res", "lim"]).expect("two"), ["restart", "limits"]);
+        assert!(names(&["typo"]).is_err());
+    }
+}

@@ -1,0 +1,421 @@
+//! The nspawn runtime: each agent is a container under a systemd unit of its own.
+//!
+//! The unit is an instance of our template, whose command is [`launch`]. The daemon, which is not root, starts and stops it
+//! over D-Bus and learns of every change by signal; nothing is polled, and no program is started. What runs is
+//! said by two witnesses: systemd has the run's id, and the launcher noted which launch that run was made from.
+//!
+//! What always holds: an agent runs at most once, because a unit does; containers outlive the daemon, because they are not
+//! below it; what somebody else put in the unit's place is left alone and shown.
+
+mod bus;
+mod command;
+mod journal;
+pub mod launch;
+mod limits;
+mod names;
+pub(in crate::host) mod programs;
+mod record;
+mod told;
+mod tree;
+pub mod units;
+mod verdict;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use camino::Utf8Path;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use jiff::Timestamp;
+use shared::AgentName;
+use shared::spec::RuntimeKind;
+
+use self::bus::{Bus, Heard, Line};
+use self::limits::Limits;
+use self::record::{LaunchFailure, LaunchRecord};
+use self::verdict::{Around, Unit};
+use self::view::{Facts, View};
+use super::layout::Layout;
+use super::process::Notify;
+use super::{Clock, HostError, LaunchFile, Output, Runtime, UnitState};
+
+/// Where containers get their trees, unless told otherwise.
+pub const ROOTS: &str = "/var/lib/hyperhive-roots";
+/// Where the egress service has its sockets, unless told otherwise.
+pub const EGRESS: &str = "/run/hyperhive-egress";
+
+/// Where the launcher notes what runs.
+fn records() -> &'static Utf8Path {
+    Utf8Path::new(record::FOLDER)
+}
+
+/// What the nspawn runtime is made from.
+#[derive(Clone)]
+pub struct NspawnOptions {
+    /// Where everything lies.
+    pub layout: Layout,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Called when something about an agent's unit changed.
+    pub notify: Notify,
+}
+
+/// How long a list of all units counts, unless a signal says otherwise: passes over many agents share one.
+const LIST_COUNTS_FOR: Duration = Duration::from_millis(500);
+/// How long the daemon waits before it tries to reach the bus again.
+const RECONNECT_AFTER: Duration = Duration::from_secs(1);
+
+/// Runs agents as containers.
+#[derive(Clone)]
+pub struct NspawnRuntime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: NspawnOptions,
+    /// `None` while the system bus is away.
+    bus: Mutex<Option<Bus>>,
+    view: View,
+    /// One look at systemd at a time: whoever comes second has what the first one saw.
+    looking: tokio::sync::Mutex<()>,
+    /// Agents of whose units systemd was asked to remember the end.
+    held: Mutex<BTreeSet<AgentName>>,
+    /// When runs whose end nobody saw were first seen to be over.
+    first_seen: Mutex<HashMap<AgentName, (String, Timestamp)>>,
+    /// Starts and stops of one agent come one after the other.
+    turns: Mutex<HashMap<AgentName, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl NspawnRuntime {
+    /// A runtime on this machine's systemd. Starts nothing; what runs already is there.
+    ///
+    /// # Errors
+    /// When there is no systemd to talk to.
+    pub async fn new(options: NspawnOptions) -> Result<Self, HostError> {
+        let bus = Bus::connect().await?;
+        let heard = bus.listen().await?;
+        let inner = Arc::new(Inner {
+            options,
+            bus: Mutex::new(Some(bus)),
+            view: View::default(),
+            looking: tokio::sync::Mutex::default(),
+            held: Mutex::default(),
+            first_seen: Mutex::default(),
+            turns: Mutex::default(),
+        });
+        tokio::spawn(listen(Arc::downgrade(&inner), heard.boxed()));
+        Ok(Self { inner })
+    }
+
+    async fn observe_one(&self, agent: &AgentName) -> Result<UnitState, HostError> {
+        let mut states = self.inner.observe(std::slice::from_ref(agent)).await?;
+        Ok(states.remove(agent).unwrap_or(UnitState::Absent))
+    }
+
+    /// Waits until it is this caller's turn with the agent.
+    async fn turn(&self, agent: &AgentName) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = Arc::clone(locked(&self.inner.turns).entry(agent.clone()).or_default());
+        turn.lock_owned().await
+    }
+}
+
+/// Hears what the bus says until the runtime is gone. A bus that goes away is looked for again; until it is back nothing is
+/// known, and afterwards nothing of what was known counts.
+async fn listen(runtime: Weak<Inner>, mut heard: BoxStream<'static, Heard>) {
+    loop {
+        while let Some(heard) = heard.next().await {
+            let Some(inner) = runtime.upgrade() else { return };
+            match heard {
+                Heard::Unit(agent) => {
+                    inner.view.forget(&agent);
+                    (inner.options.notify)(agent);
+                }
+                Heard::Everything => inner.view.forget_all(),
+            }
+        }
+        tracing::error!("the system bus went away: nothing is known about containers until it is back");
+        heard = loop {
+            let Some(inner) = runtime.upgrade() else { return };
+            *locked(&inner.bus) = None;
+            locked(&inner.held).clear();
+            inner.view.forget_all();
+            drop(inner);
+            tokio::time::sleep(RECONNECT_AFTER).await;
+            let Ok(bus) = Bus::connect().await else { continue };
+            let Ok(heard) = bus.listen().await else { continue };
+            let Some(inner) = runtime.upgrade() else { return };
+            *locked(&inner.bus) = Some(bus);
+            inner.view.forget_all();
+            tracing::info!("the system bus is back");
+            break heard.boxed();
+        };
+    }
+}
+
+impl Inner {
+    fn bus(&self) -> Result<Bus, HostError> {
+        let bus = locked(&self.bus).clone();
+        bus.ok_or_else(|| HostError::failed("the system bus", "it went away; it is looked for every second"))
+    }
+
+    async fn observe(&self, agents: &[AgentName]) -> Result<BTreeMap<AgentName, UnitState>, HostError> {
+        let bus = self.bus()?;
+        let _one = self.looking.lock().await;
+        let lines = self.lines(&bus).await?;
+        let mut states = BTreeMap::new();
+        for agent in agents {
+            let facts = self.facts(&bus, agent, lines.get(agent)).await?;
+            if facts.unit.as_ref().is_some_and(Unit::is_up) {
+                self.hold(&bus, agent).await;
+            }
+            states.insert(agent.clone(), self.state(agent, &facts));
+        }
+        Ok(states)
+    }
+
+    /// The units that systemd has loaded, asked for at most once in a while.
+    async fn lines(&self, bus: &Bus) -> Result<Arc<BTreeMap<AgentName, Line>>, HostError> {
+        let now = self.options.clock.steady();
+        let stamp = match self.view.lines(now, LIST_COUNTS_FOR) {
+            Ok(lines) => return Ok(lines),
+            Err(stamp) => stamp,
+        };
+        let listed = bus.list().await?;
+        let lines = listed
+            .into_iter()
+            .map(|line| (line.agent.clone(), line))
+            .collect();
+        Ok(self.view.keep_lines(stamp, now, lines))
+    }
+
+    async fn facts(
+        &self,
+        bus: &Bus,
+        agent: &AgentName,
+        line: Option<&Line>,
+    ) -> Result<Arc<Facts>, HostError> {
+        let stamp = match self.view.facts(agent, line) {
+            Ok(facts) => return Ok(facts),
+            Err(stamp) => stamp,
+        };
+        let unit = match line {
+            Some(_) => Some(bus.unit(agent).await?),
+            None => None,
+        };
+        let (name, folder) = (agent.clone(), self.options.layout.launch(agent));
+        let (record, told) = blocking(agent, move || {
+            let record = record::read::<LaunchRecord>(&record::record_file(records(), &name))?;
+            Ok((record, told::read(&folder)?))
+        })
+        .await?;
+        let facts = Facts {
+            line: line.cloned(),
+            unit,
+            record,
+            told,
+        };
+        Ok(self.view.keep_facts(stamp, agent, facts))
+    }
+
+    fn state(&self, agent: &AgentName, facts: &Facts) -> UnitState {
+        let Facts {
+            unit, record, told, ..
+        } = facts;
+        let run = record.as_ref().map_or("", |record| record.invocation.as_str());
+        let now = self.options.clock.now();
+        let first_seen = {
+            let mut seen = locked(&self.first_seen);
+            match seen.get(agent).filter(|(of, _)| of == run) {
+                Some((_, at)) => *at,
+                None => {
+                    seen.insert(agent.clone(), (run.to_owned(), now));
+                    now
+                }
+            }
+        };
+        let around = Around {
+            record: record.as_ref(),
+            told: told.as_deref(),
+            first_seen,
+        };
+        verdict::state(unit.as_ref(), around)
+    }
+
+    /// Has systemd remember how the unit ends, even when it ends well.
+    async fn hold(&self, bus: &Bus, agent: &AgentName) {
+        if locked(&self.held).contains(agent) {
+            return;
+        }
+        match bus.hold(agent).await {
+            Ok(()) => drop(locked(&self.held).insert(agent.clone())),
+            // Then a container that switches itself off counts as one whose end nobody saw.
+            Err(error) => tracing::debug!(agent = %agent, error = error.chain(), "the unit is not held"),
+        }
+    }
+
+    /// Whether an agent could be started from this.
+    async fn check(&self, launch: &LaunchFile) -> Result<Limits, HostError> {
+        let agent = &launch.launch.agent;
+        let limits = Limits::of(&launch.launch.limits)?;
+        if agent.as_str().ends_with('-') {
+            let why = "a container's host name cannot end in a dash: give the agent another name";
+            return Err(HostError::refused(format!("the start of {agent}"), why));
+        }
+        let unit = self.bus()?.unit(agent).await?;
+        if unit.is_missing() {
+            let why = format!(
+                "there is no unit {}: as root run hive units --install",
+                names::TEMPLATE
+            );
+            return Err(HostError::failed(format!("the start of {agent}"), why));
+        }
+        if let Some(what) = unit.foreign() {
+            return Err(HostError::failed(format!("the start of {agent}"), what));
+        }
+        if !unit.is_up() {
+            let machine = names::machine(agent);
+            let file = Utf8Path::new("/run/systemd/machines").join(&machine);
+            let taken = blocking(agent, move || {
+                file.try_exists().map_err(HostError::io("look at", file.as_str()))
+            });
+            if taken.await? {
+                let why = format!("another container is called {machine}: see machinectl status {machine}");
+                return Err(HostError::failed(format!("the start of {agent}"), why));
+            }
+        }
+        let system = launch.launch.system.clone().ok_or_else(|| {
+            let why = format!("no operating system is declared for its container: set agents.{agent}.system");
+            HostError::refused(format!("the start of {agent}"), why)
+        })?;
+        let init = system.join("init");
+        let found = blocking(agent, move || {
+            let found = init.symlink_metadata();
+            found
+                .map(drop)
+                .map_err(HostError::io("find the guest's", init.as_str()))
+        });
+        found.await?;
+        Ok(limits)
+    }
+
+    async fn start(&self, launch: &LaunchFile) -> Result<(), HostError> {
+        let agent = &launch.launch.agent;
+        let limits = self.check(launch).await?;
+        let bus = self.bus()?;
+        bus.limit(agent, limits).await?;
+        bus.forget_failure(agent).await?;
+        let result = bus.start(agent).await;
+        self.view.forget(agent);
+        let result = result?;
+        if result == "done" {
+            self.hold(&bus, agent).await;
+            return Ok(());
+        }
+        Err(self.why_not(&bus, agent, &result).await?)
+    }
+
+    /// Why a start failed: in the launcher's words, if it was the launcher.
+    async fn why_not(&self, bus: &Bus, agent: &AgentName, result: &str) -> Result<HostError, HostError> {
+        let unit = bus.unit(agent).await?;
+        let name = agent.clone();
+        let noted = blocking(agent, move || {
+            record::read::<LaunchFailure>(&record::failure_file(records(), &name))
+        });
+        let subject = format!("the container of {agent}");
+        Ok(
+            match noted.await?.filter(|noted| noted.invocation == unit.invocation) {
+                Some(noted) if noted.refused => HostError::refused(subject, noted.message),
+                Some(noted) => HostError::failed(subject, noted.message),
+                None => HostError::failed(
+                    subject,
+                    format!(
+                        "it did not come up ({result}, {}): hive logs {agent} has what it said",
+                        unit.result
+                    ),
+                ),
+            },
+        )
+    }
+
+    async fn stop(&self, agent: &AgentName) -> Result<(), HostError> {
+        let bus = self.bus()?;
+        let unit = bus.unit(agent).await?;
+        if unit.is_missing() || !unit.is_up() {
+            return Ok(());
+        }
+        if let Some(what) = unit.foreign() {
+            return Err(HostError::refused(format!("the stop of {agent}"), what));
+        }
+        let (folder, run) = (self.options.layout.launch(agent), unit.invocation.clone());
+        blocking(agent, move || told::write(&folder, &run)).await?;
+        let result = bus.stop(agent).await;
+        self.view.forget(agent);
+        match result?.as_str() {
+            "done" => Ok(()),
+            other => Err(HostError::failed(
+                format!("the container of {agent}"),
+                format!("it did not stop ({other}); it is tried again"),
+            )),
+        }
+    }
+}
+
+#[async_trait]
+impl Runtime for NspawnRuntime {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Nspawn
+    }
+
+    async fn observe(&self, agents: &[AgentName]) -> Result<BTreeMap<AgentName, UnitState>, HostError> {
+        self.inner.observe(agents).await
+    }
+
+    async fn can_start(&self, launch: &LaunchFile) -> Result<(), HostError> {
+        self.inner.check(launch).await.map(drop)
+    }
+
+    async fn start(&self, launch: &LaunchFile) -> Result<(), HostError> {
+        let agent = &launch.launch.agent;
+        let _turn = self.turn(agent).await;
+        match self.observe_one(agent).await? {
+            UnitState::Running { toplevel, .. } if toplevel == launch.digest => Ok(()),
+            UnitState::Running { .. } => Err(HostError::failed(
+                format!("the start of {agent}"),
+                "it runs from another launch; it is stopped first",
+            )),
+            UnitState::Foreign { what } => Err(HostError::failed(format!("the start of {agent}"), what)),
+            UnitState::Absent | UnitState::Exited { .. } => self.inner.start(launch).await,
+        }
+    }
+
+    async fn stop(&self, agent: &AgentName) -> Result<(), HostError> {
+        let _turn = self.turn(agent).await;
+        self.inner.stop(agent).await
+    }
+
+    async fn output(&self, agent: &AgentName, max: u64) -> Result<Output, HostError> {
+        journal::tail(&names::unit(agent), max).await
+    }
+
+    fn unsandboxed(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Runs blocking work on the pool made for it.
+async fn blocking<T, F>(agent: &AgentName, work: F) -> Result<T, HostError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, HostError> + Send + 'static,
+{
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|error| Err(HostError::failed(agent.as_str(), error.to_string())))
+}
+
+/// Locks a mutex whose data cannot be left half changed.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,308 @@
+//! What a unit's properties and the launcher's record say about an agent. Pure.
+
+use jiff::Timestamp;
+
+use super::names::TEMPLATE;
+use super::record::LaunchRecord;
+use crate::host::{ExitCause, UnitState};
+
+/// The exit status of systemd-nspawn when the system inside rebooted itself.
+const REBOOTED: i32 = 133;
+
+/// The properties of a unit that count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Unit {
+    /// `LoadState`.
+    pub(super) load: String,
+    /// `ActiveState`.
+    pub(super) active: String,
+    /// `FragmentPath`: the unit file.
+    pub(super) fragment: String,
+    /// `InvocationID`, as hex; empty before the first run.
+    pub(super) invocation: String,
+    /// When it became active, if it did in this run.
+    pub(super) active_since: Option<Timestamp>,
+    /// When it began to be started.
+    pub(super) began: Option<Timestamp>,
+    /// When it ended.
+    pub(super) ended: Option<Timestamp>,
+    /// `Result`.
+    pub(super) result: String,
+    /// `ExecMainCode`: `CLD_EXITED` (1), `CLD_KILLED` (2), `CLD_DUMPED` (3).
+    pub(super) exit_code: i32,
+    /// `ExecMainStatus`: exit status or signal.
+    pub(super) exit_status: i32,
+}
+
+impl Unit {
+    /// Whether there is no unit file for it.
+    pub(super) fn is_missing(&self) -> bool {
+        self.load == "not-found"
+    }
+
+    /// What of the unit is not ours; `None`: it is our template.
+    pub(super) fn foreign(&self) -> Option<String> {
+        let file = self.fragment.rsplit('/').next().unwrap_or_default();
+        if self.is_missing() || file == TEMPLATE {
+            return None;
+        }
+        let at = if self.fragment.is_empty() {
+            "without a file".to_owned()
+        } else {
+            format!("of {}", self.fragment)
+        };
+        Some(format!(
+            "a unit of the agent's name, {at}, is not made from {TEMPLATE}"
+        ))
+    }
+
+    /// Whether the container is there, or comes or goes.
+    pub(super) fn is_up(&self) -> bool {
+        !matches!(self.active.as_str(), "inactive" | "failed" | "")
+    }
+
+    fn cause(&self) -> ExitCause {
+        match (self.result.as_str(), self.exit_code) {
+            ("oom-kill", _) => ExitCause::OutOfMemory,
+            ("timeout", _) if self.active_since.is_none() => ExitCause::StartTimeout,
+            (_, 2 | 3) => ExitCause::Signal(self.exit_status),
+            (_, 1) if self.exit_status == REBOOTED => ExitCause::Reboot,
+            ("success", 1) if self.exit_status == 0 => ExitCause::PowerOff,
+            (_, 1) => ExitCause::Code(self.exit_status),
+            _ => ExitCause::Unseen,
+        }
+    }
+}
+
+/// What else is known about an agent that does not run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Around<'a> {
+    /// What the launcher noted.
+    pub(super) record: Option<&'a LaunchRecord>,
+    /// The run that this hive told to end.
+    pub(super) told: Option<&'a str>,
+    /// When a run whose end nobody saw was first seen to be over.
+    pub(super) first_seen: Timestamp,
+}
+
+/// The state of an agent. `unit`: its properties; `None`: systemd has not loaded it, so it does not run.
+pub(super) fn state(unit: Option<&Unit>, around: Around<'_>) -> UnitState {
+    let Some(unit) = unit.filter(|unit| !unit.is_missing()) else {
+        return ended(None, around);
+    };
+    if let Some(what) = unit.foreign() {
+        return UnitState::Foreign { what };
+    }
+    if !unit.is_up() {
+        return ended(Some(unit), around);
+    }
+    let noted = around
+        .record
+        .filter(|record| record.invocation == unit.invocation);
+    match noted {
+        Some(record) => UnitState::Running {
+            toplevel: record.toplevel.clone(),
+            since: unit.active_since.or(unit.began).unwrap_or(around.first_seen),
+            run: unit.invocation.clone(),
+        },
+        // The launcher has not come so far, or it is not the launcher that runs.
+        None => UnitState::Foreign {
+            what: format!(
+                "the unit is {}, and the launcher did not note what it runs",
+                unit.active
+            ),
+        },
+    }
+}
+
+fn ended(unit: Option<&Unit>, around: Around<'_>) -> UnitState {
+    let Some(record) = around.record else {
+        return UnitState::Absent;
+    };
+    // systemd forgets a unit that ended well once nobody looks at it.
+    let unit = unit.filter(|unit| unit.invocation == record.invocation);
+    let told = around.told == Some(record.invocation.as_str());
+    let cause = match unit {
+        _ if told => ExitCause::Clean,
+        Some(unit) => unit.cause(),
+        None => ExitCause::Unseen,
+    };
+    UnitState::Exited {
+        toplevel: Some(record.toplevel.clone()),
+        at: unit.and_then(|unit| unit.ended).unwrap_or(around.first_seen),
+        cause,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::user_range::UserRange;
+
+    const SEEN: i64 = 900;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn record() -> LaunchRecord {
+        LaunchRecord {
+            invocation: "aa".to_owned(),
+            toplevel: shared::canonical::digest_value(shared::canonical::Encoding::Toplevel, &"x".into()),
+            range: UserRange::of_slot(0).unwrap(),
+        }
+    }
+
+    fn unit(active: &str, result: &str, exit: (i32, i32)) -> Unit {
+        Unit {
+            load: "loaded".to_owned(),
+            active: active.to_owned(),
+            fragment: "/etc/systemd/system/hyperhive-agent@.service".to_owned(),
+            invocation: "aa".to_owned(),
+            active_since: Some(at(100)),
+            began: Some(at(99)),
+            ended: Some(at(200)),
+            result: result.to_owned(),
+            exit_code: exit.0,
+            exit_status: exit.1,
+        }
+    }
+
+    fn look(unit: Option<&Unit>, record: Option<&LaunchRecord>, told: Option<&str>) -> UnitState {
+        let first_seen = at(SEEN);
+        state(
+            unit,
+            Around {
+                record,
+                told,
+                first_seen,
+            },
+        )
+    }
+
+    fn cause(unit: &Unit) -> ExitCause {
+        match look(Some(unit), Some(&record()), None) {
+            UnitState::Exited { cause, at: when, .. } => {
+                assert_eq!(when, at(200));
+                cause
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_ways_to_end_are_told_apart() {
+        for (unit, expected) in [
+            (unit("inactive", "success", (1, 0)), ExitCause::PowerOff),
+            (unit("inactive", "success", (1, 133)), ExitCause::Reboot),
+            (unit("failed", "exit-code", (1, 1)), ExitCause::Code(1)),
+            (unit("failed", "signal", (2, 9)), ExitCause::Signal(9)),
+            (unit("failed", "core-dump", (3, 11)), ExitCause::Signal(11)),
+            (unit("failed", "oom-kill", (2, 9)), ExitCause::OutOfMemory),
+            (
+                Unit {
+                    active_since: None,
+                    ..unit("failed", "timeout", (2, 15))
+                },
+                ExitCause::StartTimeout,
+            ),
+            (unit("failed", "timeout", (2, 9)), ExitCause::Signal(9)),
+        ] {
+            assert_eq!(cause(&unit), expected, "{unit:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_run_that_was_told_to_end_ended_cleanly() {
+        let ended = unit("inactive", "success", (1, 0));
+        let with = |told| match look(Some(&ended), Some(&record()), told) {
+            UnitState::Exited { cause, .. } => cause,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(with(Some("aa")), ExitCause::Clean);
+        assert_eq!(with(Some("bb")), ExitCause::PowerOff);
+    }
+
+    #[test]
+    fn a_unit_that_systemd_forgot_ended_unseen_unless_it_was_told_to() {
+        let expect = |cause| UnitState::Exited {
+            toplevel: Some(record().toplevel),
+            at: at(SEEN),
+            cause,
+        };
+        assert_eq!(look(None, Some(&record()), None), expect(ExitCause::Unseen));
+        assert_eq!(look(None, Some(&record()), Some("aa")), expect(ExitCause::Clean));
+        assert_eq!(look(None, None, None), UnitState::Absent);
+    }
+
+    #[test]
+    fn the_end_of_another_run_says_nothing_about_the_noted_one() {
+        let other = Unit {
+            invocation: "bb".to_owned(),
+            ..unit("failed", "signal", (2, 9))
+        };
+        assert!(matches!(
+            look(Some(&other), Some(&record()), None),
+            UnitState::Exited {
+                cause: ExitCause::Unseen,
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn what_runs_is_what_the_launcher_noted() {
+        let running = UnitState::Running {
+            toplevel: record().toplevel,
+            since: at(100),
+            run: "aa".to_owned(),
+        };
+        assert_eq!(
+            look(Some(&unit("active", "success", (0, 0))), Some(&record()), None),
+            running
+        );
+        for active in [
+            "activating",
+            "deactivating",
+            "reloading",
+            "maintenance",
+            "refreshing",
+        ] {
+            let up = unit(active, "success", (0, 0));
+            assert_eq!(look(Some(&up), Some(&record()), Some("aa")), running, "{active}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_the_launcher_did_not_note_is_foreign() {
+        let other = Unit {
+            invocation: "bb".to_owned(),
+            ..unit("active", "success", (0, 0))
+        };
+        for record in [None, Some(&record())] {
+            assert!(matches!(
+                look(Some(&other), record, None),
+                UnitState::Foreign { .. }
+            ));
+        }
+    }
+
+    #[test]
+    fn a_unit_file_of_somebody_else_is_foreign_and_none_at_all_is_not() {
+        for fragment in ["/etc/systemd/system/hyperhive-agent@alice.service", ""] {
+            let theirs = Unit {
+                fragment: fragment.to_owned(),
+                ..unit("active", "success", (0, 0))
+            };
+            match look(Some(&theirs), Some(&record()), None) {
+                UnitState::Foreign { what } => assert!(what.contains(TEMPLATE), "{what}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        let missing = Unit {
+            load: "not-found".to_owned(),
+            ..Unit::default()
+        };
+        assert_eq!(look(Some(&missing), None, None), UnitState::Absent);
+    }
+}
