@@ -332,9 +332,9 @@ async fn run_with(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Exit {
 
 async fn dispatch(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Result<Exit, CliError> {
     match cli.command {
-        Command::Hidden(Hidden::LaunchProcess(_) | Hidden::Launch(_) | Hidden::Evaluate(_)) => Err(CliError::Daemon(
-            "that verb is for the hive's own programs alone".to_owned(),
-        )),
+        Command::Hidden(Hidden::LaunchProcess(_) | Hidden::Launch(_) | Hidden::Evaluate(_)) => Err(
+            CliError::Daemon("that verb is for the hive's own programs alone".to_owned()),
+        ),
         Command::Hidden(Hidden::References { dir }) => reference::write_all(dir).await,
         Command::Public(Public::Units(args)) => units::run(ui, args).await,
         Command::Public(Public::Serve(args)) => daemon::serve(args).await,

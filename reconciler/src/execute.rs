@@ -17,7 +17,7 @@ use shared::agent_api::ProposalPhase;
 use shared::canonical::NotCanonical;
 use shared::event::Level;
 use shared::gate::Gate;
-use shared::spec::RunState;
+use shared::spec::{BuilderKind, RunState};
 use shared::topic::Topic;
 use shared::{AgentName, AgentUid};
 
@@ -289,11 +289,15 @@ async fn carry_out(
                 }
                 Err(error) if error.is_terminal() => {
                     let error = error.chain();
+                    let whole = match host.builder.kind() {
+                        BuilderKind::Nix => format!(" (the whole log: hive logs {name} --build)"),
+                        BuilderKind::Plain => String::new(),
+                    };
                     let source = proposal.map_or_else(
                         || "what the spec asks for".to_owned(),
                         |number| format!("proposal {number}"),
                     );
-                    let message = format!("{name}: the build of {source} failed: {error}");
+                    let message = format!("{name}: the build of {source} failed: {error}{whole}");
                     (
                         BuildState::Failed { error },
                         event(name, Level::Warning, "buildFailed", message, now),

@@ -453,6 +453,13 @@ pub trait Builder: Send + Sync {
         Ok(())
     }
 
+    /// At most the last `max` bytes of what this agent's newest build said, also while it runs; `None`: builds of this
+    /// kind say nothing. Untrusted.
+    async fn log(&self, uid: AgentUid, max: u64) -> Result<Option<Output>, HostError> {
+        let _ = (uid, max);
+        Ok(None)
+    }
+
     /// How two built systems differ besides their configs, in lines for people, bounded and safe to show.
     async fn difference(&self, from: Option<&str>, to: &str) -> Result<Vec<String>, HostError> {
         let _ = (from, to);

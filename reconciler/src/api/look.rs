@@ -223,6 +223,9 @@ struct Wanted {
     lines: Option<u32>,
     /// At most this many events, and never more than 100; 20 unless given
     events: Option<u32>,
+    /// Instead of what the agent printed: what its newest build said
+    #[serde(default)]
+    build: bool,
 }
 
 async fn logs(
@@ -230,11 +233,21 @@ async fn logs(
     Path(name): Path<String>,
     Query(wanted): Query<Wanted>,
 ) -> ApiResult<Json<AgentLog>> {
-    let agent = of(&caller, &name).await?.record.name;
+    let record = of(&caller, &name).await?.record;
+    let agent = record.name;
     let lines = wanted.lines.unwrap_or(LINES).min(MAX_LOG_LINES);
     let events = wanted.events.unwrap_or(EVENTS).min(MAX_LOG_EVENTS);
     let reconciler = caller.reconciler();
-    let output = reconciler.host().runtime.output(&agent, log::MAX_BYTES).await?;
+    let host = reconciler.host();
+    let output = if wanted.build {
+        let said = host.builder.log(record.uid, log::MAX_BYTES).await?;
+        said.ok_or_else(|| {
+            ApiError::new(ErrorCode::NotFound, "builds of the plain builder have no log")
+                .hint("builder.kind \"nix\" keeps one for each build")
+        })?
+    } else {
+        host.runtime.output(&agent, log::MAX_BYTES).await?
+    };
     let (lines, cut) = log::tail(&output, usize::try_from(lines).unwrap_or(usize::MAX));
     let events = reconciler.ledger().events_about(&agent, events).await?;
     let bare = |event: Event| Event {

@@ -16,11 +16,15 @@ pub(super) struct LogsArgs {
     /// Show at most this many lines
     #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     lines: u32,
+    /// Show what its newest build said, not what it printed itself
+    #[arg(long)]
+    build: bool,
 }
 
 pub(super) async fn run(session: &mut Session<'_>, args: LogsArgs) -> Result<Exit, CliError> {
-    let LogsArgs { agent, lines } = args;
-    let path = format!("/v1/agents/{agent}/logs?lines={lines}");
+    let LogsArgs { agent, lines, build } = args;
+    let build = if build { "&build=true" } else { "" };
+    let path = format!("/v1/agents/{agent}/logs?lines={lines}{build}");
     let reply = session.client.get::<AgentLog>(&path).await?;
     session.ui.show(&reply.raw, || render(&reply.view))?;
     Ok(Exit::Done)

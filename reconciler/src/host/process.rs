@@ -28,6 +28,7 @@ use jiff::Timestamp;
 use shared::AgentName;
 use shared::spec::RuntimeKind;
 
+pub(in crate::host) use output::read_end;
 pub(in crate::host) use sandbox::programs as sandbox_programs;
 pub use sandbox::{Bwrap, Sandbox};
 

@@ -1,5 +1,10 @@
 //! From a commit to a realised, rooted system.
 
+mod inputs;
+mod logs;
+mod network;
+mod overlay;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::ErrorKind;
@@ -10,34 +15,26 @@ use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use shared::config::{OVERLAY_FILE, Overlay};
 use shared::spec::BuilderKind;
-use shared::{AgentName, Digest};
+use shared::{AgentName, AgentUid, Digest};
 
 use super::answer::{self, Answer};
-use super::derivation::Derivation;
 use super::evaluate::{End, Evaluate, Evaluated, Job, Limits, Log};
 use super::fault::{Bounds, Machine, Stage, judge, message};
-use super::flake::{self, Input, MODULE_FILE, Sources};
+use super::flake::MODULE_FILE;
 use super::generations::{self, Generations};
 use super::program::{Run, find};
 use super::store::{Store, StorePath};
 use super::surface::{self, Surface};
-use crate::host::folders::write_atomic;
 use crate::host::layout::Layout;
-use crate::host::plain::{MAX_OVERLAY, blocking, parse_overlay, parse_overlay_of, remake, write_system};
-use crate::host::{Builder, HostError, Repos};
+use crate::host::plain::{MAX_OVERLAY, blocking, parse_overlay, parse_overlay_of, write_system};
+use crate::host::{Builder, HostError, Output, Repos};
 use crate::model::build::{BuildOutput, BuildRequest, NixInputs, assemble};
 use crate::untrusted::clean;
 
 /// The largest `agent.nix` that is taken for one, in bytes.
 const MAX_MODULE: u64 = 1024 * 1024;
-/// The name of what evaluators take as input, so that they do not copy it under another.
-const SOURCE: &str = "source";
 /// With less than this on the store's file system, in bytes, the machine is to blame.
 const FULL: u64 = 64 * 1024 * 1024;
-/// The largest derivation that is read, in bytes.
-const MAX_DERIVATION: u64 = 4 * 1024 * 1024;
-/// How many builds' logs are kept.
-const KEPT_LOGS: usize = 200;
 
 /// Where and how to build.
 pub struct NixOptions {
@@ -167,96 +164,6 @@ impl NixBuilder {
         Err(judge(stage, &ended, self.bounds(stage), machine, tree))
     }
 
-    /// Adds a file or folder to the store.
-    async fn add(&self, job: &Building<'_>, path: &Utf8Path) -> Result<StorePath, HostError> {
-        let words = vec!["--add".to_owned(), path.to_string()];
-        let ended = self.store(job, Stage::Adding, words).await?;
-        self.options
-            .store
-            .path(lines(&ended.stdout).first().copied().unwrap_or_default())
-    }
-
-    /// What the operator declared, as a path in the store.
-    async fn declared(&self, job: &Building<'_>, field: &str, path: &str) -> Result<StorePath, HostError> {
-        let dir = self.options.store.dir.clone();
-        let (name, given) = (field.to_owned(), Utf8PathBuf::from(path));
-        let real = blocking(field.to_owned(), move || {
-            // Links in the store are what they are named; elsewhere they are ways to something.
-            let found = if given.starts_with(&dir) {
-                given.symlink_metadata().map(|_| given.clone())
-            } else {
-                given.canonicalize_utf8()
-            };
-            found.map_err(|error| match error.kind() {
-                ErrorKind::NotFound => HostError::failed(
-                    name,
-                    format!("{given} is not there: put it back, or name another in the spec"),
-                ),
-                _ => HostError::io("find", given.as_str())(error),
-            })
-        })
-        .await?;
-        if real.starts_with(&self.options.store.dir) {
-            self.options.store.path(real.as_str())
-        } else {
-            self.add(job, &real).await
-        }
-    }
-
-    async fn sources(&self, job: &Building<'_>, nix: &NixInputs) -> Result<Sources, HostError> {
-        let mut modules = Vec::new();
-        for (number, path) in job.request.spec.modules.iter().enumerate() {
-            let field = format!("agents.{}.modules[{number}]", job.request.agent);
-            modules.push(self.declared(job, &field, path).await?);
-        }
-        let mut inputs = BTreeMap::new();
-        for (name, path) in &nix.inputs {
-            let path = self
-                .declared(job, &format!("builder.inputs.{name}"), path)
-                .await?;
-            let file = path.root().join(path.below()).join("flake.nix");
-            let is_flake = blocking(file.to_string(), move || Ok(file.is_file())).await?;
-            inputs.insert(name.clone(), Input { path, is_flake });
-        }
-        Ok(Sources {
-            agent: job.request.agent.clone(),
-            platform: PLATFORM,
-            nixpkgs: self.declared(job, "builder.nixpkgs", &nix.nixpkgs).await?,
-            guest: self
-                .declared(job, "builder.guestModule", &nix.guest_module)
-                .await?,
-            modules,
-            inputs,
-            tree: job.tree.clone(),
-        })
-    }
-
-    /// Writes the commit's raw blobs and adds them to the store.
-    async fn add_tree(&self, job: &Building<'_>) -> Result<StorePath, HostError> {
-        let folder = job.folder.join("tree");
-        remake(&folder).await?;
-        let target = folder.join(SOURCE);
-        let BuildRequest { agent, commit, .. } = job.request;
-        self.repos.write_tree(agent, commit, &target).await?;
-        let added = self.add(job, &target).await;
-        remove(folder).await?;
-        added
-    }
-
-    async fn add_flake(&self, job: &Building<'_>, sources: &Sources) -> Result<StorePath, HostError> {
-        let folder = job.folder.join("meta");
-        remake(&folder.join(SOURCE)).await?;
-        let target = folder.join(SOURCE);
-        let (file, text) = (target.join("flake.nix"), flake::text(sources));
-        blocking(file.to_string(), move || {
-            write_atomic(&file, text.as_bytes(), 0o644)
-        })
-        .await?;
-        let added = self.add(job, &target).await;
-        remove(folder).await?;
-        added
-    }
-
     async fn evaluate(&self, job: &Building<'_>, meta: &StorePath) -> Result<Answer, HostError> {
         let mut args = vec![
             "--extra-experimental-features".to_owned(),
@@ -285,52 +192,6 @@ impl NixBuilder {
             .await?;
         let evaluated = self.passed(job, Stage::Evaluating, evaluated).await?;
         answer::read(&self.options.store, &job.request.agent, &evaluated.stdout)
-    }
-
-    /// Refuses what would fetch from hosts that the operator did not name.
-    async fn check_network(
-        &self,
-        job: &Building<'_>,
-        nix: &NixInputs,
-        wanted: &[String],
-    ) -> Result<(), HostError> {
-        let mut words = vec!["--realise".to_owned(), "--dry-run".to_owned()];
-        words.extend(wanted.iter().cloned());
-        let ended = self.store(job, Stage::Building, words).await?;
-        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-        let mut asked = BTreeMap::new();
-        for path in to_be_built(&said) {
-            let path = self.options.store.path(path)?;
-            let file = path.root().to_owned();
-            let text = blocking(file.to_string(), move || read_bounded(&file)).await?;
-            let derivation = Derivation::parse(&text)
-                .ok_or_else(|| HostError::refused(path.to_string(), "is no derivation that can be read"))?;
-            if derivation.is_fixed {
-                let name = path.name().trim_end_matches(".drv").to_owned();
-                asked.insert(name, derivation.hosts());
-            }
-        }
-        let is_allowed =
-            |hosts: &Vec<String>| !hosts.is_empty() && hosts.iter().all(|host| nix.hosts.contains(host));
-        let refused: Vec<String> = asked
-            .iter()
-            .filter(|(_, hosts)| !is_allowed(hosts))
-            .map(|(name, hosts)| match hosts.as_slice() {
-                [] => format!("{name} (it does not say from where)"),
-                hosts => format!("{name} (from {})", hosts.join(", ")),
-            })
-            .collect();
-        if refused.is_empty() {
-            return Ok(());
-        }
-        Err(HostError::refused(
-            "the build",
-            format!(
-                "it would fetch over the network: {}. The operator allows hosts in builder.hosts of the spec; what \
-                 the store has already needs none",
-                refused.join("; ")
-            ),
-        ))
     }
 
     /// Builds, and makes what is built a generation. Returns its link.
@@ -382,13 +243,8 @@ impl NixBuilder {
             .key()
             .map_err(|error| HostError::refused("the build", error.to_string()))?;
         let folder = self.options.layout.builds().join(key.as_str());
-        let made = folder.clone();
-        let builds = self.options.layout.builds();
-        blocking(folder.to_string(), move || {
-            std::fs::create_dir_all(&made).map_err(HostError::io("make", made.as_str()))?;
-            forget_logs(&builds, &made)
-        })
-        .await?;
+        let (builds, made, uid) = (self.options.layout.builds(), folder.clone(), request.uid);
+        blocking(folder.to_string(), move || logs::begin(&builds, &made, uid)).await?;
         let log = Log::begin(self.options.layout.build_log(&key)).await?;
         let mut job = Building {
             request,
@@ -454,42 +310,12 @@ struct System {
     own: Option<Vec<u8>>,
 }
 
-#[cfg(target_arch = "x86_64")]
-const PLATFORM: &str = "x86_64-linux";
-#[cfg(target_arch = "aarch64")]
-const PLATFORM: &str = "aarch64-linux";
-
 fn lines(answer: &[u8]) -> Vec<&str> {
     let text = std::str::from_utf8(answer).unwrap_or_default();
     text.lines()
         .map(str::trim)
         .filter(|text| !text.is_empty())
         .collect()
-}
-
-/// The derivations that a dry run says it would build.
-fn to_be_built(said: &str) -> Vec<&str> {
-    let start = |text: &str| text.contains("will be built:");
-    said.lines()
-        .skip_while(|text| !start(text))
-        .skip(1)
-        .map_while(|text| text.strip_prefix("  "))
-        .collect()
-}
-
-fn read_bounded(file: &Utf8Path) -> Result<Vec<u8>, HostError> {
-    use std::io::Read as _;
-    let failed = || HostError::io("read", file.as_str());
-    let mut text = Vec::new();
-    let opened = std::fs::File::open(file).map_err(failed())?;
-    opened
-        .take(MAX_DERIVATION + 1)
-        .read_to_end(&mut text)
-        .map_err(failed())?;
-    if text.len() as u64 > MAX_DERIVATION {
-        return Err(HostError::refused(file.as_str(), "is too large a derivation"));
-    }
-    Ok(text)
 }
 
 fn look_at(store: &Store) -> Machine {
@@ -501,64 +327,6 @@ fn look_at(store: &Store) -> Machine {
         None => rustix::fs::access(store.dir.as_std_path(), rustix::fs::Access::WRITE_OK).is_ok(),
     };
     Machine { is_full, is_open }
-}
-
-async fn remove(folder: Utf8PathBuf) -> Result<(), HostError> {
-    blocking(folder.to_string(), move || {
-        std::fs::remove_dir_all(&folder).map_err(HostError::io("remove", folder.as_str()))
-    })
-    .await
-}
-
-/// Deletes the oldest builds' folders when there are too many.
-fn forget_logs(builds: &Utf8Path, current: &Utf8Path) -> Result<(), HostError> {
-    let failed = || HostError::io("list", builds.as_str());
-    let mut found = Vec::new();
-    for entry in builds.read_dir_utf8().map_err(failed())? {
-        let entry = entry.map_err(failed())?;
-        let changed = entry
-            .metadata()
-            .and_then(|metadata| metadata.modified())
-            .map_err(failed())?;
-        if entry.path() != current {
-            found.push((changed, entry.path().to_owned()));
-        }
-    }
-    found.sort();
-    let too_many = (found.len() + 1).saturating_sub(KEPT_LOGS);
-    for (_, folder) in found.into_iter().take(too_many) {
-        std::fs::remove_dir_all(&folder).map_err(HostError::io("remove", folder.as_str()))?;
-    }
-    Ok(())
-}
-
-/// Puts together what the agent's two files say. A field that both set is a contradiction.
-fn merged(json: Overlay, own: Overlay) -> Result<Overlay, HostError> {
-    fn one<T>(field: &str, json: Option<T>, own: Option<T>) -> Result<Option<T>, HostError> {
-        match (json, own) {
-            (Some(_), Some(_)) => Err(HostError::refused(
-                format!("{MODULE_FILE}: hyperhive.{field}"),
-                format!("{OVERLAY_FILE} sets this too: keep one of the two"),
-            )),
-            (json, own) => Ok(json.or(own)),
-        }
-    }
-    let mut mcp_servers = json.mcp_servers;
-    for (name, server) in own.mcp_servers {
-        let field = format!("mcpServers.{name}");
-        let before = mcp_servers.remove(&name);
-        if let Some(server) = one(&field, before, Some(server))? {
-            mcp_servers.insert(name, server);
-        }
-    }
-    Ok(Overlay {
-        prompt: one("prompt", json.prompt, own.prompt)?,
-        driver: one("driver", json.driver, own.driver)?,
-        mcp_servers,
-        tools: one("tools", json.tools, own.tools)?,
-        recipients: one("recipients", json.recipients, own.recipients)?,
-        network: one("network", json.network, own.network)?,
-    })
 }
 
 #[async_trait]
@@ -585,7 +353,7 @@ impl Builder for NixBuilder {
             Some(bytes) => parse_overlay_of(MODULE_FILE, "hyperhive.", bytes)?,
             None => Overlay::default(),
         };
-        let overlay = merged(json, own)?;
+        let overlay = overlay::merged(json, own)?;
         let mut realised = request.clone();
         realised.spec.system = Some(system.toplevel.root().to_string());
         let systems = self.options.layout.systems();
@@ -641,6 +409,14 @@ impl Builder for NixBuilder {
                 }
                 _ => Ok(()),
             }
+        })
+        .await
+    }
+
+    async fn log(&self, uid: AgentUid, max: u64) -> Result<Option<Output>, HostError> {
+        let builds = self.options.layout.builds();
+        blocking(builds.to_string(), move || {
+            logs::read(&builds, uid, max).map(Some)
         })
         .await
     }
