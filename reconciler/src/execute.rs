@@ -6,6 +6,7 @@
 //! needs neither. What runs under a gate is the step stored with the gate, never a recomputed one.
 
 pub mod bookkeeping;
+mod build;
 pub mod deploy;
 pub mod spawn;
 
@@ -17,7 +18,7 @@ use shared::agent_api::ProposalPhase;
 use shared::canonical::NotCanonical;
 use shared::event::Level;
 use shared::gate::Gate;
-use shared::spec::{BuilderKind, RunState};
+use shared::spec::RunState;
 use shared::topic::Topic;
 use shared::{AgentName, AgentUid};
 
@@ -27,7 +28,7 @@ use crate::host::{Host, HostError, UnitState};
 use crate::ledger::{BeginError, Ledger, LedgerError};
 use crate::model::change::{Change, Notice};
 use crate::model::draft::Rules;
-use crate::model::records::{AgentLedger, AgentLife, BuildState, Mark};
+use crate::model::records::{AgentLedger, AgentLife, Mark};
 use crate::model::step::{Action, PlannedStep};
 use crate::plan::refs;
 use crate::plan::schedule::Ready;
@@ -274,51 +275,7 @@ async fn carry_out(
                 },
             ]))
         }
-        Action::Build {
-            key,
-            request,
-            proposal,
-        } => {
-            let built = host.builder.build(request).await;
-            let now = host.clock.now();
-            let (state, event) = match built {
-                Ok(output) => {
-                    let message = format!("{name}: {} is built", request.commit.short());
-                    let event = event(name, Level::Info, "built", message, now);
-                    (BuildState::Built(Box::new(output)), event)
-                }
-                Err(error) if error.is_terminal() => {
-                    let error = error.chain();
-                    let whole = match host.builder.kind() {
-                        BuilderKind::Nix => format!(" (the whole log: hive logs {name} --build)"),
-                        BuilderKind::Plain => String::new(),
-                    };
-                    let source = proposal.map_or_else(
-                        || "what the spec asks for".to_owned(),
-                        |number| format!("proposal {number}"),
-                    );
-                    let message = format!("{name}: the build of {source} failed: {error}{whole}");
-                    (
-                        BuildState::Failed { error },
-                        event(name, Level::Warning, "buildFailed", message, now),
-                    )
-                }
-                Err(error) => return Err(error),
-            };
-            let mut changes = vec![
-                Change::Built {
-                    uid,
-                    key: key.clone(),
-                    state,
-                    at: now,
-                },
-                event,
-            ];
-            if record.rebuild && proposal.is_none() {
-                changes.push(Change::Rebuild { uid, wanted: false });
-            }
-            Ok(Effect::Done(changes))
-        }
+        Action::Build { .. } => build::carry_out(host, agent, action).await,
         Action::MakeDraft { .. } => spawn::make(host, agent, action).await,
         Action::SpawnDraft { .. } => spawn::spawn(host, ledger, agent, ready, action, rules).await,
         Action::DropStaged => {

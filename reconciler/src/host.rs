@@ -4,6 +4,7 @@
 //! loop under test is the binary's own. Observing never changes anything. Every effect is idempotent: carried out
 //! twice, it leaves what it leaves when carried out once.
 
+mod builder;
 pub mod checkup;
 pub mod clock;
 pub mod error;
@@ -34,12 +35,12 @@ use serde::{Deserialize, Serialize};
 use shared::agent_api::Report;
 use shared::config::ConfigFile;
 use shared::draft::{StagedFile, StatePath};
-use shared::spec::{BindSpec, BuilderKind, DriverKind, LimitsSpec, Network, RuntimeKind, SecretSpec};
+use shared::spec::{BindSpec, DriverKind, LimitsSpec, Network, RuntimeKind, SecretSpec};
 use shared::{AgentName, AgentUid, CommitOid, Digest, HiveId, LoginId};
 
+pub use builder::Builder;
 pub use error::HostError;
 
-use crate::model::build::{BuildOutput, BuildRequest};
 use crate::model::user_range::UserRange;
 
 /// All doors, real or fake.
@@ -420,51 +421,6 @@ pub trait Repos: Send + Sync {
         to: &CommitOid,
         max: usize,
     ) -> Result<String, HostError>;
-}
-
-/// Turns commits into systems.
-#[async_trait]
-pub trait Builder: Send + Sync {
-    /// Which kind it is.
-    fn kind(&self) -> BuilderKind {
-        BuilderKind::Plain
-    }
-
-    /// Builds, or finds it built. A [`HostError::Refused`] says that the input is at fault and trying again is vain.
-    async fn build(&self, request: &BuildRequest) -> Result<BuildOutput, HostError>;
-
-    /// Which of these systems are there.
-    async fn present(&self, systems: &[String]) -> Result<BTreeMap<String, bool>, HostError>;
-
-    /// Keeps the deployed system of an agent and those that somebody still needs; others may be forgotten.
-    async fn retain(
-        &self,
-        agent: &AgentName,
-        deployed: &str,
-        needed: &BTreeSet<String>,
-    ) -> Result<(), HostError> {
-        let _ = (agent, deployed, needed);
-        Ok(())
-    }
-
-    /// Keeps no system of this agent any longer: it is archived. What is needed again is built again.
-    async fn forget(&self, agent: &AgentName) -> Result<(), HostError> {
-        let _ = agent;
-        Ok(())
-    }
-
-    /// At most the last `max` bytes of what this agent's newest build said, also while it runs; `None`: builds of this
-    /// kind say nothing. Untrusted.
-    async fn log(&self, uid: AgentUid, max: u64) -> Result<Option<Output>, HostError> {
-        let _ = (uid, max);
-        Ok(None)
-    }
-
-    /// How two built systems differ besides their configs, in lines for people, bounded and safe to show.
-    async fn difference(&self, from: Option<&str>, to: &str) -> Result<Vec<String>, HostError> {
-        let _ = (from, to);
-        Ok(Vec::new())
-    }
 }
 
 /// An agent's folders as observed.

@@ -71,12 +71,18 @@ async fn a_module_becomes_a_system_and_a_config() {
     );
 }
 
+fn generations(world: &World) -> usize {
+    let listed = std::fs::read_dir(world.root.join("profiles/alice")).expect("a profile");
+    listed.count()
+}
+
 #[tokio::test]
 async fn the_same_inputs_give_the_same_system() {
     let world = World::new().await;
     let module = "{ ... }: { hyperhive.prompt = \"x\"; }";
     let first = world.build(module).await.expect("built");
     assert_eq!(world.build(module).await.expect("built").system, first.system);
+    assert_eq!(generations(&world), 1, "nor a generation of its own");
     let other = world
         .build("{ ... }: { environment.etc.x.text = \"y\"; }")
         .await

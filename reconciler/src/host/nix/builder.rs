@@ -237,58 +237,90 @@ impl NixBuilder {
         Ok(system)
     }
 
-    /// The agent's own module, if it has one, evaluated; and what the outcome is made from.
-    async fn system(&self, request: &BuildRequest, nix: &NixInputs) -> Result<System, HostError> {
+    async fn begin<'a>(&self, request: &'a BuildRequest) -> Result<Building<'a>, HostError> {
         let key = request
             .key()
             .map_err(|error| HostError::refused("the build", error.to_string()))?;
-        let folder = self.options.layout.builds().join(key.as_str());
-        let (builds, made, uid) = (self.options.layout.builds(), folder.clone(), request.uid);
+        let builds = self.options.layout.builds();
+        let folder = builds.join(key.as_str());
+        let (made, uid) = (folder.clone(), request.uid);
         blocking(folder.to_string(), move || logs::begin(&builds, &made, uid)).await?;
         let log = Log::begin(self.options.layout.build_log(&key)).await?;
-        let mut job = Building {
+        Ok(Building {
             request,
             key,
             folder,
             log,
             tree: None,
-        };
+        })
+    }
+
+    /// What is to be built: the prebuilt system, or what the agent's own module and the operator's come to.
+    async fn compose(&self, job: &mut Building<'_>, nix: &NixInputs) -> Result<Composed, HostError> {
+        let BuildRequest {
+            agent, commit, spec, ..
+        } = job.request;
         let module = self
             .repos
-            .read_file(&request.agent, &request.commit, MODULE_FILE, MAX_MODULE)
+            .read_file(agent, commit, MODULE_FILE, MAX_MODULE)
             .await?;
         if module.is_none()
-            && let Some(prebuilt) = &request.spec.system
+            && let Some(prebuilt) = &spec.system
         {
-            let field = format!("agents.{}.system", request.agent);
-            let path = self.declared(&job, &field, prebuilt).await?;
-            let link = self.realise(&job, path.root().as_str(), &path, &[]).await?;
-            return Ok(System {
-                toplevel: path,
-                link,
+            let field = format!("agents.{agent}.system");
+            let toplevel = self.declared(job, &field, prebuilt).await?;
+            return Ok(Composed {
+                wanted: toplevel.root().to_string(),
+                toplevel,
+                paths: Vec::new(),
                 own: None,
             });
         }
         if module.is_some() {
-            job.tree = Some(self.add_tree(&job).await?);
+            job.tree = Some(self.add_tree(job).await?);
         }
-        let sources = self.sources(&job, nix).await?;
-        let meta = self.add_flake(&job, &sources).await?;
-        let answer = self.evaluate(&job, &meta).await?;
-        let mut wanted = vec![answer.drv.to_string()];
-        wanted.extend(answer.paths.iter().cloned());
-        self.check_network(&job, nix, &wanted).await?;
-        let link = self
-            .realise(&job, &wanted[0], &answer.toplevel, &answer.paths)
-            .await?;
-        let top = answer.toplevel.root().to_owned();
-        let store = self.options.store.dir.clone();
-        blocking(top.to_string(), move || surface::check(&store, &top)).await?;
-        Ok(System {
-            toplevel: answer.toplevel,
-            link,
-            own: module.map(|_| answer.config),
+        let sources = self.sources(job, nix).await?;
+        let meta = self.add_flake(job, &sources).await?;
+        let Answer {
+            drv,
+            toplevel,
+            config,
+            paths,
+        } = self.evaluate(job, &meta).await?;
+        Ok(Composed {
+            wanted: drv.to_string(),
+            toplevel,
+            paths,
+            own: module.map(|_| config),
         })
+    }
+
+    /// Builds what was composed, checks it, and links the system's folder to its generation.
+    async fn put_in_place(
+        &self,
+        job: &Building<'_>,
+        nix: &NixInputs,
+        composed: &Composed,
+        output: &BuildOutput,
+    ) -> Result<(), HostError> {
+        let Composed {
+            wanted,
+            toplevel,
+            paths,
+            own: _,
+        } = composed;
+        let mut all = vec![wanted.clone()];
+        all.extend(paths.iter().cloned());
+        self.check_network(job, nix, &all).await?;
+        let generation = self.realise(job, wanted, toplevel, paths).await?;
+        let (store, top) = (self.options.store.dir.clone(), toplevel.root().to_owned());
+        blocking(top.to_string(), move || surface::check(&store, &top)).await?;
+        write_system(&self.options.layout, &*self.repos, job.request, output).await?;
+        let folder = Utf8PathBuf::from(&output.system);
+        blocking(output.system.clone(), move || {
+            generations::link(&folder, &generation)
+        })
+        .await
     }
 }
 
@@ -301,11 +333,14 @@ struct Building<'a> {
     tree: Option<StorePath>,
 }
 
-/// What was built.
-struct System {
+/// What is to be built.
+struct Composed {
+    /// A derivation or a store path.
+    wanted: String,
+    /// What it becomes.
     toplevel: StorePath,
-    /// Its generation.
-    link: Utf8PathBuf,
+    /// What the config names, likewise.
+    paths: Vec<String>,
     /// What the agent's own module says of its config, as JSON.
     own: Option<Vec<u8>>,
 }
@@ -348,25 +383,25 @@ impl Builder for NixBuilder {
             .read_file(agent, commit, OVERLAY_FILE, MAX_OVERLAY)
             .await?;
         let json = json.map_or_else(|| Ok(Overlay::default()), |bytes| parse_overlay(&bytes))?;
-        let system = self.system(request, nix).await?;
-        let own = match &system.own {
+        let mut job = self.begin(request).await?;
+        let composed = self.compose(&mut job, nix).await?;
+        let own = match &composed.own {
             Some(bytes) => parse_overlay_of(MODULE_FILE, "hyperhive.", bytes)?,
             None => Overlay::default(),
         };
         let overlay = overlay::merged(json, own)?;
         let mut realised = request.clone();
-        realised.spec.system = Some(system.toplevel.root().to_string());
+        realised.spec.system = Some(composed.toplevel.root().to_string());
         let systems = self.options.layout.systems();
         let output = assemble(&realised, &overlay, |digest| {
             systems.join(digest.as_str()).into_string()
         })
         .map_err(|error| HostError::refused(OVERLAY_FILE, clean(&error.to_string())))?;
-        write_system(&self.options.layout, &*self.repos, request, &output).await?;
-        let folder = Utf8PathBuf::from(&output.system);
-        blocking(output.system.clone(), move || {
-            generations::link(&folder, &system.link)
-        })
-        .await?;
+        let present = self.present(std::slice::from_ref(&output.system)).await?;
+        // The same system under another request: it has its generation, and what its config names is in it.
+        if present.get(&output.system) != Some(&true) {
+            self.put_in_place(&job, nix, &composed, &output).await?;
+        }
         Ok(output)
     }
 
