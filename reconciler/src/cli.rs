@@ -17,7 +17,7 @@ use shared::instruction::InstructionKind;
 use crate::host::Clock;
 use crate::host::clock::SystemClock;
 use crate::host::nix::evaluate::{EvaluateArgs, NOT_BECOME, become_evaluator};
-use crate::host::nspawn::launch as container;
+use crate::host::nspawn::{launch as container, wipe};
 use crate::host::process::launch::{self, LaunchArgs};
 
 mod agent;
@@ -144,6 +144,9 @@ enum Hidden {
     /// Become an agent's container; the agent's unit starts this as root
     #[command(hide = true)]
     Launch(container::LaunchArgs),
+    /// Delete what containers leave behind; units start this as root
+    #[command(hide = true)]
+    Wipe(wipe::WipeArgs),
     /// Write the references of the documentation to a folder
     #[command(hide = true)]
     References {
@@ -296,6 +299,10 @@ impl Cli {
                 Ok(never) => match never {},
                 Err(error) => (error.chain(), NOT_BECOME),
             },
+            Command::Hidden(Hidden::Wipe(args)) => match wipe::run(args) {
+                Ok(()) => return Some(ExitCode::SUCCESS),
+                Err(error) => (error.chain(), container::exit_code(&error)),
+            },
             Command::Public(_) | Command::Hidden(Hidden::References { .. }) => return None,
         };
         eprintln!("{reason}");
@@ -332,9 +339,11 @@ async fn run_with(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Exit {
 
 async fn dispatch(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Result<Exit, CliError> {
     match cli.command {
-        Command::Hidden(Hidden::LaunchProcess(_) | Hidden::Launch(_) | Hidden::Evaluate(_)) => Err(
-            CliError::Daemon("that verb is for the hive's own programs alone".to_owned()),
-        ),
+        Command::Hidden(
+            Hidden::LaunchProcess(_) | Hidden::Launch(_) | Hidden::Wipe(_) | Hidden::Evaluate(_),
+        ) => Err(CliError::Daemon(
+            "that verb is for the hive's own programs alone".to_owned(),
+        )),
         Command::Hidden(Hidden::References { dir }) => reference::write_all(dir).await,
         Command::Public(Public::Units(args)) => units::run(ui, args).await,
         Command::Public(Public::Serve(args)) => daemon::serve(args).await,

@@ -122,6 +122,8 @@ pub async fn hive_step(host: &Host, ledger: &Ledger, ready: &Ready) -> Result<Ou
         Ok(match &ready.planned.step.action {
             Action::AcceptRemoval { agents, .. } => Effect::Done(removal(agents, now)),
             Action::Purge { agent, uid } => {
+                host.folders.doom(agent, *uid).await?;
+                host.runtime.wipe(agent, *uid).await?;
                 host.folders.purge(agent, *uid).await?;
                 Effect::Done(purged(agent, *uid, host.clock.now()))
             }

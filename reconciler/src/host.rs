@@ -259,6 +259,10 @@ pub trait Runtime: Send + Sync {
     /// ones. Untrusted.
     async fn output(&self, agent: &AgentName, max: u64) -> Result<Output, HostError>;
 
+    /// Deletes what of an agent belongs to the user ids of its container, and what its containers left behind. Only for an
+    /// archive that [`Folders::doom`] put aside. Succeeds when nothing is there.
+    async fn wipe(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError>;
+
     /// Why agents run without a sandbox; `None` when they have one.
     fn unsandboxed(&self) -> Option<String>;
 }
@@ -487,6 +491,10 @@ pub trait Folders: Send + Sync {
 
     /// Moves state and repo back from the archive. Succeeds when they are back already.
     async fn restore(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError>;
+
+    /// Puts what the archive keeps of this agent aside, to be deleted: from then on it cannot be restored. Refuses what does
+    /// not bear our mark; succeeds when nothing is there.
+    async fn doom(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError>;
 
     /// Deletes what the archive keeps of this agent. Refuses what does not bear our mark; succeeds when nothing is there.
     async fn purge(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError>;

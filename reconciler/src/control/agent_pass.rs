@@ -298,11 +298,14 @@ impl Reconciler {
         if let Some(why) = self.host.runtime.unsandboxed() {
             status.notices.push(format!("it runs without a sandbox: {why}"));
         }
-        status
-            .notices
-            .extend(inputs.spec.map(support::of_agent).unwrap_or_default());
-        let (runtime, builder) = (self.host.runtime.kind(), self.host.builder.kind());
-        let of_build = inputs.spec.map(|spec| support::of_build(spec, runtime, builder));
+        status.notices.extend(
+            inputs
+                .spec
+                .map(|spec| support::of_agent(spec, inputs.facts.runtime))
+                .unwrap_or_default(),
+        );
+        let builder = self.host.builder.kind();
+        let of_build = inputs.spec.map(|spec| support::of_build(spec, builder));
         status.notices.extend(of_build.unwrap_or_default());
         let plan_view = plan.view(scheduled.waiting.clone())?;
         let diff = diff(inputs, plan);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use shared::AgentName;
-use shared::spec::{RuntimeKind, RuntimeSpec};
+use shared::spec::{RuntimeKind, RuntimeSpec, Spec};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -163,7 +163,7 @@ pub async fn serve_watched(
     let (early, mut early_nudges) = mpsc::unbounded_channel::<AgentName>();
     let host = host(&args, &layout, clock, ids, &link, early).await?;
     let settings = Settings {
-        harness: harness_program(&args)?,
+        harness: default_harness(&args).await?,
         max_transitions: 4,
     };
     let (reconciler, nudged) = Reconciler::new(host.clone(), ledger.clone(), settings);
@@ -407,7 +407,7 @@ pub async fn export(args: &ServeArgs) -> Result<Export, ServeError> {
     let (ended, _nobody_starts) = mpsc::unbounded_channel();
     let host = host(args, &layout, clock, ids, &link, ended).await?;
     let settings = Settings {
-        harness: harness_program(args)?,
+        harness: default_harness(args).await?,
         max_transitions: 1,
     };
     let (reconciler, _nudged) = Reconciler::new(host, ledger, settings);
@@ -457,13 +457,18 @@ pub(crate) fn harness_program(args: &ServeArgs) -> Result<Utf8PathBuf, ServeErro
     }
 }
 
-/// What the spec, as it is now, says about the runtime. It counts for as long as this daemon runs.
-async fn declared_runtime(file: &SpecAt) -> RuntimeSpec {
-    let text = file.read().await.unwrap_or_default();
-    spec::parse(&text)
-        .spec
-        .map(|spec| spec.runtime)
-        .unwrap_or_default()
+/// The spec as it is now, if it can be read.
+async fn declared(args: &ServeArgs) -> Result<Option<Spec>, ServeError> {
+    let text = SpecAt(absolute(&args.spec)?).read().await.unwrap_or_default();
+    Ok(spec::parse(&text).spec)
+}
+
+/// The harness of agents whenever the spec names none. It need not be there while the spec does.
+async fn default_harness(args: &ServeArgs) -> Result<Utf8PathBuf, ServeError> {
+    match declared(args).await?.and_then(|spec| spec.harness) {
+        Some(harness) => Ok(harness_program(args).unwrap_or_else(|_| harness.into())),
+        None => harness_program(args),
+    }
 }
 
 async fn process_runtime(
@@ -507,8 +512,14 @@ async fn host(
         // The receiver only goes away when the daemon ends.
         let _ended = ended.send(agent);
     });
-    let declared = declared_runtime(&spec).await;
-    let builder = builder::builder(&spec, layout, &repos, &path, own_program()?).await?;
+    // It counts for as long as this daemon runs.
+    let declared = declared(args).await?;
+    let kind = declared
+        .as_ref()
+        .map(|spec| spec.builder.kind)
+        .unwrap_or_default();
+    let builder = builder::builder(kind, layout, &repos, &path, own_program()?).await?;
+    let declared = declared.map(|spec| spec.runtime).unwrap_or_default();
     let runtime: Arc<dyn Runtime> = match declared.kind {
         RuntimeKind::Process => {
             Arc::new(process_runtime(layout, &path, &declared, Arc::clone(&clock), notify).await?)

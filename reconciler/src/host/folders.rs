@@ -120,6 +120,13 @@ impl Folders for AgentFolders {
             .await
     }
 
+    async fn doom(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {
+        self.blocking(agent, move |layout, agent| {
+            archive::doom(layout, agent, uid).map(drop)
+        })
+        .await
+    }
+
     async fn purge(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {
         self.blocking(agent, move |layout, agent| archive::purge(layout, agent, uid))
             .await

@@ -149,6 +149,11 @@ impl Layout {
         self.state.join("archive")
     }
 
+    /// Where an archive lies while it is being deleted.
+    pub fn doomed(&self, agent: &AgentName, uid: AgentUid) -> Utf8PathBuf {
+        self.archives().join(format!(".purge-{agent}-{uid}"))
+    }
+
     /// What is kept of a removed agent.
     pub fn archive(&self, agent: &AgentName, uid: AgentUid) -> Utf8PathBuf {
         self.archives().join(format!("{agent}-{uid}"))

@@ -20,6 +20,7 @@ mod tree;
 pub mod units;
 mod verdict;
 mod view;
+pub mod wipe;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -30,8 +31,8 @@ use camino::Utf8Path;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
-use shared::AgentName;
 use shared::spec::RuntimeKind;
+use shared::{AgentName, AgentUid};
 
 use self::bus::{Bus, Heard, Line};
 use self::limits::Limits;
@@ -398,6 +399,17 @@ impl Runtime for NspawnRuntime {
 
     async fn output(&self, agent: &AgentName, max: u64) -> Result<Output, HostError> {
         journal::tail(&names::unit(agent), max).await
+    }
+
+    async fn wipe(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {
+        let unit = names::purge_unit(agent, uid);
+        match self.inner.bus()?.run(&unit).await?.as_str() {
+            "done" => Ok(()),
+            other => Err(HostError::failed(
+                format!("what is left of {agent}"),
+                format!("it was not deleted ({other}): journalctl -u {unit} says why"),
+            )),
+        }
     }
 
     fn unsandboxed(&self) -> Option<String> {

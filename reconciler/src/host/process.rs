@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use shared::AgentName;
 use shared::spec::RuntimeKind;
+use shared::{AgentName, AgentUid};
 
 pub(in crate::host) use output::read_end;
 pub(in crate::host) use sandbox::programs as sandbox_programs;
@@ -264,6 +264,11 @@ impl Runtime for ProcessRuntime {
             output::read(&inner.files(&name), max)
         })
         .await
+    }
+
+    async fn wipe(&self, _agent: &AgentName, _uid: AgentUid) -> Result<(), HostError> {
+        // Everything belongs to the daemon's own user.
+        Ok(())
     }
 
     fn unsandboxed(&self) -> Option<String> {

@@ -40,10 +40,11 @@ pub fn of_hive(spec: &Spec) -> Vec<String> {
 }
 
 /// Declared for an agent, and without effect in this version.
-pub fn of_agent(spec: &AgentSpec) -> Vec<String> {
+pub fn of_agent(spec: &AgentSpec, runtime: RuntimeKind) -> Vec<String> {
+    let in_processes = runtime == RuntimeKind::Process;
     let declared = [
         (
-            spec.limits != LimitsSpec::default(),
+            in_processes && spec.limits != LimitsSpec::default(),
             "limits",
             "the process runtime has no cgroups to enforce them",
         ),
@@ -63,25 +64,23 @@ pub fn of_agent(spec: &AgentSpec) -> Vec<String> {
             "network \"model\"",
             "without the model gateway it means loopback only, where the driver reaches no provider; write \"host\"",
         ),
+        (
+            in_processes && spec.system.is_some(),
+            "system",
+            "only containers have an operating system of their own",
+        ),
     ];
     without_effect(&declared)
 }
 
-/// Declared for an agent, and without effect on what this daemon builds and starts.
-pub fn of_build(spec: &AgentSpec, runtime: RuntimeKind, builder: BuilderKind) -> Vec<String> {
+/// Declared for an agent, and without effect on what this daemon builds.
+pub fn of_build(spec: &AgentSpec, builder: BuilderKind) -> Vec<String> {
     let is_plain = builder == BuilderKind::Plain;
-    let declared = [
-        (
-            spec.system.is_some() && is_plain && runtime == RuntimeKind::Process,
-            "system",
-            "it is for the nix builder, or for containers",
-        ),
-        (
-            !spec.modules.is_empty() && is_plain,
-            "modules",
-            "they are for the nix builder",
-        ),
-    ];
+    let declared = [(
+        !spec.modules.is_empty() && is_plain,
+        "modules",
+        "they are for the nix builder",
+    )];
     without_effect(&declared)
 }
 
@@ -119,14 +118,20 @@ mod tests {
             None
         );
         assert!(of_hive(&plain).is_empty());
-        assert!(of_agent(&plain.agents.values().next().unwrap().clone()).is_empty());
+        assert!(of_agent(plain.agents.values().next().unwrap(), RuntimeKind::Process).is_empty());
 
         let more = spec(
             r#"{ "version": 1, "hive": { "name": "h" }, "web": { "listen": "127.0.0.1:1" },
                  "agents": { "a": { "limits": { "memory": "1G" }, "network": "hosts" } } }"#,
         );
         assert_eq!(of_hive(&more).len(), 1);
-        assert_eq!(of_agent(&more.agents.values().next().unwrap().clone()).len(), 2);
+        let alice = more.agents.values().next().unwrap();
+        assert_eq!(of_agent(alice, RuntimeKind::Process).len(), 2);
+        let in_a_container = of_agent(alice, RuntimeKind::Nspawn);
+        assert!(
+            !in_a_container.iter().any(|notice| notice.starts_with("limits")),
+            "{in_a_container:?}"
+        );
     }
 
     #[test]
@@ -134,6 +139,7 @@ mod tests {
         let notices = |network: &str, driver: &str| {
             of_agent(
                 &serde_json::from_value(json!({ "network": network, "driver": { "kind": driver } })).unwrap(),
+                RuntimeKind::Process,
             )
         };
         assert!(notices("model", "claude")[0].contains("write \"host\""));
@@ -147,7 +153,7 @@ mod tests {
             let far = json!({ "url": "https://example.org", "secretHeaders": { "Authorization": "key" } });
             let spec =
                 json!({ "network": "host", "driver": { "kind": driver }, "mcpServers": { "far": far } });
-            of_agent(&serde_json::from_value(spec).unwrap())
+            of_agent(&serde_json::from_value(spec).unwrap(), RuntimeKind::Process)
         };
         assert!(notices("acp")[0].contains("secretHeaders"));
         assert_eq!(notices("claude"), Vec::<String>::new());
@@ -181,11 +187,9 @@ mod tests {
 
     #[test]
     fn what_only_nix_takes_is_named_without_it() {
-        let agent = json!({ "system": "/nix/store/x", "modules": ["/m"] });
+        let agent = json!({ "modules": ["/m"] });
         let agent: AgentSpec = serde_json::from_value(agent).unwrap();
-        let notices = |runtime, builder| of_build(&agent, runtime, builder).len();
-        assert_eq!(notices(RuntimeKind::Process, BuilderKind::Plain), 2);
-        assert_eq!(notices(RuntimeKind::Nspawn, BuilderKind::Plain), 1);
-        assert_eq!(notices(RuntimeKind::Process, BuilderKind::Nix), 0);
+        assert_eq!(of_build(&agent, BuilderKind::Plain).len(), 1);
+        assert_eq!(of_build(&agent, BuilderKind::Nix).len(), 0);
     }
 }

@@ -15,26 +15,22 @@ use crate::host::nix::evaluate::{Evaluate, Evaluated, Job, Limits, Log, Sandboxe
 use crate::host::nix::{NixBuilder, NixOptions, Store};
 use crate::host::plain::PlainBuilder;
 use crate::host::process::Sandbox;
-use crate::host::spec_file::SpecAt;
-use crate::host::{Builder, HostError, Repos, SpecFile as _};
-use crate::spec;
+use crate::host::{Builder, HostError, Repos};
 
 /// Where agents' profiles lie: the collector looks there.
 const PROFILES: &str = "/nix/var/nix/profiles/hyperhive";
 /// How long a system may take to be built.
 const BUILD_TIME: Duration = Duration::from_secs(3600);
 
-/// The builder that the spec asks for; the plain one when there is no spec yet.
+/// The builder of this kind.
 pub(super) async fn builder(
-    spec: &SpecAt,
+    kind: BuilderKind,
     layout: &Layout,
     repos: &Arc<dyn Repos>,
     search_path: &OsStr,
     hive: Utf8PathBuf,
 ) -> Result<Arc<dyn Builder>, ServeError> {
-    let text = spec.read().await.unwrap_or_default();
-    let declared = spec::parse(&text).spec;
-    if declared.is_none_or(|spec| spec.builder.kind == BuilderKind::Plain) {
+    if kind == BuilderKind::Plain {
         return Ok(Arc::new(PlainBuilder::new(layout.clone(), Arc::clone(repos))));
     }
     let store = Store::of_machine();

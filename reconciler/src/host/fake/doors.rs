@@ -146,6 +146,10 @@ impl Runtime for World {
         })
     }
 
+    async fn wipe(&self, _agent: &AgentName, _uid: AgentUid) -> Result<(), HostError> {
+        Ok(())
+    }
+
     fn unsandboxed(&self) -> Option<String> {
         None
     }
@@ -469,6 +473,11 @@ impl Folders for World {
             Ok(())
         })
         .await
+    }
+
+    async fn doom(&self, _agent: &AgentName, _uid: AgentUid) -> Result<(), HostError> {
+        // A rename, which `purge` does too.
+        Ok(())
     }
 
     async fn purge(&self, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {

@@ -68,7 +68,7 @@ pub(super) fn archive(layout: &Layout, agent: &AgentName, uid: AgentUid) -> Resu
 }
 
 pub(super) fn look(layout: &Layout, agent: &AgentName, uid: AgentUid) -> Result<ArchiveState, HostError> {
-    if exists(&doomed(layout, agent, uid))? {
+    if exists(&layout.doomed(agent, uid))? {
         return Ok(ArchiveState::Ours);
     }
     let folder = layout.archive(agent, uid);
@@ -127,9 +127,22 @@ pub(super) fn restore(layout: &Layout, agent: &AgentName, uid: AgentUid) -> Resu
 }
 
 pub(super) fn purge(layout: &Layout, agent: &AgentName, uid: AgentUid) -> Result<(), HostError> {
-    let (folder, doomed) = (layout.archive(agent, uid), doomed(layout, agent, uid));
+    let Some(doomed) = doom(layout, agent, uid)? else {
+        return Ok(());
+    };
+    delete(&doomed)?;
+    file::sync_folder(&layout.archives())
+}
+
+/// Puts an archive aside. Returns where; `None`: there is none.
+pub(super) fn doom(
+    layout: &Layout,
+    agent: &AgentName,
+    uid: AgentUid,
+) -> Result<Option<Utf8PathBuf>, HostError> {
+    let (folder, doomed) = (layout.archive(agent, uid), layout.doomed(agent, uid));
     match look(layout, agent, uid)? {
-        ArchiveState::Absent => return Ok(()),
+        ArchiveState::Absent => return Ok(None),
         ArchiveState::Foreign => {
             return Err(HostError::refused(
                 folder.as_str(),
@@ -144,13 +157,7 @@ pub(super) fn purge(layout: &Layout, agent: &AgentName, uid: AgentUid) -> Result
     if !exists(&doomed)? {
         move_once(&folder, &doomed, "purged")?;
     }
-    delete(&doomed)?;
-    file::sync_folder(&layout.archives())
-}
-
-/// Where an archive lies while it is being deleted.
-fn doomed(layout: &Layout, agent: &AgentName, uid: AgentUid) -> Utf8PathBuf {
-    layout.archives().join(format!(".purge-{agent}-{uid}"))
+    Ok(Some(doomed))
 }
 
 /// Deletes a folder that an agent filled. Links are deleted and never followed.

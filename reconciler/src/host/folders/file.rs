@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use camino::Utf8Path;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::host::HostError;
@@ -93,6 +93,9 @@ pub(super) fn ensure_folder(path: &Utf8Path, mode: u32) -> Result<(), HostError>
         Err(Errno::EXIST) => false,
         Err(errno) => return Err(HostError::io("make the folder", path.as_str())(errno.into())),
     };
+    if !made && is_given_away(path)? {
+        return Ok(());
+    }
     let folder = open(path, OFlags::NOFOLLOW)?;
     let there = rustix::fs::fstat(&folder).map_err(|e| HostError::io("look at", path.as_str())(e.into()))?;
     // The set-group-ID bit is not the daemon's: the launcher gives folders of sockets to a container's group by it.
@@ -104,6 +107,15 @@ pub(super) fn ensure_folder(path: &Utf8Path, mode: u32) -> Result<(), HostError>
         sync_folder(parent)?;
     }
     Ok(())
+}
+
+/// Whether a folder belongs to another user: the launcher, which is root, gave it to the user ids of a container.
+fn is_given_away(path: &Utf8Path) -> Result<bool, HostError> {
+    let there = rustix::fs::lstat(path.as_std_path());
+    let there = there.map_err(|e| HostError::io("look at", path.as_str())(e.into()))?;
+    let own = rustix::process::geteuid();
+    let is_folder = FileType::from_raw_mode(there.st_mode) == FileType::Directory;
+    Ok(is_folder && !own.is_root() && there.st_uid != own.as_raw())
 }
 
 /// Makes renames in a folder durable.

@@ -212,22 +212,26 @@ impl Bus {
 
     /// Starts the unit and waits until it is up or has failed. Returns systemd's word for how the job went.
     pub(super) async fn start(&self, agent: &AgentName) -> Result<String, HostError> {
-        let unit = names::unit(agent);
-        self.job(agent, self.manager.start_unit(&unit, "replace")).await
+        self.run(&names::unit(agent)).await
+    }
+
+    /// Starts a unit and waits until it is up, or, for one that runs once, until it is over.
+    pub(super) async fn run(&self, unit: &str) -> Result<String, HostError> {
+        self.job(unit, self.manager.start_unit(unit, "replace")).await
     }
 
     /// Stops the unit and waits until it is gone.
     pub(super) async fn stop(&self, agent: &AgentName) -> Result<String, HostError> {
         let unit = names::unit(agent);
-        self.job(agent, self.manager.stop_unit(&unit, "replace")).await
+        self.job(&unit, self.manager.stop_unit(&unit, "replace")).await
     }
 
     async fn job(
         &self,
-        agent: &AgentName,
+        unit: &str,
         asked: impl Future<Output = zbus::Result<OwnedObjectPath>>,
     ) -> Result<String, HostError> {
-        let what = format!("the unit of {agent}");
+        let what = format!("the unit {unit}");
         // Before asking: the answer may come after the job's end.
         let mut removed = self.manager.receive_job_removed().await.map_err(failed(&what))?;
         let job = asked.await.map_err(failed(&what))?;

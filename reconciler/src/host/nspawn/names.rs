@@ -1,6 +1,6 @@
 //! What an agent is called where systemd and machined see it.
 
-use shared::AgentName;
+use shared::{AgentName, AgentUid};
 
 /// What the names of all agents' units begin with: the template's own name.
 const PREFIX: &str = "hyperhive-agent@";
@@ -16,6 +16,11 @@ pub(super) const UNITS: &str = "/org/freedesktop/systemd1/unit";
 /// The agent's unit.
 pub(super) fn unit(agent: &AgentName) -> String {
     format!("{PREFIX}{agent}{SUFFIX}")
+}
+
+/// The unit that deletes what is left of an agent.
+pub(super) fn purge_unit(agent: &AgentName, uid: AgentUid) -> String {
+    format!("hyperhive-purge@{agent}-{uid}.service")
 }
 
 /// Whose unit it is; `None`: no agent's.

@@ -150,7 +150,8 @@ fn give_entry(entry: &Entry, path: &Path, range: UserRange) -> Result<(), HostEr
     rustix::fs::chownat(&entry.fd, "", uid, gid, AtFlags::EMPTY_PATH).map_err(failed("give away", path))
 }
 
-fn range_of(id: u32) -> Option<UserRange> {
+/// The range that an id of the host belongs to.
+pub(super) fn range_of(id: u32) -> Option<UserRange> {
     UserRange::of_base(id - id % UserRange::SIZE)
 }
 

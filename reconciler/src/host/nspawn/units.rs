@@ -93,6 +93,10 @@ pub fn files(hive: Utf8PathBuf, paths: &Paths) -> Result<Vec<File>, BadPath> {
             include_str!("units/agent.service"),
         ),
         (
+            "systemd/system/hyperhive-purge@.service",
+            include_str!("units/purge.service"),
+        ),
+        (
             "polkit-1/rules.d/50-hyperhive.rules",
             include_str!("units/hyperhive.rules"),
         ),
