@@ -16,6 +16,7 @@ use shared::instruction::InstructionKind;
 
 use crate::host::Clock;
 use crate::host::clock::SystemClock;
+use crate::host::nix::evaluate::{EvaluateArgs, NOT_BECOME, become_evaluator};
 use crate::host::nspawn::{launch as container, wipe};
 use crate::host::process::launch::{self, LaunchArgs};
 
@@ -138,6 +139,9 @@ enum Hidden {
     /// Become an agent's sandbox
     #[command(hide = true)]
     LaunchProcess(LaunchArgs),
+    /// Become a limited evaluator
+    #[command(hide = true)]
+    Evaluate(EvaluateArgs),
     /// Become an agent's container; the agent's unit starts this as root
     #[command(hide = true)]
     Launch(container::LaunchArgs),
@@ -281,8 +285,8 @@ impl Cli {
         })
     }
 
-    /// Becomes an agent's sandbox, when that is the verb; then it returns an exit code only when it could not.
-    ///
+    /// Becomes an agent's sandbox or an evaluator, when that is the verb; then it returns an exit code only when it could
+    /// not.
     #[expect(clippy::print_stderr, reason = "the daemon reads the reason from stderr")]
     pub fn launch(&self) -> Option<ExitCode> {
         let (reason, code) = match &self.command {
@@ -293,6 +297,10 @@ impl Cli {
             Command::Hidden(Hidden::Launch(args)) => match container::run(args) {
                 Ok(never) => match never {},
                 Err(error) => (error.chain(), container::exit_code(&error)),
+            },
+            Command::Hidden(Hidden::Evaluate(args)) => match become_evaluator(args) {
+                Ok(never) => match never {},
+                Err(error) => (error.chain(), NOT_BECOME),
             },
             Command::Hidden(Hidden::Wipe(args)) => match wipe::run(args) {
                 Ok(()) => return Some(ExitCode::SUCCESS),
@@ -334,9 +342,11 @@ async fn run_with(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Exit {
 
 async fn dispatch(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Result<Exit, CliError> {
     match cli.command {
-        Command::Hidden(Hidden::LaunchProcess(_) | Hidden::Launch(_) | Hidden::Wipe(_)) => Err(
-            CliError::Daemon("that verb is for the hive's own programs alone".to_owned()),
-        ),
+        Command::Hidden(
+            Hidden::LaunchProcess(_) | Hidden::Launch(_) | Hidden::Wipe(_) | Hidden::Evaluate(_),
+        ) => Err(CliError::Daemon(
+            "that verb is for the hive's own programs alone".to_owned(),
+        )),
         Command::Hidden(Hidden::References { dir }) => reference::write_all(dir).await,
         Command::Public(Public::Shell(args)) => match shell::run(&args)? {},
         Command::Public(Public::Units(args)) => units::run(ui, args).await,

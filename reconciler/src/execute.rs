@@ -6,6 +6,7 @@
 //! needs neither. What runs under a gate is the step stored with the gate, never a recomputed one.
 
 pub mod bookkeeping;
+mod build;
 pub mod deploy;
 pub mod spawn;
 
@@ -27,7 +28,7 @@ use crate::host::{Host, HostError, UnitState};
 use crate::ledger::{BeginError, Ledger, LedgerError};
 use crate::model::change::{Change, Notice};
 use crate::model::draft::Rules;
-use crate::model::records::{AgentLedger, AgentLife, BuildState, Mark};
+use crate::model::records::{AgentLedger, AgentLife, Mark};
 use crate::model::step::{Action, PlannedStep};
 use crate::plan::refs;
 use crate::plan::schedule::Ready;
@@ -276,47 +277,7 @@ async fn carry_out(
                 },
             ]))
         }
-        Action::Build {
-            key,
-            request,
-            proposal,
-        } => {
-            let built = host.builder.build(request).await;
-            let now = host.clock.now();
-            let (state, event) = match built {
-                Ok(output) => {
-                    let message = format!("{name}: {} is built", request.commit.short());
-                    let event = event(name, Level::Info, "built", message, now);
-                    (BuildState::Built(Box::new(output)), event)
-                }
-                Err(error) if error.is_terminal() => {
-                    let error = error.chain();
-                    let source = proposal.map_or_else(
-                        || "what the spec asks for".to_owned(),
-                        |number| format!("proposal {number}"),
-                    );
-                    let message = format!("{name}: the build of {source} failed: {error}");
-                    (
-                        BuildState::Failed { error },
-                        event(name, Level::Warning, "buildFailed", message, now),
-                    )
-                }
-                Err(error) => return Err(error),
-            };
-            let mut changes = vec![
-                Change::Built {
-                    uid,
-                    key: key.clone(),
-                    state,
-                    at: now,
-                },
-                event,
-            ];
-            if record.rebuild && proposal.is_none() {
-                changes.push(Change::Rebuild { uid, wanted: false });
-            }
-            Ok(Effect::Done(changes))
-        }
+        Action::Build { .. } => build::carry_out(host, agent, action).await,
         Action::MakeDraft { .. } => spawn::make(host, agent, action).await,
         Action::SpawnDraft { .. } => spawn::spawn(host, ledger, agent, ready, action, rules).await,
         Action::DropStaged => {
@@ -360,6 +321,16 @@ async fn carry_out(
             host.folders
                 .activate(name, system, &output.launch_file(), &output.config_file())
                 .await?;
+            let gated = agent.gates.iter().filter_map(|known| known.gate.system.clone());
+            let last_good = record.last_good.iter().map(|good| good.output.system.clone());
+            // What is kept too long harms nobody.
+            if let Err(error) = host
+                .builder
+                .retain(name, system, &gated.chain(last_good).collect())
+                .await
+            {
+                tracing::warn!(agent = %name, error = error.chain(), "old systems were not forgotten");
+            }
             Ok(Effect::Done(Vec::new()))
         }
         Action::Obey { number, declared, .. } => {
@@ -389,6 +360,7 @@ async fn carry_out(
             // What was seen may be older than its last start, and its folders must not go from under it.
             host.runtime.stop(name).await?;
             host.folders.archive(name, uid).await?;
+            host.builder.forget(name).await?;
             let now = host.clock.now();
             Ok(Effect::Done(vec![
                 Change::Life {

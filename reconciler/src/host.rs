@@ -4,6 +4,7 @@
 //! loop under test is the binary's own. Observing never changes anything. Every effect is idempotent: carried out
 //! twice, it leaves what it leaves when carried out once.
 
+mod builder;
 pub mod checkup;
 pub mod clock;
 pub mod error;
@@ -13,6 +14,7 @@ pub mod follow;
 pub mod git;
 pub mod harness_link;
 pub mod layout;
+pub mod nix;
 pub mod nspawn;
 pub mod open_files;
 pub mod own_process;
@@ -37,10 +39,10 @@ use shared::draft::{StagedFile, StatePath};
 use shared::spec::{BindSpec, DriverKind, LimitsSpec, Network, RuntimeKind, SecretSpec};
 use shared::{AgentName, AgentUid, CommitOid, Digest, HiveId, LoginId};
 
+pub use builder::Builder;
 pub use error::HostError;
 pub use follow::Lines;
 
-use crate::model::build::{BuildOutput, BuildRequest};
 use crate::model::user_range::UserRange;
 
 /// All doors, real or fake.
@@ -428,16 +430,6 @@ pub trait Repos: Send + Sync {
         to: &CommitOid,
         max: usize,
     ) -> Result<String, HostError>;
-}
-
-/// Turns commits into systems.
-#[async_trait]
-pub trait Builder: Send + Sync {
-    /// Builds, or finds it built. A [`HostError::Refused`] says that the input is at fault and trying again is vain.
-    async fn build(&self, request: &BuildRequest) -> Result<BuildOutput, HostError>;
-
-    /// Which of these systems are there.
-    async fn present(&self, systems: &[String]) -> Result<BTreeMap<String, bool>, HostError>;
 }
 
 /// An agent's folders as observed.

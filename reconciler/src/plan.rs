@@ -28,6 +28,7 @@ use shared::{AgentName, Digest, HiveId};
 
 use crate::gate;
 use crate::host::Announcement;
+use crate::model::build::NixInputs;
 use crate::model::step::{Action, Authority, PlannedStep, Step};
 
 /// What planning needs to know of the hive as a whole.
@@ -53,6 +54,9 @@ pub struct HiveFacts {
     /// How agents run.
     #[serde(default)]
     pub runtime: RuntimeKind,
+    /// What the Nix builder takes; absent with another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nix: Option<NixInputs>,
     /// Why agents of this spec cannot be run by this daemon at all.
     pub unsupported: Option<String>,
     /// When this daemon began to watch.

@@ -138,6 +138,15 @@ pub enum BuilderKind {
     Nix,
 }
 
+impl std::fmt::Display for BuilderKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Nix => "nix",
+        })
+    }
+}
+
 /// How config repos become systems.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
@@ -156,9 +165,12 @@ pub struct BuilderSpec {
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 64)))]
     #[serde(default = "default_max_builds")]
     pub max_builds: u32,
-    /// Further flake inputs agents may use, by name (nix builder).
+    /// What agents' modules find in `inputs`, by name: absolute paths of flakes or of anything else (nix builder).
     #[serde(default)]
     pub inputs: BTreeMap<String, String>,
+    /// Hosts that builds may fetch from (nix builder). What the store has or its caches give needs none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub hosts: BTreeSet<String>,
 }
 
 fn default_max_builds() -> u32 {
@@ -173,6 +185,7 @@ impl Default for BuilderSpec {
             guest_module: None,
             max_builds: default_max_builds(),
             inputs: BTreeMap::new(),
+            hosts: BTreeSet::new(),
         }
     }
 }

@@ -33,6 +33,16 @@ const PREREQUISITES: &[Prerequisite] = &[
         purpose: "the sandbox of the process runtime",
     },
     Prerequisite {
+        program: "nix",
+        packages: &["nix-bin"],
+        purpose: "the nix builder",
+    },
+    Prerequisite {
+        program: "busybox",
+        packages: &["busybox-static"],
+        purpose: "the shell of Nix's build sandbox",
+    },
+    Prerequisite {
         program: "faketime",
         packages: &["faketime"],
         purpose: "tests that set the daemon's clock",

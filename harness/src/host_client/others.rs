@@ -55,8 +55,15 @@ impl HostClient {
     }
 
     /// The end of an agent's log. Only managers see that of others.
-    pub async fn logs(&self, name: &AgentName, lines: u32, events: u32) -> Result<AgentLog, ClientError> {
-        let path = format!("/v1/agents/{name}/logs?lines={lines}&events={events}");
+    pub async fn logs(
+        &self,
+        name: &AgentName,
+        lines: u32,
+        events: u32,
+        build: bool,
+    ) -> Result<AgentLog, ClientError> {
+        let build = if build { "&build=true" } else { "" };
+        let path = format!("/v1/agents/{name}/logs?lines={lines}&events={events}{build}");
         self.get("agent logs", &path).await
     }
 }

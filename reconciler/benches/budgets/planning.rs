@@ -52,6 +52,7 @@ async fn plans(on: &Hive, rounds: usize) -> Result<()> {
         programs: spec.programs.clone(),
         model_url: None,
         runtime: shared::spec::RuntimeKind::Process,
+        nix: None,
         unsupported: None,
         watched_since: now,
     };

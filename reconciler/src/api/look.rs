@@ -237,22 +237,35 @@ struct Wanted {
     /// Go on with each new line; for the operator
     #[serde(default)]
     follow: bool,
+    /// Instead of what the agent printed: what its newest build said
+    #[serde(default)]
+    build: bool,
 }
 
 async fn logs(caller: Caller, Path(name): Path<String>, Query(wanted): Query<Wanted>) -> ApiResult<Response> {
-    let agent = of(&caller, &name).await?.record.name;
+    let record = of(&caller, &name).await?.record;
+    let agent = record.name;
     let lines = wanted.lines.unwrap_or(LINES).min(MAX_LOG_LINES);
     let events = wanted.events.unwrap_or(EVENTS).min(MAX_LOG_EVENTS);
     let reconciler = caller.reconciler();
+    let host = reconciler.host();
     if wanted.follow {
         if caller.agent().is_some() {
             let message = "only the operator follows what an agent prints";
             return Err(ApiError::new(ErrorCode::Forbidden, message).hint("ask without follow, now and then"));
         }
-        let printed = reconciler.host().runtime.follow(&agent, lines).await?;
+        let printed = host.runtime.follow(&agent, lines).await?;
         return Ok(live::stream(follow(printed, caller.context.shutdown.clone())));
     }
-    let output = reconciler.host().runtime.output(&agent, log::MAX_BYTES).await?;
+    let output = if wanted.build {
+        let said = host.builder.log(record.uid, log::MAX_BYTES).await?;
+        said.ok_or_else(|| {
+            ApiError::new(ErrorCode::NotFound, "builds of the plain builder have no log")
+                .hint("builder.kind \"nix\" keeps one for each build")
+        })?
+    } else {
+        host.runtime.output(&agent, log::MAX_BYTES).await?
+    };
     let (lines, cut) = log::tail(&output, usize::try_from(lines).unwrap_or(usize::MAX));
     let events = reconciler.ledger().events_about(&agent, events).await?;
     let bare = |event: Event| Event {

@@ -17,12 +17,20 @@ pub(super) struct LogsArgs {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     lines: u32,
     /// Follow: show new lines as they are printed, until Ctrl-C
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "build")]
     follow: bool,
+    /// Show what its newest build said, not what it printed itself
+    #[arg(long)]
+    build: bool,
 }
 
 pub(super) async fn run(session: &mut Session<'_>, args: LogsArgs) -> Result<Exit, CliError> {
-    let LogsArgs { agent, lines, follow } = args;
+    let LogsArgs {
+        agent,
+        lines,
+        follow,
+        build,
+    } = args;
     if follow {
         return tokio::select! {
             // Nothing is lost by dropping the follower in the middle: it only reads.
@@ -30,7 +38,8 @@ pub(super) async fn run(session: &mut Session<'_>, args: LogsArgs) -> Result<Exi
             end = go_on(session, &agent, lines) => end,
         };
     }
-    let path = format!("/v1/agents/{agent}/logs?lines={lines}");
+    let build = if build { "&build=true" } else { "" };
+    let path = format!("/v1/agents/{agent}/logs?lines={lines}{build}");
     let reply = session.client.get::<AgentLog>(&path).await?;
     session.ui.show(&reply.raw, || render(&reply.view))?;
     Ok(Exit::Done)

@@ -205,11 +205,26 @@ impl Reconciler {
     }
 
     async fn fill_diff(&self, ledger: &AgentLedger, gate: &mut NewGate) {
-        let (main, commit) = match &gate.step.action {
-            Action::Deploy { main, commit, .. } => (main, commit),
-            Action::SpawnDraft { seed, commit, .. } => (seed, commit),
+        let (main, commit, from, system) = match &gate.step.action {
+            Action::Deploy {
+                main,
+                commit,
+                from,
+                system,
+                ..
+            } => (main, commit, from.as_deref(), system),
+            Action::SpawnDraft {
+                seed, commit, system, ..
+            } => (seed, commit, None, system),
             _ => return,
         };
+        match self.host.builder.difference(from, system).await {
+            Ok(lines) => gate.view.closure_diff.extend(lines),
+            Err(error) => {
+                let line = format!("(how the systems differ cannot be shown: {})", error.chain());
+                gate.view.closure_diff.push(line);
+            }
+        }
         if main == commit {
             return;
         }
@@ -289,6 +304,9 @@ impl Reconciler {
                 .map(|spec| support::of_agent(spec, inputs.facts.runtime))
                 .unwrap_or_default(),
         );
+        let builder = self.host.builder.kind();
+        let of_build = inputs.spec.map(|spec| support::of_build(spec, builder));
+        status.notices.extend(of_build.unwrap_or_default());
         let plan_view = plan.view(scheduled.waiting.clone())?;
         let diff = diff(inputs, plan);
         views.agents.insert(

@@ -15,6 +15,7 @@ use super::watching::Watching;
 use crate::execute::ExecuteError;
 use crate::host::{Host, HostError};
 use crate::ledger::{Ledger, LedgerError};
+use crate::model::build::NixInputs;
 use crate::model::records::{AgentOrigin, AgentRecord};
 use crate::plan::{HiveFacts, support};
 use crate::spec::Accepted;
@@ -219,7 +220,8 @@ impl Reconciler {
             programs: spec.programs.clone(),
             model_url: spec.egress.model_url.clone(),
             runtime: self.host.runtime.kind(),
-            unsupported: support::unsupported(spec, self.host.runtime.kind()),
+            nix: NixInputs::of(&spec.builder),
+            unsupported: support::unsupported(spec, self.host.runtime.kind(), self.host.builder.kind()),
             watched_since: lock(&self.watching).since,
         })
     }

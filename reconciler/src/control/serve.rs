@@ -1,5 +1,7 @@
 //! The daemon from start to end: folders, lock, ledger, doors, loop, shutdown.
 
+mod builder;
+
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -28,7 +30,6 @@ use crate::host::layout::Layout;
 use crate::host::nspawn::{NspawnOptions, NspawnRuntime};
 use crate::host::open_files;
 use crate::host::own_process::ProcSelf;
-use crate::host::plain::PlainBuilder;
 use crate::host::process::{DEFAULT_GRACE, Notify, ProcessOptions, ProcessRuntime, Sandbox};
 use crate::host::spec_file::SpecAt;
 use crate::host::staging::StagedFiles;
@@ -321,6 +322,7 @@ fn prepare(args: &ServeArgs) -> Result<Layout, ServeError> {
         layout.repos(),
         layout.systems(),
         layout.incoming(),
+        layout.builds(),
         layout.agents(),
     ];
     for (folder, mode) in private
@@ -511,7 +513,13 @@ async fn host(
         let _ended = ended.send(agent);
     });
     // It counts for as long as this daemon runs.
-    let declared = declared(args).await?.map(|spec| spec.runtime).unwrap_or_default();
+    let declared = declared(args).await?;
+    let kind = declared
+        .as_ref()
+        .map(|spec| spec.builder.kind)
+        .unwrap_or_default();
+    let builder = builder::builder(kind, layout, &repos, &path, own_program()?).await?;
+    let declared = declared.map(|spec| spec.runtime).unwrap_or_default();
     let runtime: Arc<dyn Runtime> = match declared.kind {
         RuntimeKind::Process => {
             Arc::new(process_runtime(layout, &path, &declared, Arc::clone(&clock), notify).await?)
@@ -529,7 +537,7 @@ async fn host(
         clock,
         ids,
         runtime,
-        builder: Arc::new(PlainBuilder::new(layout.clone(), Arc::clone(&repos))),
+        builder,
         repos,
         folders: Arc::new(AgentFolders::new(layout.clone())),
         staging: Arc::new(StagedFiles::new(layout.clone())),

@@ -12,6 +12,7 @@ use crate::control::{Key, Reconciler};
 use crate::host::Builder;
 use crate::host::fake::{World, oid};
 use crate::model::build::{BuildOutput, BuildRequest};
+use crate::model::records::BuildState;
 
 /// A hive in which alice runs one system and the deployment of another is approved.
 struct Hive {

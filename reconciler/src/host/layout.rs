@@ -3,7 +3,8 @@
 //! ```text
 //! <state>/hive.db, hive.lock        the ledger, and the lock of the one daemon
 //! <state>/repos/<agent>.git         config repos
-//! <state>/systems/<digest>          built systems (plain builder)
+//! <state>/systems/<digest>          built systems
+//! <state>/builds/<key>              logs of builds (nix builder)
 //! <state>/agents/<agent>/launch     never seen by the agent
 //! <state>/agents/<agent>/config     bound read-only as /config
 //! <state>/agents/<agent>/state      bound as /state
@@ -15,7 +16,7 @@
 //! ```
 
 use camino::{Utf8Path, Utf8PathBuf};
-use shared::{AgentName, AgentUid};
+use shared::{AgentName, AgentUid, Digest};
 
 /// The longest path a unix socket can have on Linux, without the closing NUL.
 pub const MAX_SOCKET_PATH: usize = 107;
@@ -71,6 +72,16 @@ impl Layout {
     /// The folder of built systems.
     pub fn systems(&self) -> Utf8PathBuf {
         self.state.join("systems")
+    }
+
+    /// The folder of all builds' logs, and of what they need while they run.
+    pub fn builds(&self) -> Utf8PathBuf {
+        self.state.join("builds")
+    }
+
+    /// The log of a build.
+    pub fn build_log(&self, key: &Digest) -> Utf8PathBuf {
+        self.builds().join(key.as_str()).join("log")
     }
 
     /// The folder of bundles being received.

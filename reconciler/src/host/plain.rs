@@ -21,7 +21,7 @@ use crate::model::build::{BuildOutput, BuildRequest, assemble};
 use crate::spec::overlay_faults;
 
 /// The largest `agent.json`, in bytes.
-const MAX_OVERLAY: u64 = 256 * 1024;
+pub(super) const MAX_OVERLAY: u64 = 256 * 1024;
 
 /// Builds by writing folders.
 pub struct PlainBuilder {
@@ -45,47 +45,58 @@ impl PlainBuilder {
             Some(bytes) => parse_overlay(&bytes),
         }
     }
+}
 
-    async fn write(&self, request: &BuildRequest, output: &BuildOutput) -> Result<(), HostError> {
-        let target = Utf8PathBuf::from(&output.system);
-        if exists(&target).await? {
-            return Ok(());
-        }
-        let json = serde_json::to_vec_pretty(output)
-            .map_err(|error| HostError::failed("system.json", error.to_string()))?;
-        let draft = self.layout.systems().join(format!(".{}.draft", request.agent));
-        remake(&draft).await?;
-        self.repos
-            .write_tree(&request.agent, &request.commit, &draft.join("tree"))
-            .await?;
-        blocking(output.system.clone(), move || {
-            write_atomic(&draft.join("system.json"), &json, 0o644)?;
-            match std::fs::rename(&draft, &target) {
-                Ok(()) => Ok(()),
-                // Another build of the same content came first.
-                Err(_) if target.join("system.json").exists() => {
-                    std::fs::remove_dir_all(&draft).map_err(HostError::io("remove", draft.as_str()))
-                }
-                Err(error) => Err(HostError::io("place", target.as_str())(error)),
-            }
-        })
-        .await
+/// Writes a system's folder, unless it is there.
+pub(super) async fn write_system(
+    layout: &Layout,
+    repos: &dyn Repos,
+    request: &BuildRequest,
+    output: &BuildOutput,
+) -> Result<(), HostError> {
+    let target = Utf8PathBuf::from(&output.system);
+    if exists(&target).await? {
+        return Ok(());
     }
+    let json = serde_json::to_vec_pretty(output)
+        .map_err(|error| HostError::failed("system.json", error.to_string()))?;
+    let draft = layout.systems().join(format!(".{}.draft", request.agent));
+    remake(&draft).await?;
+    repos
+        .write_tree(&request.agent, &request.commit, &draft.join("tree"))
+        .await?;
+    blocking(output.system.clone(), move || {
+        write_atomic(&draft.join("system.json"), &json, 0o644)?;
+        match std::fs::rename(&draft, &target) {
+            Ok(()) => Ok(()),
+            // Another build of the same content came first.
+            Err(_) if target.join("system.json").exists() => {
+                std::fs::remove_dir_all(&draft).map_err(HostError::io("remove", draft.as_str()))
+            }
+            Err(error) => Err(HostError::io("place", target.as_str())(error)),
+        }
+    })
+    .await
 }
 
 /// Reads an overlay, naming the field at fault.
 pub fn parse_overlay(bytes: &[u8]) -> Result<Overlay, HostError> {
+    parse_overlay_of(OVERLAY_FILE, "", bytes)
+}
+
+/// The same for one that comes from `file`, where its fields' names begin with `prefix`.
+pub(super) fn parse_overlay_of(file: &str, prefix: &str, bytes: &[u8]) -> Result<Overlay, HostError> {
     // serde would take a list for the fields in their order.
     if !bytes.trim_ascii_start().starts_with(b"{") {
         let message = "it is not a JSON object: write one that begins with `{`";
-        return Err(HostError::refused(OVERLAY_FILE, message));
+        return Err(HostError::refused(file, message));
     }
     let parser = &mut serde_json::Deserializer::from_slice(bytes);
     let refused = |path: &str, error: &serde_json::Error| {
         let place = if path == "." {
-            OVERLAY_FILE.to_owned()
+            file.to_owned()
         } else {
-            format!("{OVERLAY_FILE}: {path}")
+            format!("{file}: {prefix}{path}")
         };
         HostError::refused(place, error.to_string())
     };
@@ -94,7 +105,7 @@ pub fn parse_overlay(bytes: &[u8]) -> Result<Overlay, HostError> {
     parser.end().map_err(|error| refused(".", &error))?;
     match overlay_faults(bytes, &overlay).into_iter().next() {
         Some(fault) => Err(HostError::refused(
-            format!("{OVERLAY_FILE}: {}", fault.path),
+            format!("{file}: {prefix}{}", fault.path),
             fault.message,
         )),
         None => Ok(overlay),
@@ -111,7 +122,7 @@ async fn exists(system: &Utf8Path) -> Result<bool, HostError> {
     .await
 }
 
-async fn remake(draft: &Utf8Path) -> Result<(), HostError> {
+pub(super) async fn remake(draft: &Utf8Path) -> Result<(), HostError> {
     let draft = draft.to_owned();
     blocking(draft.to_string(), move || {
         match std::fs::remove_dir_all(&draft) {
@@ -126,7 +137,7 @@ async fn remake(draft: &Utf8Path) -> Result<(), HostError> {
 }
 
 /// Runs blocking work on the pool made for it.
-async fn blocking<T, F>(subject: String, work: F) -> Result<T, HostError>
+pub(super) async fn blocking<T, F>(subject: String, work: F) -> Result<T, HostError>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, HostError> + Send + 'static,
@@ -144,7 +155,7 @@ impl Builder for PlainBuilder {
             systems.join(digest.as_str()).into_string()
         })
         .map_err(|error| HostError::refused(OVERLAY_FILE, error.to_string()))?;
-        self.write(request, &output).await?;
+        write_system(&self.layout, &*self.repos, request, &output).await?;
         Ok(output)
     }
 

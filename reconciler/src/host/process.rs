@@ -28,6 +28,8 @@ use jiff::Timestamp;
 use shared::spec::RuntimeKind;
 use shared::{AgentName, AgentUid};
 
+pub(in crate::host) use output::read_end;
+pub(in crate::host) use sandbox::programs as sandbox_programs;
 pub use sandbox::{Bwrap, Sandbox};
 
 pub(super) use self::binds::check as check_binds;

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use shared::canonical::{Encoding, NotCanonical, digest};
 use shared::config::{AgentConfig, ConfigFile, Overlay};
 use shared::gate::CapabilityChange;
-use shared::spec::{AgentSpec, ConfigField, DriverKind, Network, OperatorSpec, ProgramsSpec};
+use shared::spec::{
+    AgentSpec, BuilderKind, BuilderSpec, ConfigField, DriverKind, Network, OperatorSpec, ProgramsSpec,
+};
 use shared::status::Origin;
 use shared::{AgentName, AgentUid, CommitOid, Digest};
 
@@ -43,11 +45,53 @@ pub struct BuildRequest {
     /// The model provider's address, if the operator declared one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_url: Option<String>,
+    /// What the Nix builder takes besides; absent with another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nix: Option<NixInputs>,
     /// The user ids of its container, where agents run in containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_range: Option<UserRange>,
     /// What the overlay may do beyond the ceiling.
     pub grants: GrantMode,
+}
+
+/// What the operator declared for all builds with Nix: absolute paths, and hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NixInputs {
+    /// The source of nixpkgs.
+    pub nixpkgs: String,
+    /// The module of all guests.
+    pub guest_module: String,
+    /// Further inputs, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, String>,
+    /// Hosts that builds may fetch from.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub hosts: BTreeSet<String>,
+}
+
+impl NixInputs {
+    /// What a spec declares; `None`: it builds without Nix.
+    pub fn of(builder: &BuilderSpec) -> Option<Self> {
+        let BuilderSpec {
+            kind: BuilderKind::Nix,
+            nixpkgs: Some(nixpkgs),
+            guest_module: Some(guest_module),
+            max_builds: _,
+            inputs,
+            hosts,
+        } = builder.clone()
+        else {
+            return None;
+        };
+        Some(Self {
+            nixpkgs,
+            guest_module,
+            inputs,
+            hosts,
+        })
+    }
 }
 
 /// What the overlay may do beyond the ceiling.
@@ -154,7 +198,7 @@ pub fn assemble(
         limits: spec.limits.clone(),
         secrets: spec.secrets.clone(),
         user_range: request.user_range,
-        system: (request.user_range.is_some())
+        system: (request.user_range.is_some() || request.nix.is_some())
             .then(|| spec.system.clone().map(Utf8PathBuf::from))
             .flatten(),
     };

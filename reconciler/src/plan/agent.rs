@@ -259,6 +259,7 @@ impl<'a> Planner<'a> {
                 RuntimeKind::Process => None,
                 RuntimeKind::Nspawn => self.inputs.ledger.user_range,
             },
+            nix: self.inputs.facts.nix.clone(),
             grants,
         }
     }

@@ -5,19 +5,19 @@ use shared::spec::{AgentSpec, BuilderKind, DriverKind, LimitsSpec, Network, Runt
 /// Why this daemon cannot run any agent of this spec.
 ///
 /// `runtime` is what the daemon was started with: agents that run are not handed from one kind to another.
-pub fn unsupported(spec: &Spec, runtime: RuntimeKind) -> Option<String> {
+pub fn unsupported(spec: &Spec, runtime: RuntimeKind, builder: BuilderKind) -> Option<String> {
     if spec.runtime.kind != runtime {
         return Some(format!(
             "runtime.kind was {runtime} when the daemon started and is {} now: stop all agents, then restart the daemon",
             spec.runtime.kind
         ));
     }
-    match spec.builder.kind {
-        BuilderKind::Nix => {
-            Some("builder.kind \"nix\" is not part of this version yet: write \"plain\"".to_owned())
-        }
-        BuilderKind::Plain => None,
-    }
+    (spec.builder.kind != builder).then(|| {
+        format!(
+            "builder.kind was {builder} when the daemon started and is {} now: restart the daemon",
+            spec.builder.kind
+        )
+    })
 }
 
 /// Declared for the hive, and without effect in this version.
@@ -29,6 +29,11 @@ pub fn of_hive(spec: &Spec) -> Vec<String> {
             spec.egress.api_key_file.is_some(),
             "egress.apiKeyFile",
             "there is no model gateway",
+        ),
+        (
+            spec.builder.kind == BuilderKind::Nix && spec.runtime.kind == RuntimeKind::Process,
+            "the system that builder.kind \"nix\" builds",
+            "runtime.kind \"process\" uses its config and starts no system",
         ),
     ];
     without_effect(&declared)
@@ -64,12 +69,18 @@ pub fn of_agent(spec: &AgentSpec, runtime: RuntimeKind) -> Vec<String> {
             "system",
             "only containers have an operating system of their own",
         ),
-        (
-            !spec.modules.is_empty(),
-            "modules",
-            "they are for the nix builder",
-        ),
     ];
+    without_effect(&declared)
+}
+
+/// Declared for an agent, and without effect on what this daemon builds.
+pub fn of_build(spec: &AgentSpec, builder: BuilderKind) -> Vec<String> {
+    let is_plain = builder == BuilderKind::Plain;
+    let declared = [(
+        !spec.modules.is_empty() && is_plain,
+        "modules",
+        "they are for the nix builder",
+    )];
     without_effect(&declared)
 }
 
@@ -102,7 +113,10 @@ mod tests {
             r#"{ "version": 1, "hive": { "name": "h" }, "egress": { "modelUrl": "http://provider" },
                  "agents": { "a": { "network": "host", "secrets": { "k": { "file": "/k" } }, "secretEnv": { "K": "k" } } } }"#,
         );
-        assert_eq!(unsupported(&plain, RuntimeKind::Process), None);
+        assert_eq!(
+            unsupported(&plain, RuntimeKind::Process, BuilderKind::Plain),
+            None
+        );
         assert!(of_hive(&plain).is_empty());
         assert!(of_agent(plain.agents.values().next().unwrap(), RuntimeKind::Process).is_empty());
 
@@ -148,11 +162,34 @@ mod tests {
     #[test]
     fn agents_are_not_handed_from_one_kind_of_runtime_to_another() {
         let nspawn = spec(r#"{ "version": 1, "hive": { "name": "h" }, "runtime": { "kind": "nspawn" } }"#);
-        assert_eq!(unsupported(&nspawn, RuntimeKind::Nspawn), None);
-        let why = unsupported(&nspawn, RuntimeKind::Process).unwrap();
+        assert_eq!(
+            unsupported(&nspawn, RuntimeKind::Nspawn, BuilderKind::Plain),
+            None
+        );
+        let why = unsupported(&nspawn, RuntimeKind::Process, BuilderKind::Plain).unwrap();
         assert!(
             why.contains("was process") && why.contains("restart the daemon"),
             "{why}"
         );
+    }
+
+    #[test]
+    fn a_builder_is_changed_by_a_restart_alone() {
+        let nix = spec(r#"{ "version": 1, "hive": { "name": "h" }, "builder": { "kind": "nix" } }"#);
+        assert_eq!(unsupported(&nix, RuntimeKind::Process, BuilderKind::Nix), None);
+        let why = unsupported(&nix, RuntimeKind::Process, BuilderKind::Plain).unwrap();
+        assert!(
+            why.contains("was plain") && why.contains("restart the daemon"),
+            "{why}"
+        );
+        assert_eq!(of_hive(&nix).len(), 1);
+    }
+
+    #[test]
+    fn what_only_nix_takes_is_named_without_it() {
+        let agent = json!({ "modules": ["/m"] });
+        let agent: AgentSpec = serde_json::from_value(agent).unwrap();
+        assert_eq!(of_build(&agent, BuilderKind::Plain).len(), 1);
+        assert_eq!(of_build(&agent, BuilderKind::Nix).len(), 0);
     }
 }

@@ -256,14 +256,16 @@ fn builder() -> BoxedStrategy<BuilderSpec> {
         one_of(&[BuilderKind::Plain, BuilderKind::Nix]),
         path(),
         1..=64_u32,
-        btree_map("in[a-z]{1,5}", "[a-z:/]{1,9}", 0..3),
+        btree_map("in[a-z]{1,5}", self::path(), 0..3),
+        btree_set("[a-z]{1,5}\\.example", 0..3),
     )
-        .prop_map(|(kind, path, max_builds, inputs)| BuilderSpec {
+        .prop_map(|(kind, path, max_builds, inputs, hosts)| BuilderSpec {
             kind,
             nixpkgs: Some(path.clone()),
             guest_module: Some(path),
             max_builds,
             inputs,
+            hosts,
         })
         .boxed()
 }

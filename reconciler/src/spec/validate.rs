@@ -104,6 +104,7 @@ fn builder(builder: &BuilderSpec, out: &mut Findings) {
         guest_module,
         max_builds,
         inputs,
+        hosts,
     } = builder;
     for (field, example, path) in [
         ("nixpkgs", "/nix/store/…-source", nixpkgs),
@@ -130,12 +131,13 @@ fn builder(builder: &BuilderSpec, out: &mut Findings) {
                 "cannot name an input: use letters, digits, dashes and underscores, beginning with a letter, and \
                  neither \"self\" nor \"nixpkgs\"",
             );
-        } else if reference.is_empty() || words::has_blank(reference) {
-            out.judge(
-                at,
-                "expected a flake reference or an absolute path, without blanks",
-            );
+        } else {
+            // Fetching is not the daemon's: in a flake of the operator's, the address is `inputs.NAME.outPath`.
+            words::absolute_path(&at, reference, out);
         }
+    }
+    for host in hosts {
+        words::host("builder.hosts", host, out);
     }
 }
 

@@ -204,7 +204,7 @@ fn every_operation_can_succeed_and_answers_as_documented() {
         "/v1/metrics",
         "/v1/archive",
         "/v1/agents/alice/config",
-        "/v1/agents/alice/logs?lines=5",
+        "/v1/agents/alice/logs?lines=5&build=false",
     ] {
         assert_eq!(world.get(path).status, 200, "{path}");
     }

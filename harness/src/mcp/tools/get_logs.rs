@@ -31,6 +31,9 @@ pub(super) struct Arguments {
     /// At most this many lines from the end. Default 50.
     #[schemars(range(min = 1, max = 500))]
     lines: Option<u32>,
+    /// Show what the newest build of the config said, also while it runs, not what was printed.
+    #[serde(default)]
+    build: bool,
 }
 
 impl HiveTool for GetLogs {
@@ -50,7 +53,9 @@ impl HiveTool for GetLogs {
             None => hive.patiently(Again::Looks, || hive.client.whoami()).await?.name,
         };
         let log = hive
-            .patiently(Again::Looks, || hive.client.logs(&agent, lines, EVENTS))
+            .patiently(Again::Looks, || {
+                hive.client.logs(&agent, lines, EVENTS, arguments.build)
+            })
             .await?;
         Ok(shown(&log))
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::cli::Cli;
 
 /// The names of all verbs that are not for people.
-const HIDDEN: [&str; 2] = ["launch-process", "references"];
+const HIDDEN: [&str; 5] = ["launch-process", "evaluate", "launch", "wipe", "references"];
 
 #[test]
 fn the_committed_references_are_those_of_this_program() {

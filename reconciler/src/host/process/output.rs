@@ -5,6 +5,7 @@
 
 use std::io::{Read as _, Seek as _, SeekFrom};
 
+use camino::Utf8Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -13,7 +14,11 @@ use crate::host::{HostError, Output};
 
 /// Reads at most the last `max` bytes of the log.
 pub(super) fn read(files: &RunFiles, max: u64) -> Result<Output, HostError> {
-    let path = files.log();
+    read_end(&files.log(), max)
+}
+
+/// Reads at most the last `max` bytes of a file; nothing when it is not there. Follows no link.
+pub(in crate::host) fn read_end(path: &Utf8Path, max: u64) -> Result<Output, HostError> {
     let failed = || HostError::io("read", path.as_str());
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut file = match rustix::fs::open(path.as_std_path(), flags, Mode::empty()) {

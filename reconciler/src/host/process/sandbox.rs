@@ -191,8 +191,8 @@ pub(super) fn environment(home: &str) -> [(&'static str, String); 4] {
     ]
 }
 
-/// The host's programs and what they need to run.
-pub(super) fn root() -> Vec<String> {
+/// The folders that hold the host's programs and their libraries, outside the Nix store.
+pub(in crate::host) fn programs() -> Vec<String> {
     let mut words = strings(["--ro-bind", "/usr", "/usr"]);
     for folder in ["/bin", "/sbin", "/lib", "/lib32", "/lib64"] {
         let path = Utf8Path::new(folder);
@@ -202,6 +202,12 @@ pub(super) fn root() -> Vec<String> {
             words.extend(strings(["--ro-bind", folder, folder]));
         }
     }
+    words
+}
+
+/// The host's programs and what they need to run.
+pub(super) fn root() -> Vec<String> {
+    let mut words = programs();
     if Utf8Path::new("/nix/store").is_dir() {
         words.extend(strings(["--ro-bind", "/nix/store", "/nix/store"]));
     }

@@ -45,6 +45,7 @@ fn running(name: &str, number: u128, role: Role) -> AgentRecord {
         programs: Default::default(),
         model_url: None,
         user_range: None,
+        nix: None,
         grants: GrantMode::Asked,
     };
     let output = assemble(&request, &Overlay::default(), |digest| {

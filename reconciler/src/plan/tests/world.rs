@@ -41,6 +41,7 @@ pub(super) fn facts() -> HiveFacts {
         programs: Default::default(),
         model_url: None,
         runtime: RuntimeKind::Process,
+        nix: None,
         unsupported: None,
         watched_since: at(0),
     }
@@ -166,6 +167,7 @@ impl Case {
             programs: self.facts.programs.clone(),
             model_url: self.facts.model_url.clone(),
             user_range: None,
+            nix: None,
             grants,
         }
     }

@@ -1,0 +1,9 @@
+{
+  description = "A stand-in for nixpkgs: just enough of nixosSystem to build what the tests boot";
+
+  outputs =
+    { self }:
+    {
+      lib = import ./lib.nix;
+    };
+}
