@@ -20,9 +20,11 @@ pub mod key;
 pub mod policy;
 pub mod provider;
 pub mod proxy;
+pub mod report;
 pub mod request;
 pub mod resolve;
 pub mod rule;
+pub mod service;
 
 pub mod tally;
 #[cfg(test)]

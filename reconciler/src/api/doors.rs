@@ -48,8 +48,8 @@ pub fn check_path(path: &Utf8Path) -> Result<(), DoorError> {
 }
 
 /// Binds a socket with this mode. A socket file left behind by a daemon that died is replaced: the caller holds the
-/// lock of the one daemon.
-fn bind(path: &Utf8Path, mode: u32) -> Result<UnixListener, DoorError> {
+/// lock of the one daemon, or of the one egress service.
+pub(crate) fn bind(path: &Utf8Path, mode: u32) -> Result<UnixListener, DoorError> {
     use std::os::unix::fs::PermissionsExt as _;
     check_path(path)?;
     let io = |source| DoorError::Io {

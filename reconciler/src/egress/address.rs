@@ -48,7 +48,7 @@ fn refusal_v6(address: Ipv6Addr) -> Option<&'static str> {
         [0xfec0..=0xfeff, ..] => "of a private network",
         [0xff00..=0xffff, ..] => "multicast",
         // Teredo tunnels to an address of the fourth version; the rest of 2001::/23 is not of the public Internet.
-        [0x2001, 0..=0x01ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => "reserved",
+        [0x2001, 0..=0x01ff | 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => "reserved",
         // All that is given out lies in 2000::/3.
         [0x2000..=0x3fff, ..] => return None,
         _ => "reserved",

@@ -75,6 +75,7 @@ fn read(path: &Utf8Path) -> std::io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::put;
     use super::*;
 
     fn folder() -> (tempfile::TempDir, Utf8PathBuf) {
@@ -91,7 +92,7 @@ mod tests {
             file: Some(path.join("key")),
         };
         for key in ["sk-one", "sk-two"] {
-            std::fs::write(path.join("key"), format!("{key}\n")).expect("written");
+            put(path.join("key"), format!("{key}\n"));
             let read = source.read().expect("readable").expect("a key");
             assert_eq!(read, key);
             assert!(!format!("{read:?}").contains(key));
@@ -101,13 +102,13 @@ mod tests {
     #[test]
     fn what_systemd_hands_over_goes_before_the_file_of_the_spec() {
         let (_folder, path) = folder();
-        std::fs::write(path.join("key"), "sk-file").expect("written");
+        put(path.join("key"), "sk-file");
         let source = KeySource {
             credentials: Some(path.clone()),
             file: Some(path.join("key")),
         };
         assert_eq!(source.read().expect("readable").expect("a key"), "sk-file");
-        std::fs::write(path.join(CREDENTIAL), "sk-credential").expect("written");
+        put(path.join(CREDENTIAL), "sk-credential");
         assert_eq!(source.read().expect("readable").expect("a key"), "sk-credential");
     }
 
@@ -120,10 +121,10 @@ mod tests {
         };
         assert!(matches!(source.read(), Err(KeyError::Read { .. })));
         for bad in ["", "\n", "a b", "a\nb", "a\u{e4}", "a\0"] {
-            std::fs::write(path.join("key"), bad).expect("written");
+            put(path.join("key"), bad);
             assert!(matches!(source.read(), Err(KeyError::Form { .. })), "{bad:?}");
         }
-        std::fs::write(path.join("key"), "x".repeat(5000)).expect("written");
+        put(path.join("key"), "x".repeat(5000));
         assert!(matches!(source.read(), Err(KeyError::Form { .. })));
         assert!(KeySource::default().read().expect("none is named").is_none());
     }

@@ -97,6 +97,7 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::put;
     use super::*;
 
     fn policy(network: Network, hosts: &[&str]) -> AgentPolicy {
@@ -137,11 +138,11 @@ mod tests {
             .expect("UTF-8")
             .join("egress.json");
         assert_eq!(Policy::read(&path).expect("no file"), Policy::default());
-        std::fs::write(&path, "{").expect("written");
+        put(&path, "{");
         assert!(matches!(Policy::read(&path), Err(PolicyError::Parse { .. })));
         let text =
             r#"{ "agents": { "alice": { "network": "hosts", "hosts": ["a.b"], "new": 1 } }, "newer": true }"#;
-        std::fs::write(&path, text).expect("written");
+        put(&path, text);
         let read = Policy::read(&path).expect("a policy of a later version");
         assert_eq!(
             read.agents.values().next(),

@@ -172,7 +172,7 @@ async fn idle(moved: &AtomicU64) {
 async fn forbidden(mut policy: tokio::sync::watch::Receiver<AgentPolicy>, target: &Target) {
     // An error means that the door is being closed, and this with it.
     if policy.wait_for(|policy| !policy.allows(target)).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

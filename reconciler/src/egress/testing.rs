@@ -88,3 +88,12 @@ pub(super) fn policy(network: Network, hosts: &[&str]) -> AgentPolicy {
         hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
     }
 }
+
+/// Puts a file there.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whoever writes keys and policies by hand does so like this"
+)]
+pub(super) fn put(path: impl AsRef<std::path::Path>, bytes: impl AsRef<[u8]>) {
+    std::fs::write(path, bytes).expect("written");
+}

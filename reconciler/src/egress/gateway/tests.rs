@@ -15,7 +15,7 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto};
 use super::super::provider::Tls;
 use super::super::resolve::testing::leading_to;
 use super::super::tally::Outside;
-use super::super::testing::{Door, head, policy};
+use super::super::testing::{Door, head, policy, put};
 use super::*;
 use crate::host::clock::SystemClock;
 
@@ -105,7 +105,7 @@ fn world(url: &str, tls: Option<Tls>) -> World {
     }
     let outside = Arc::new(outside);
     let key = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(key.path(), KEY).expect("written");
+    put(key.path(), KEY);
     let file = camino::Utf8PathBuf::from_path_buf(key.path().to_owned()).expect("UTF-8");
     let (upstream, told) = watch::channel(Upstream {
         provider: Provider::parse(url),
@@ -179,7 +179,7 @@ async fn a_request_goes_to_the_provider_with_the_key_and_comes_back_without_it()
     );
 
     // A new key holds for the next request on the same connection.
-    std::fs::write(world.key.path(), "sk-new").expect("written");
+    put(world.key.path(), "sk-new");
     stream.write_all(post("again").as_bytes()).await.expect("written");
     assert!(fake.heard().await.0.contains("x-api-key: sk-new\r\n"));
 }
@@ -297,7 +297,7 @@ async fn a_provider_that_hangs_up_is_a_clear_error_and_the_next_request_goes_thr
 async fn a_key_that_cannot_be_read_is_told_without_where_it_should_be() {
     let fake = Fake::start(None).await;
     let world = world(&format!("http://{}", fake.address), None);
-    std::fs::write(world.key.path(), "").expect("written");
+    put(world.key.path(), "");
     let request = post("{}").replace("\r\nhost", "\r\nconnection: close\r\nhost");
     let answer = world.door.ask(request).await;
     assert!(
