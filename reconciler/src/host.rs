@@ -6,6 +6,7 @@
 
 pub mod checkup;
 pub mod clock;
+pub mod egress_service;
 pub mod error;
 pub mod fake;
 pub mod folders;
@@ -137,6 +138,18 @@ pub struct Launch {
     /// The files of its secrets, by the secrets' names; a change of file or version restarts it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretSpec>,
+}
+
+impl Launch {
+    /// Whether it has loopback alone, and gets out through the sockets of the egress service. The scripted driver calls no
+    /// model.
+    pub fn goes_out_by_sockets(&self) -> bool {
+        match self.network {
+            Network::Model => self.driver != DriverKind::Scripted,
+            Network::Hosts => true,
+            Network::None | Network::Host => false,
+        }
+    }
 }
 
 /// The file `launch/launch.json` as written: the launch and its digest.

@@ -50,6 +50,9 @@ pub struct HiveFacts {
     /// The model provider's address, if the operator declared one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_url: Option<String>,
+    /// Whether the operator gave the model gateway the provider's key.
+    #[serde(default)]
+    pub provides_key: bool,
     /// Why agents of this spec cannot be run by this daemon at all.
     pub unsupported: Option<String>,
     /// When this daemon began to watch.

@@ -51,6 +51,7 @@ async fn plans(on: &Hive, rounds: usize) -> Result<()> {
         harness: harness(),
         programs: spec.programs.clone(),
         model_url: None,
+        provides_key: false,
         unsupported: None,
         watched_since: now,
     };

@@ -218,6 +218,7 @@ impl Reconciler {
             harness,
             programs: spec.programs.clone(),
             model_url: spec.egress.model_url.clone(),
+            provides_key: spec.egress.api_key_file.is_some(),
             unsupported: support::unsupported(spec),
             watched_since: lock(&self.watching).since,
         })

@@ -13,13 +13,14 @@ use tokio::sync::{mpsc, watch};
 
 use super::lock::{self, LockError};
 use super::reconciler::Settings;
-use super::{Key, PassError, Reconciler, run};
+use super::{Key, PassError, Reconciler, egress, run};
 use crate::api::Context;
 use crate::api::doors::{AgentDoors, DoorError, check_path, open_admin};
 use crate::broker::Broker;
 use crate::cli::ServeArgs;
 use crate::export::Export;
 use crate::host::clock::{RandomIds, SystemClock};
+use crate::host::egress_service;
 use crate::host::folders::AgentFolders;
 use crate::host::git::GitRepos;
 use crate::host::harness_link::Link;
@@ -199,6 +200,20 @@ pub async fn serve_watched(
     })?;
     let (passes, passed) = mpsc::unbounded_channel();
     let deadlines = tokio::spawn(super::deadlines::watch(Arc::clone(&reconciler), broker));
+    let (looks, looked) = mpsc::unbounded_channel();
+    let (tell_needed, needed) = watch::channel(false);
+    let projector = tokio::spawn(egress::project(
+        Arc::clone(&reconciler),
+        layout.clone(),
+        looked,
+        tell_needed,
+    ));
+    let ways_out = tokio::spawn(egress_service::supervise(
+        own_program()?,
+        layout.clone(),
+        Arc::clone(&host.ids),
+        needed,
+    ));
     let keeper = tokio::spawn(keep_doors(host.clone(), ledger.clone(), doors, passed));
     let pruner = tokio::spawn(prune(ledger.clone(), host.clock.clone()));
     let storage = tokio::spawn(super::storage::watch(Arc::clone(&reconciler)));
@@ -214,11 +229,12 @@ pub async fn serve_watched(
         systemd(&[sd_notify::NotifyState::Watchdog]);
         // The keeper only goes away when the daemon ends.
         let _ended = passes.send(key.clone());
+        let _ended = looks.send(key.clone());
         on_pass(key);
     })
     .await;
     systemd(&[sd_notify::NotifyState::Stopping]);
-    for task in [pruner, storage, heart, deadlines] {
+    for task in [pruner, storage, heart, deadlines, projector, ways_out] {
         task.abort();
     }
     keeper.abort();

@@ -85,9 +85,7 @@ pub async fn addresses(
         Some(address) => vec![SocketAddr::new(address, target.port())],
         None => {
             let host = target.host();
-            // A dot at the end: the name is whole, and no search list is put after it.
-            let whole = format!("{host}.");
-            tokio::time::timeout(RESOLVE_TIME, resolver.resolve(&whole, target.port()))
+            tokio::time::timeout(RESOLVE_TIME, resolver.resolve(host, target.port()))
                 .await
                 .map_err(|_| ReachError::TimedOut {
                     target: host.to_owned(),
@@ -233,11 +231,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_is_resolved_once_and_as_a_whole() {
+    async fn a_name_is_resolved_once() {
         let names = leading_to(&["1.1.1.1:443"]);
         let target = Target::parse("good.example:443").expect("a target");
         addresses(&names, &target, refusal).await.expect("addresses");
-        assert_eq!(*names.asked.lock().expect("no panic"), ["good.example."]);
+        assert_eq!(*names.asked.lock().expect("no panic"), ["good.example"]);
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 use shared::canonical::{Encoding, NotCanonical, digest};
-use shared::config::{AgentConfig, ConfigFile, Overlay};
+use shared::config::{AgentConfig, ConfigFile, EgressConfig, Overlay};
 use shared::gate::CapabilityChange;
 use shared::spec::{AgentSpec, ConfigField, DriverKind, Network, OperatorSpec, ProgramsSpec};
 use shared::status::Origin;
@@ -42,6 +42,9 @@ pub struct BuildRequest {
     /// The model provider's address, if the operator declared one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_url: Option<String>,
+    /// Whether the model gateway has the provider's key; absent in requests of versions without a gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provides_key: Option<bool>,
     /// What the overlay may do beyond the ceiling.
     pub grants: GrantMode,
 }
@@ -150,6 +153,7 @@ pub fn assemble(
         limits: spec.limits.clone(),
         secrets: spec.secrets.clone(),
     };
+    let provides_key = request.provides_key.filter(|_| launch.goes_out_by_sockets());
     let config = AgentConfig {
         agent: request.agent.clone(),
         uid: request.uid,
@@ -163,6 +167,7 @@ pub fn assemble(
         recipients,
         max_turn_minutes: spec.max_turn_minutes,
         model_url,
+        egress: provides_key.map(|provides_key| EgressConfig { provides_key }),
         secret_env: spec.secret_env.clone(),
         commit: request.commit.clone(),
     };

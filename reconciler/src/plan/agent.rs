@@ -248,6 +248,7 @@ impl<'a> Planner<'a> {
             harness: self.inputs.facts.harness.clone(),
             programs: self.inputs.facts.programs.clone(),
             model_url: self.inputs.facts.model_url.clone(),
+            provides_key: Some(self.inputs.facts.provides_key),
             grants,
         }
     }

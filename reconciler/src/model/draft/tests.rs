@@ -44,6 +44,7 @@ fn running(name: &str, number: u128, role: Role) -> AgentRecord {
         harness: "/bin/hive-harness".into(),
         programs: Default::default(),
         model_url: None,
+        provides_key: Some(false),
         grants: GrantMode::Asked,
     };
     let output = assemble(&request, &Overlay::default(), |digest| {

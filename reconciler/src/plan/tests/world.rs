@@ -40,6 +40,7 @@ pub(super) fn facts() -> HiveFacts {
         harness: "/bin/hive-harness".into(),
         programs: Default::default(),
         model_url: None,
+        provides_key: false,
         unsupported: None,
         watched_since: at(0),
     }
@@ -163,6 +164,7 @@ impl Case {
             harness: self.facts.harness.clone(),
             programs: self.facts.programs.clone(),
             model_url: self.facts.model_url.clone(),
+            provides_key: Some(self.facts.provides_key),
             grants,
         }
     }
