@@ -64,6 +64,22 @@ pub struct Traffic {
     pub received: u64,
 }
 
+/// What is known of an agent's way out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct EgressStatus {
+    /// Bytes from the agent to the outside, its model provider included.
+    pub sent: u64,
+    /// Bytes from the outside to the agent.
+    pub received: u64,
+    /// Connections that it was refused.
+    pub refused: u64,
+    /// The hosts it was refused last, newest first, at most 20.
+    #[serde(default)]
+    pub refusals: Vec<Refusal>,
+}
+
 /// What has happened since the report before. It is sent again, unchanged, until it is answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

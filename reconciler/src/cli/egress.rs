@@ -9,16 +9,28 @@ use shared::secret::CREDENTIALS_VARIABLE;
 use super::daemon::LogArgs;
 use super::error::CliError;
 use super::exit::Exit;
+use super::ui::Ui;
 use crate::control::serve::wait_for_signal;
 use crate::egress::resolve::SystemResolver;
 use crate::egress::service::{self, Settings};
 use crate::host::Ids as _;
 use crate::host::clock::{RandomIds, SystemClock};
 
+mod allow;
+
+/// Verbs of `hive egress`.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(super) enum EgressCommand {
+    /// Make a refusal a change of the spec: print it, or carry it out in a file
+    Allow(allow::AllowArgs),
+}
+
 /// Arguments of `hive egress`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub(super) struct EgressArgs {
+    #[command(subcommand)]
+    command: Option<EgressCommand>,
     /// The file of what agents are allowed, as the daemon writes it
     #[arg(long, value_name = "FILE", default_value = "/run/hyperhive/egress.json")]
     pub(super) policy: Utf8PathBuf,
@@ -35,8 +47,16 @@ pub(super) struct EgressArgs {
     pub(super) logging: LogArgs,
 }
 
+/// Runs the service, or the verb that was given.
+pub(super) async fn run(ui: &mut Ui, args: EgressArgs) -> Result<Exit, CliError> {
+    match args.command.clone() {
+        Some(EgressCommand::Allow(args)) => allow::run(ui, args).await,
+        None => serve(args).await,
+    }
+}
+
 /// Runs the service until it is told to stop.
-pub(super) async fn serve(args: EgressArgs) -> Result<Exit, CliError> {
+async fn serve(args: EgressArgs) -> Result<Exit, CliError> {
     args.logging.init();
     let settings = Settings {
         policy: args.policy,

@@ -15,7 +15,7 @@ use super::lock::{self, LockError};
 use super::reconciler::Settings;
 use super::{Key, PassError, Reconciler, egress, run};
 use crate::api::Context;
-use crate::api::doors::{AgentDoors, DoorError, check_path, open_admin};
+use crate::api::doors::{AgentDoors, DoorError, check_path, open_admin, open_egress};
 use crate::broker::Broker;
 use crate::cli::ServeArgs;
 use crate::export::Export;
@@ -192,7 +192,8 @@ pub async fn serve_watched(
     for record in ledger.agents().await?.items {
         keep_door(&host, &mut doors, &record.name, &record.life).await;
     }
-    let _admin = open_admin(context, &layout.admin_socket())?;
+    let _admin = open_admin(context.clone(), &layout.admin_socket())?;
+    let _egress = open_egress(context, &layout.egress_socket())?;
     let spec_nudger = reconciler.nudger();
     let _watcher = spec::watch(args.spec.clone(), move || {
         // The receiver only goes away when the daemon ends.

@@ -23,6 +23,10 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         version: 3,
         sql: include_str!("schema/v3.sql"),
     },
+    Migration {
+        version: 4,
+        sql: include_str!("schema/v4.sql"),
+    },
 ];
 
 /// Marks a SQLite file as a ledger (`hive` in ASCII).

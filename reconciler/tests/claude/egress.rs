@@ -121,4 +121,30 @@ fn a_host_that_is_not_listed_and_one_that_leads_inside_are_refused() {
     hive.until_told("alice says: not outside");
     hive.say("alice", "try inside");
     hive.until_told("alice says: not inside");
+    // Both are events, each once, and the agent is told what to ask for.
+    let refused = hive.world.until("two refusals", || {
+        let events = hive.world.get("/v1/events").ok::<Value>();
+        let events = events["events"].as_array().unwrap().clone();
+        let of = |kind: &Value| kind == "egressRefused";
+        let refused: Vec<Value> = events.into_iter().filter(|event| of(&event["kind"])).collect();
+        (refused.len() == 2).then_some(refused)
+    });
+    assert_eq!(refused[0]["data"]["host"], "outside.example");
+    assert!(
+        refused[0]["message"]
+            .as_str()
+            .unwrap()
+            .contains("hive egress allow alice outside.example")
+    );
+    assert_eq!(refused[1]["data"]["reason"], "privateAddress");
+    let egress = hive.world.until("bytes", || {
+        let status = hive.world.get("/v1/agents/alice").ok::<Value>();
+        (status["egress"]["sent"].as_u64()? > 10_000).then(|| status["egress"].clone())
+    });
+    assert_eq!(egress["refused"], 2);
+    hive.model.until_asked("about the refusal", |asked| {
+        asked
+            .last
+            .contains("alice was refused a connection to outside.example:443")
+    });
 }
