@@ -108,7 +108,7 @@ fn a_host_that_is_not_listed_and_one_that_leads_inside_are_refused() {
                 json!({ "command": connect("outside.example") }),
             ),
             send(
-                "outside.example:443, which is not in its list",
+                "HTTP/1.1 403 alice may not connect to outside.example:443",
                 "operator",
                 "not outside",
             ),
