@@ -51,13 +51,15 @@ pub(super) async fn project(
     needed: watch::Sender<bool>,
 ) {
     let mut seen = None;
+    // What the file says. It is read once: reading it again would be a write of the time of access.
+    let mut there = None;
     loop {
         let now = (
             reconciler.ledger().writes(),
             reconciler.accepted().map(|accepted| accepted.generation),
         );
         if seen != Some(now) {
-            match look(&reconciler, &layout).await {
+            match look(&reconciler, &layout, &mut there).await {
                 Ok(is_needed) => {
                     seen = Some(now);
                     needed.send_if_modified(|needed| std::mem::replace(needed, is_needed) != is_needed);
@@ -77,24 +79,32 @@ pub(super) async fn project(
 }
 
 /// Writes the file if it is to say something else.
-async fn look(reconciler: &Reconciler, layout: &Layout) -> Result<bool, PassError> {
+async fn look(
+    reconciler: &Reconciler,
+    layout: &Layout,
+    there: &mut Option<Vec<u8>>,
+) -> Result<bool, PassError> {
     let records = reconciler.ledger().agents().await?.items;
     let accepted = reconciler.accepted();
     let spec = accepted.as_ref().and_then(|accepted| accepted.in_force());
     let policy = policy(&records, spec.map(|spec| &spec.egress));
     let is_needed = !policy.agents.is_empty();
     let path = layout.egress_policy();
+    let before = there.take();
     let written = tokio::task::spawn_blocking(move || {
         let mut text = serde_json::to_vec_pretty(&policy)
             .map_err(|error| HostError::failed(path.as_str(), error.to_string()))?;
         text.push(b'\n');
-        if read_bounded(&path, MAX_FILE)?.is_some_and(|there| there == text) {
-            return Ok(());
+        let before = match before {
+            Some(before) => Some(before).filter(|_| path.exists()),
+            None => read_bounded(&path, MAX_FILE)?,
+        };
+        if before.as_ref() != Some(&text) {
+            write_atomic(&path, &text, MODE)?;
         }
-        write_atomic(&path, &text, MODE)
+        Ok(text)
     });
-    written
-        .await
-        .unwrap_or_else(|error| Err(HostError::failed("egress.json", error.to_string())))?;
+    let written = written.await;
+    *there = Some(written.unwrap_or_else(|error| Err(HostError::failed("egress.json", error.to_string())))?);
     Ok(is_needed)
 }
