@@ -99,7 +99,7 @@ impl GatewayError {
             Self::Key(_) => (
                 StatusCode::BAD_GATEWAY,
                 "api_error",
-                "the provider's key cannot be read; the operator finds why in the log of hive egress, or with hive doctor"
+                "the provider's key cannot be read; the operator finds why in the log of hive egress"
                     .to_owned(),
             ),
             Self::Connect(
