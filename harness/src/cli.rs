@@ -15,6 +15,7 @@ use crate::events;
 use crate::fds;
 use crate::mcp;
 use crate::reap;
+use crate::relay::Ways;
 use crate::secrets::Secrets;
 use crate::serve::{Settings, serve};
 
@@ -50,6 +51,9 @@ struct ServeArgs {
     /// The agent's own folder
     #[arg(long, value_name = "FOLDER", default_value = "/state")]
     state: Utf8PathBuf,
+    /// Folder of the sockets that lead out of a container without a network; there may be none
+    #[arg(long, value_name = "FOLDER", default_value = "/run/hive-egress")]
+    egress: Utf8PathBuf,
     /// Rules for the scripted driver (a JSON list) instead of those in the config; for development
     #[arg(long, value_name = "FILE")]
     script: Option<Utf8PathBuf>,
@@ -84,6 +88,7 @@ fn run_serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         socket,
         config,
         state,
+        egress,
         script,
         claude,
     } = args;
@@ -92,6 +97,7 @@ fn run_serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         socket,
         config,
         state,
+        egress,
         script,
         minute: Duration::from_secs(60),
         programs,
@@ -162,6 +168,7 @@ fn program_settings(
             program: Utf8PathBuf::try_from(harness).context("where this program is, is not UTF-8")?,
             args: ["mcp"].into_iter().chain(folders).map(str::to_owned).collect(),
         },
+        ways: Ways::default(),
         // No tool may take that long: commands end after ten minutes at most, tools of MCP servers too.
         silence: Duration::from_mins(15),
         grace: Duration::from_secs(10),

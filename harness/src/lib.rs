@@ -30,6 +30,7 @@ pub mod mcp;
 pub mod mcp_probe;
 pub mod notes;
 pub mod reap;
+pub mod relay;
 pub mod repo;
 pub mod secrets;
 pub mod serve;

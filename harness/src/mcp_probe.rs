@@ -25,6 +25,7 @@ use tokio_rustls::rustls::RootCertStore;
 use crate::children::Children;
 use crate::driver::ServerInTurn;
 use crate::driver::tools::{self, Offered};
+use crate::relay::Ways;
 use crate::secrets::{SecretError, Secrets};
 
 pub use list::{MAX_TOOL_NAME, MAX_TOOLS, Tools, list_tools};
@@ -66,6 +67,8 @@ struct Means {
     /// Where servers that are programs are started.
     folder: Utf8PathBuf,
     secrets: Secrets,
+    /// What leads out of the container.
+    ways: Ways,
     /// Whom to trust over https; without, whom the machine trusts.
     roots: Option<RootCertStore>,
 }
@@ -90,6 +93,7 @@ impl Probes {
         children: Children,
         folder: Utf8PathBuf,
         secrets: Secrets,
+        ways: Ways,
     ) -> (Self, mpsc::UnboundedReceiver<Probed>) {
         let (results, receiver) = mpsc::unbounded_channel();
         let probes = Self {
@@ -97,6 +101,7 @@ impl Probes {
                 children,
                 folder,
                 secrets,
+                ways,
                 roots: None,
             },
             config: None,
@@ -203,11 +208,12 @@ async fn probe(
     server: &McpServerSpec,
     time: Duration,
 ) -> McpServerState {
+    let ways = means.ways.environment(config);
     let answer = match (&server.command, &server.url) {
         (Some(command), _) => {
             let (secrets, config) = (means.secrets.clone(), Arc::clone(config));
             match read(move || secrets.variables(&config)).await {
-                Ok(variables) => stdio::probe(means, command, server, &variables, time).await,
+                Ok(variables) => stdio::probe(means, command, server, &variables, &ways, time).await,
                 Err(error) => Err(error),
             }
         }
@@ -215,7 +221,8 @@ async fn probe(
             let (secrets, declared) = (means.secrets.clone(), server.clone());
             match read(move || secrets.headers(&declared)).await {
                 Ok((headers, secrets)) => {
-                    let answer = http::probe(url, headers, means.roots.clone(), time).await;
+                    let proxy = means.ways.proxy(config);
+                    let answer = http::probe(url, headers, means.roots.clone(), proxy, time).await;
                     answer.map_err(|error| secrets.without(&error))
                 }
                 Err(error) => Err(error),

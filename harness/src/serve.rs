@@ -34,6 +34,7 @@ use crate::events::{Events, Feed};
 use crate::host_client::HostClient;
 use crate::lock::{self, LockError};
 use crate::mcp_probe::{Probed, Probes};
+use crate::relay;
 use crate::turn::{Action, Event, InForce, Purpose, State, decide};
 use drivers::Drivers;
 use latest::Latest;
@@ -53,6 +54,8 @@ pub struct Settings {
     pub config: Utf8PathBuf,
     /// The agent's own folder.
     pub state: Utf8PathBuf,
+    /// The folder of the sockets that lead out, where there is one.
+    pub egress: Utf8PathBuf,
     /// Rules for the `scripted` driver instead of those in the config.
     pub script: Option<Utf8PathBuf>,
     /// How long a minute is, of `maxTurnMinutes` and of pauses after refusals; shorter in tests.
@@ -99,7 +102,7 @@ enum Note {
 ///
 /// # Errors
 /// When it cannot even begin. Whatever happens later is reported to the daemon instead.
-pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeError> {
+pub async fn serve(mut settings: Settings, children: Children) -> Result<u8, ServeError> {
     // First of all: as PID 1 the harness does not even get a signal that it has no handler for.
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
@@ -113,10 +116,12 @@ pub async fn serve(settings: Settings, children: Children) -> Result<u8, ServeEr
     let client = Arc::new(HostClient::new(&settings.socket).map_err(ServeError::Client)?);
     let (notes, mut incoming) = mpsc::unbounded_channel();
     let (tell_lease, told_lease) = watch::channel(None);
+    settings.programs.ways = relay::open(&settings.egress).await;
     let (probes, mut probed) = Probes::new(
         children.clone(),
         settings.state.clone(),
         settings.programs.secrets.clone(),
+        settings.programs.ways,
     );
     let mut harness = Loop::new(
         settings,

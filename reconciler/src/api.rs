@@ -11,6 +11,7 @@ mod caller;
 pub mod connections;
 pub mod doors;
 mod drafts;
+mod egress;
 pub mod endpoint;
 pub mod error;
 pub mod events;

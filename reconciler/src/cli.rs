@@ -27,6 +27,7 @@ mod daemon;
 mod demo;
 mod diff;
 mod doctor;
+mod egress;
 mod error;
 mod events;
 mod exit;
@@ -182,6 +183,8 @@ enum Public {
     Serve(daemon::ServeArgs),
     /// Run a small hive that needs nothing but this program
     Demo(daemon::DemoArgs),
+    /// Run the agents' way out: model gateway and proxy, on two sockets for each agent
+    Egress(egress::EgressArgs),
     /// Print the OpenAPI document of one of the daemon's APIs
     Api(reference::ApiArgs),
     /// Print a script that completes this command line in a shell
@@ -312,9 +315,12 @@ impl Cli {
         Some(ExitCode::from(code))
     }
 
-    /// Whether it runs the daemon, which wants more than one thread.
+    /// Whether it runs the daemon or a service of it, which want more than one thread.
     pub fn is_daemon(&self) -> bool {
-        matches!(self.command, Command::Public(Public::Serve(_) | Public::Demo(_)))
+        matches!(
+            self.command,
+            Command::Public(Public::Serve(_) | Public::Demo(_) | Public::Egress(_))
+        )
     }
 }
 
@@ -359,6 +365,7 @@ async fn dispatch(cli: Cli, ui: &mut Ui, clock: Arc<dyn Clock>) -> Result<Exit, 
         Command::Public(Public::Export(args)) => Box::pin(export::export(ui, args, &cli.global.socket)).await,
         Command::Public(Public::Replay(args)) => export::replay(ui, &args),
         Command::Public(Public::Recover(args)) => Box::pin(recover::run(ui, args, clock.now())).await,
+        Command::Public(Public::Egress(args)) => Box::pin(egress::run(ui, args)).await,
         Command::Public(Public::Api(args)) => reference::api(ui, &args),
         Command::Public(Public::Completions(args)) => reference::completions(ui, &args),
         Command::Public(Public::Man(args)) => reference::man(ui, args).await,

@@ -14,6 +14,7 @@ pub mod agent_pass;
 pub mod command;
 pub mod deadlines;
 pub mod drafts;
+mod egress;
 pub mod export;
 pub mod hive_pass;
 pub mod lifecycle;

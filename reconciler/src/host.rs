@@ -7,6 +7,7 @@
 mod builder;
 pub mod checkup;
 pub mod clock;
+pub mod egress_service;
 pub mod error;
 pub mod fake;
 pub mod folders;
@@ -149,6 +150,18 @@ pub struct Launch {
     /// The operating system in its container: a folder with an `init`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<Utf8PathBuf>,
+}
+
+impl Launch {
+    /// Whether it has loopback alone, and gets out through the sockets of the egress service. The scripted driver calls no
+    /// model.
+    pub fn goes_out_by_sockets(&self) -> bool {
+        match self.network {
+            Network::Model => self.driver != DriverKind::Scripted,
+            Network::Hosts => true,
+            Network::None | Network::Host => false,
+        }
+    }
 }
 
 /// The file `launch/launch.json` as written: the launch and its digest.

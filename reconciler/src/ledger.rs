@@ -19,6 +19,7 @@ mod attempts;
 mod changes;
 mod counts;
 mod drafts;
+mod egress;
 mod error;
 pub(crate) mod events;
 mod gates;

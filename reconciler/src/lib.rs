@@ -9,6 +9,7 @@ pub mod cli;
 pub mod control;
 pub mod counters;
 pub mod doctor;
+pub mod egress;
 pub mod execute;
 pub mod export;
 pub mod gate;

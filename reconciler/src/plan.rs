@@ -57,6 +57,9 @@ pub struct HiveFacts {
     /// What the Nix builder takes; absent with another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nix: Option<NixInputs>,
+    /// Whether the operator gave the model gateway the provider's key.
+    #[serde(default)]
+    pub provides_key: bool,
     /// Why agents of this spec cannot be run by this daemon at all.
     pub unsupported: Option<String>,
     /// When this daemon began to watch.

@@ -76,11 +76,24 @@ pub struct AgentConfig {
     /// The model provider's address, unless it is the one that the driver's program knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_url: Option<String>,
+    /// How it gets out where it has loopback alone; absent: not at all, or over the host's own network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressConfig>,
     /// Environment variables of the driver's program that hold a secret: variable name to secret name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secret_env: BTreeMap<String, String>,
     /// The commit this was rendered from.
     pub commit: CommitOid,
+}
+
+/// The way out through the sockets of the egress service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct EgressConfig {
+    /// The model gateway puts the provider's key in: the driver's program needs none, and no login.
+    #[serde(default)]
+    pub provides_key: bool,
 }
 
 /// The file `config/agent.json` as written: the config and its digest, so that the harness can say what it runs.

@@ -15,6 +15,7 @@ pub mod budget;
 pub mod canonical;
 pub mod config;
 pub mod draft;
+pub mod egress;
 pub mod event;
 pub mod gate;
 pub mod id;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::AgentConfig;
+use crate::egress::EgressStatus;
 use crate::id::{AgentUid, CommitOid, Digest, GateId, ProposalNumber};
 use crate::name::{AgentName, ServerName};
 use crate::plan::Waiting;
@@ -311,6 +312,9 @@ pub struct AgentStatus {
     /// MCP servers as its harness found them.
     #[serde(default)]
     pub mcp: BTreeMap<ServerName, McpServerState>,
+    /// Its way out through the egress service; absent where it has none. Only in the detailed view.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressStatus>,
     /// Undelivered messages.
     #[serde(default)]
     pub inbox: u64,

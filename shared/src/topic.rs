@@ -41,6 +41,8 @@ pub enum Topic {
     Question,
     /// A budget is used up.
     BudgetReached,
+    /// An agent was refused a connection to the outside.
+    EgressRefused,
     /// A reminder of the recipient's is due.
     Reminder,
     /// A topic that this build does not know.
@@ -69,6 +71,7 @@ impl Topic {
             Self::Order => "order",
             Self::Question => "question",
             Self::BudgetReached => "budgetReached",
+            Self::EgressRefused => "egressRefused",
             Self::Reminder => "reminder",
             Self::Unknown => "unknown",
         }
@@ -99,6 +102,7 @@ mod tests {
             Topic::Order,
             Topic::Question,
             Topic::BudgetReached,
+            Topic::EgressRefused,
             Topic::Reminder,
             Topic::Unknown,
         ] {

@@ -27,7 +27,7 @@ pub(crate) struct BenchArguments {
     /// Fail when a budget is not kept
     #[arg(long)]
     check: bool,
-    /// Measure only these: messages, live, idle, hive, memory
+    /// Measure only these: messages, live, egress, idle, hive, memory
     #[arg(value_name = "GROUP")]
     groups: Vec<String>,
 }

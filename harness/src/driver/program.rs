@@ -21,6 +21,7 @@ use super::conversation::{self, Conversation, ConversationError};
 use super::process::Process;
 use super::{Failure, RunningTurn, TurnEnd, TurnEvent, TurnSpec};
 use crate::children::{self, Children, OwnChild};
+use crate::relay::Ways;
 use crate::secrets::{SecretError, Secrets};
 
 /// What these drivers need to know.
@@ -34,6 +35,8 @@ pub struct Settings {
     pub secrets: Secrets,
     /// How the hive's own MCP server is started.
     pub own_server: OwnServer,
+    /// What leads out of the container.
+    pub ways: Ways,
     /// How long it may say nothing, unless the agent waits for messages. Longer than any tool of its own may take.
     pub silence: Duration,
     /// How long it may go on after a result.

@@ -17,14 +17,15 @@ use super::list::{MAX_OUTPUT, ProbeError, Tools, ask};
 use super::tls::{self, Relay};
 
 /// Asks the server at this address for its tools. The certificate of a server over https must lead to one of the roots; without
-/// any given, to one of the machine's. The error is for a person.
+/// any given, to one of the machine's. A server elsewhere is reached through the proxy at this port of loopback. The error is for a person.
 pub(super) async fn probe(
     url: &str,
     headers: HashMap<HeaderName, HeaderValue>,
     roots: Option<RootCertStore>,
+    proxy: Option<u16>,
     time: Duration,
 ) -> Result<Tools, String> {
-    let way = Way::to(url, roots).await?;
+    let way = Way::to(url, roots, proxy).await?;
     let mut config = StreamableHttpClientTransportConfig::with_uri(way.url.as_str());
     config.max_sse_event_size = usize::try_from(MAX_OUTPUT).unwrap_or(usize::MAX);
     config.reinit_on_expired_session = false;
@@ -51,7 +52,7 @@ struct Way {
 }
 
 impl Way {
-    async fn to(url: &str, roots: Option<RootCertStore>) -> Result<Self, String> {
+    async fn to(url: &str, roots: Option<RootCertStore>, proxy: Option<u16>) -> Result<Self, String> {
         let mut url = Url::parse(url).map_err(|error| format!("its url is none: {error}"))?;
         if url.scheme() != "https" {
             return Ok(Self { url, relay: None });
@@ -66,7 +67,7 @@ impl Way {
         let socket = Utf8PathBuf::try_from(std::env::temp_dir())
             .map_err(|error| told(&error))?
             .join(format!("hive-probe-{}.sock", crate::ids::session_id()));
-        let relay = Relay::start(&url, socket, roots).map_err(|error| told(&error))?;
+        let relay = Relay::start(&url, socket, roots, proxy).map_err(|error| told(&error))?;
         if url.set_scheme("http").is_err() {
             return Err("its url cannot be asked over TLS".to_owned());
         }

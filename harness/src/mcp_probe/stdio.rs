@@ -1,5 +1,6 @@
 //! A server that is a program.
 
+use std::ffi::OsString;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -19,11 +20,13 @@ pub(super) async fn probe(
     program: &str,
     server: &McpServerSpec,
     secrets: &Variables,
+    ways: &[(String, OsString)],
     time: Duration,
 ) -> Result<Tools, String> {
     let mut command = children::command(program);
     command
         .args(&server.args)
+        .envs(ways.iter().map(|(name, value)| (name, value)))
         .envs(secrets.environment())
         .envs(&server.env)
         .current_dir(&means.folder)

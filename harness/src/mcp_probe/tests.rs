@@ -34,6 +34,7 @@ fn means() -> Means {
         children: Children::default(),
         folder: "/".into(),
         secrets: Secrets::default(),
+        ways: crate::relay::Ways::default(),
         roots: None,
     }
 }
@@ -48,7 +49,7 @@ async fn probed_in(server: &McpServerSpec, time: Duration) -> McpServerState {
 
 fn probes() -> (Probes, mpsc::UnboundedReceiver<Probed>) {
     let means = means();
-    Probes::new(means.children, means.folder, means.secrets)
+    Probes::new(means.children, means.folder, means.secrets, means.ways)
 }
 
 #[tokio::test]

@@ -5,10 +5,12 @@
 //! HTTP to a socket, and the relay makes a TLS connection to the server of each connection. All of it is gone after the probe.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use reqwest::Url;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -88,7 +90,12 @@ impl Relay {
     ///
     /// # Errors
     /// When it cannot be set up. What goes wrong with the server is told by [`Relay::fault`].
-    pub(super) fn start(url: &Url, socket: Utf8PathBuf, roots: RootCertStore) -> Result<Self, TlsError> {
+    pub(super) fn start(
+        url: &Url,
+        socket: Utf8PathBuf,
+        roots: RootCertStore,
+        proxy: Option<u16>,
+    ) -> Result<Self, TlsError> {
         let host = url.host_str().unwrap_or_default();
         // An address of the sixth version stands in brackets.
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -96,6 +103,7 @@ impl Relay {
             host: host.clone(),
             source,
         })?;
+        let proxy = proxy.filter(|_| !is_loopback(&host));
         let target = (host, url.port_or_known_default().unwrap_or(443));
         let provider = Arc::new(crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
@@ -116,7 +124,7 @@ impl Relay {
                 let (target, name) = (target.clone(), name.clone());
                 let (connector, noted) = (connector.clone(), Arc::clone(&noted));
                 connections.spawn(async move {
-                    if let Err(error) = relay(near, &target, name, &connector).await {
+                    if let Err(error) = relay(near, &target, proxy, name, &connector).await {
                         let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
                         *noted = Some(explained(&error));
                     }
@@ -151,14 +159,53 @@ fn explained(error: &io::Error) -> String {
     }
 }
 
+fn is_loopback(host: &str) -> bool {
+    let address = host.parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// The largest head of a proxy's answer, in bytes.
+const MAX_ANSWER: usize = 8 * 1024;
+
+/// A connection through the proxy at this port of loopback. Why it refuses is the first line of its answer.
+async fn through(proxy: u16, host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut far = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy)).await?;
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    };
+    let words = format!("CONNECT {host}:{port} HTTP/1.1\r\nhost: {host}:{port}\r\n\r\n");
+    far.write_all(words.as_bytes()).await?;
+    let mut head = Vec::new();
+    // One by one: what comes after the head is the server's.
+    while !head.ends_with(b"\r\n\r\n") && head.len() < MAX_ANSWER {
+        head.push(far.read_u8().await?);
+    }
+    let head = String::from_utf8_lossy(&head);
+    let line = head.lines().next().unwrap_or_default();
+    match line.split_once(' ') {
+        Some((_, answer)) if answer.starts_with("200") => Ok(far),
+        Some((_, answer)) => Err(io::Error::other(format!(
+            "the proxy answers: {}",
+            crate::tame(answer, 400)
+        ))),
+        None => Err(io::Error::other("the proxy answers something else than HTTP")),
+    }
+}
+
 /// One connection, to its end.
 async fn relay(
     mut near: UnixStream,
     (host, port): &(String, u16),
+    proxy: Option<u16>,
     name: ServerName<'static>,
     connector: &TlsConnector,
 ) -> io::Result<()> {
-    let far = TcpStream::connect((host.as_str(), *port)).await?;
+    let far = match proxy {
+        None => TcpStream::connect((host.as_str(), *port)).await?,
+        Some(proxy) => through(proxy, host, *port).await?,
+    };
     let mut far = connector.connect(name, far).await?;
     // How a connection ends that once stood is told by the one who speaks over it.
     if let Err(error) = tokio::io::copy_bidirectional(&mut near, &mut far).await {

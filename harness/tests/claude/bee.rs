@@ -149,6 +149,7 @@ impl Bee {
             socket: socket.clone(),
             config: self.nest.path("config"),
             state: self.nest.path("state"),
+            egress: "/nonexistent/hive-egress".into(),
             script: None,
             minute: self.minute,
             programs: program::Settings {
@@ -159,6 +160,7 @@ impl Bee {
                     program: PROGRAM.into(),
                     args: ["mcp".to_owned()].into_iter().chain(words).collect(),
                 },
+                ways: harness::relay::Ways::default(),
                 silence: self.silence,
                 grace: self.grace,
             },

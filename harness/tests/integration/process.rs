@@ -103,6 +103,7 @@ fn no_programs() -> harness::driver::program::Settings {
             program: PROGRAM.into(),
             args: Vec::new(),
         },
+        ways: harness::relay::Ways::default(),
         silence: Duration::from_secs(60),
         grace: Duration::from_secs(10),
     }
@@ -119,6 +120,7 @@ async fn a_turn_longer_than_the_config_allows_is_given_back() {
         socket: nest.path("sock/hive.sock"),
         config: nest.path("config"),
         state: nest.path("state"),
+        egress: "/nonexistent/hive-egress".into(),
         script: None,
         minute: Duration::from_millis(200),
         programs: no_programs(),

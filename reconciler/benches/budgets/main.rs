@@ -11,6 +11,7 @@
 )]
 
 mod change;
+mod egress;
 mod hive;
 mod http;
 mod idle;
@@ -53,7 +54,7 @@ struct Arguments {
     /// A short run: smaller hives, fewer rounds
     #[arg(long)]
     quick: bool,
-    /// Only these: hive, idle, live, messages, memory
+    /// Only these: egress, hive, idle, live, messages, memory
     #[arg(value_name = "GROUP")]
     groups: Vec<String>,
     /// Passed by `cargo bench`
@@ -63,9 +64,10 @@ struct Arguments {
 
 type Group = fn(Effort) -> Result<()>;
 
-const GROUPS: [(&str, Group); 5] = [
+const GROUPS: [(&str, Group); 6] = [
     ("messages", messages::measure),
     ("live", live::measure),
+    ("egress", egress::measure),
     ("idle", idle::measure),
     ("hive", measure_hives),
     ("memory", memory::measure),

@@ -53,6 +53,7 @@ async fn plans(on: &Hive, rounds: usize) -> Result<()> {
         model_url: None,
         runtime: shared::spec::RuntimeKind::Process,
         nix: None,
+        provides_key: false,
         unsupported: None,
         watched_since: now,
     };

@@ -221,6 +221,13 @@ async fn agent(State(context): State<Context>, Path(name): Path<String>) -> ApiR
         .map(|view| view.status.clone());
     let mut status = status.ok_or_else(|| no_agent(&context, &name))?;
     status.inbox = context.broker.queued(&name).await?;
+    if status
+        .config
+        .as_ref()
+        .is_some_and(|config| config.egress.is_some())
+    {
+        status.egress = Some(context.reconciler.ledger().egress_of(&name).await?);
+    }
     let now = context.reconciler.host().clock.now();
     status
         .notices

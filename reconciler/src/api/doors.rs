@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::agent::{self, AgentContext};
 use super::connections::Limits;
-use super::{Context, admin, connections};
+use super::{Context, admin, connections, egress};
 use crate::host::layout::MAX_SOCKET_PATH;
 
 /// A socket could not be opened.
@@ -49,8 +49,8 @@ pub fn check_path(path: &Utf8Path) -> Result<(), DoorError> {
 }
 
 /// Binds a socket with this mode. A socket file left behind by a daemon that died is replaced: the caller holds the
-/// lock of the one daemon.
-fn bind(path: &Utf8Path, mode: u32) -> Result<UnixListener, DoorError> {
+/// lock of the one daemon, or of the one egress service.
+pub(crate) fn bind(path: &Utf8Path, mode: u32) -> Result<UnixListener, DoorError> {
     use std::os::unix::fs::PermissionsExt as _;
     check_path(path)?;
     let io = |source| DoorError::Io {
@@ -82,6 +82,40 @@ pub fn open_admin(context: Context, path: &Utf8Path) -> Result<JoinHandle<()>, D
         (),
         Limits::ADMIN,
     )))
+}
+
+/// The group of the egress service, where it has a user of its own.
+const EGRESS_GROUP: &str = "hive-egress";
+
+/// Opens the door of the egress service: for the daemon's own user, and for that of the service.
+///
+/// # Errors
+/// When the socket cannot be bound.
+pub fn open_egress(context: Context, path: &Utf8Path) -> Result<JoinHandle<()>, DoorError> {
+    let listener = bind(path, 0o660)?;
+    if let Some(group) = group(EGRESS_GROUP) {
+        // Only possible where the daemon is in that group; where it is not, the log says so.
+        let given = rustix::fs::chown(path.as_std_path(), None, Some(rustix::fs::Gid::from_raw(group)));
+        if let Err(error) = given {
+            tracing::warn!(%error, %path, "not given to the group {EGRESS_GROUP}: its hive egress cannot tell what it refuses");
+        }
+    }
+    Ok(tokio::spawn(connections::serve(
+        listener,
+        egress::router(context),
+        (),
+        Limits::AGENT,
+    )))
+}
+
+/// The number of a group of this machine. Blocks shortly.
+fn group(name: &str) -> Option<u32> {
+    let groups = std::fs::read_to_string("/etc/group").ok()?;
+    let mut entries = groups.lines().map(|line| line.split(':'));
+    entries.find_map(|mut entry| {
+        let named = entry.next() == Some(name);
+        entry.nth(1).filter(|_| named)?.parse().ok()
+    })
 }
 
 /// The agents' doors.

@@ -219,6 +219,7 @@ impl Reconciler {
             harness,
             programs: spec.programs.clone(),
             model_url: spec.egress.model_url.clone(),
+            provides_key: spec.egress.api_key_file.is_some(),
             runtime: self.host.runtime.kind(),
             nix: NixInputs::of(&spec.builder),
             unsupported: support::unsupported(spec, self.host.runtime.kind(), self.host.builder.kind()),

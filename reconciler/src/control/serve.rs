@@ -16,13 +16,14 @@ use tokio::sync::{mpsc, watch};
 
 use super::lock::{self, LockError};
 use super::reconciler::Settings;
-use super::{Key, PassError, Reconciler, run};
+use super::{Key, PassError, Reconciler, egress, run};
 use crate::api::Context;
-use crate::api::doors::{AgentDoors, DoorError, check_path, open_admin};
+use crate::api::doors::{AgentDoors, DoorError, check_path, open_admin, open_egress};
 use crate::broker::Broker;
 use crate::cli::ServeArgs;
 use crate::export::Export;
 use crate::host::clock::{RandomIds, SystemClock};
+use crate::host::egress_service;
 use crate::host::folders::AgentFolders;
 use crate::host::git::GitRepos;
 use crate::host::harness_link::Link;
@@ -193,7 +194,8 @@ pub async fn serve_watched(
     for record in ledger.agents().await?.items {
         keep_door(&host, &mut doors, &record.name, &record.life).await;
     }
-    let _admin = open_admin(context, &layout.admin_socket())?;
+    let _admin = open_admin(context.clone(), &layout.admin_socket())?;
+    let _egress = open_egress(context, &layout.egress_socket())?;
     let spec_nudger = reconciler.nudger();
     let _watcher = spec::watch(args.spec.clone(), move || {
         // The receiver only goes away when the daemon ends.
@@ -201,6 +203,24 @@ pub async fn serve_watched(
     })?;
     let (passes, passed) = mpsc::unbounded_channel();
     let deadlines = tokio::spawn(super::deadlines::watch(Arc::clone(&reconciler), broker));
+    let (looks, looked) = mpsc::unbounded_channel();
+    let (tell_needed, needed) = watch::channel(false);
+    let projector = tokio::spawn(egress::project(
+        Arc::clone(&reconciler),
+        layout.clone(),
+        looked,
+        tell_needed,
+    ));
+    let ways_out = match host.runtime.kind() {
+        RuntimeKind::Process => tokio::spawn(egress_service::supervise(
+            own_program()?,
+            layout.clone(),
+            Arc::clone(&host.ids),
+            needed,
+        )),
+        // Where there are containers, systemd runs it, under a user of its own.
+        RuntimeKind::Nspawn => tokio::spawn(async move { drop(needed) }),
+    };
     let keeper = tokio::spawn(keep_doors(host.clone(), ledger.clone(), doors, passed));
     let pruner = tokio::spawn(prune(ledger.clone(), host.clock.clone()));
     let storage = tokio::spawn(super::storage::watch(Arc::clone(&reconciler)));
@@ -216,11 +236,12 @@ pub async fn serve_watched(
         systemd(&[sd_notify::NotifyState::Watchdog]);
         // The keeper only goes away when the daemon ends.
         let _ended = passes.send(key.clone());
+        let _ended = looks.send(key.clone());
         on_pass(key);
     })
     .await;
     systemd(&[sd_notify::NotifyState::Stopping]);
-    for task in [pruner, storage, heart, deadlines] {
+    for task in [pruner, storage, heart, deadlines, projector, ways_out] {
         task.abort();
     }
     keeper.abort();

@@ -254,6 +254,8 @@ fn prepare(layout: &Layout, agent: &AgentName) -> Result<(), HostError> {
         (sock.parent().and_then(Utf8Path::parent), PRIVATE),
         (sock.parent(), PRIVATE),
         (Some(sock.as_path()), SHOWN),
+        (Some(layout.egress().as_path()), PRIVATE),
+        (Some(layout.egress_of(agent).as_path()), SHOWN),
     ] {
         if let Some(folder) = folder {
             file::ensure_folder(folder, mode)?;

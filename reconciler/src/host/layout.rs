@@ -12,6 +12,8 @@
 //! <state>/staged/<uid>              files staged for a draft
 //! <state>/incoming                  bundles being received
 //! <run>/admin.sock
+//! <run>/egress.json, egress.sock    what agents are allowed, and where hive egress tells what it refused
+//! <run>/egress/<agent>              bound as /run/hive-egress (process runtime)
 //! <run>/agents/<agent>/sock         bound as /run/hive; holds hive.sock
 //! ```
 
@@ -57,6 +59,26 @@ impl Layout {
     /// The admin API's socket.
     pub fn admin_socket(&self) -> Utf8PathBuf {
         self.run.join("admin.sock")
+    }
+
+    /// What agents are allowed of the outside.
+    pub fn egress_policy(&self) -> Utf8PathBuf {
+        self.run.join("egress.json")
+    }
+
+    /// The socket at which the egress service tells what it refused.
+    pub fn egress_socket(&self) -> Utf8PathBuf {
+        self.run.join("egress.sock")
+    }
+
+    /// The folder of the agents' sockets to the outside, where the daemon runs the egress service itself.
+    pub fn egress(&self) -> Utf8PathBuf {
+        self.run.join("egress")
+    }
+
+    /// The folder of an agent's sockets to the outside, `/run/hive-egress` inside.
+    pub fn egress_of(&self, agent: &AgentName) -> Utf8PathBuf {
+        self.egress().join(agent.as_str())
     }
 
     /// The folder of all config repos.

@@ -32,6 +32,8 @@ pub struct Pruned {
     pub instructions: usize,
     /// Turns.
     pub turns: usize,
+    /// Hosts that agents were refused, and reports of services that are gone.
+    pub egress: usize,
     /// What turns counted for in budgets of past days.
     pub spending: usize,
 }
@@ -110,6 +112,8 @@ fn prune(tx: &Tx<'_>, now: Timestamp) -> Result<Pruned, LedgerError> {
         )?,
         spending: execute(tx, "DELETE FROM spending WHERE at < ?1", [before(WEEK)])?
             + execute(tx, "DELETE FROM overspending WHERE day < ?1", [before(MONTH)])?,
+        egress: execute(tx, "DELETE FROM egress_refusals WHERE last_at < ?1", [before(MONTH)])?
+            + execute(tx, "DELETE FROM egress_reports WHERE at < ?1", [before(WEEK)])?,
         turns: execute(tx, "DELETE FROM turns WHERE at < ?1", [before(QUARTER)])?,
     })
 }

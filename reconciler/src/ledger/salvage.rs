@@ -105,7 +105,38 @@ pub(crate) struct RawTable {
 pub(crate) const USER_SLOTS: &str = "user_slots";
 
 /// Tables whose rows speak for themselves.
-pub(crate) const RAW_TABLES: [RawTable; 11] = [
+pub(crate) const RAW_TABLES: [RawTable; 14] = [
+    RawTable {
+        name: "egress_traffic",
+        since: 4,
+        columns: &["uid", "sent", "received", "refused"],
+        check: |row| {
+            row.parsed::<AgentUid>("uid")?;
+            row.number("sent")?;
+            row.number("received")?;
+            row.number("refused")?;
+            Ok(())
+        },
+    },
+    RawTable {
+        name: "egress_refusals",
+        since: 4,
+        columns: &[
+            "uid", "host", "port", "reason", "count", "first_at", "last_at", "told_at",
+        ],
+        check: |row| super::egress::check(row),
+    },
+    RawTable {
+        name: "egress_reports",
+        since: 4,
+        columns: &["run", "seq", "at"],
+        check: |row| {
+            row.get_ref("run")?.as_str()?;
+            row.number("seq")?;
+            row.time("at")?;
+            Ok(())
+        },
+    },
     RawTable {
         name: "messages",
         since: 1,

@@ -3,6 +3,7 @@
 mod agents;
 mod attempts;
 mod damage;
+mod egress;
 mod gates;
 mod groups;
 mod opening;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 use shared::canonical::{Encoding, NotCanonical, digest};
-use shared::config::{AgentConfig, ConfigFile, Overlay};
+use shared::config::{AgentConfig, ConfigFile, EgressConfig, Overlay};
 use shared::gate::CapabilityChange;
 use shared::spec::{
     AgentSpec, BuilderKind, BuilderSpec, ConfigField, DriverKind, Network, OperatorSpec, ProgramsSpec,
@@ -51,6 +51,9 @@ pub struct BuildRequest {
     /// The user ids of its container, where agents run in containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_range: Option<UserRange>,
+    /// Whether the model gateway has the provider's key; absent in requests of versions without a gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provides_key: Option<bool>,
     /// What the overlay may do beyond the ceiling.
     pub grants: GrantMode,
 }
@@ -202,6 +205,7 @@ pub fn assemble(
             .then(|| spec.system.clone().map(Utf8PathBuf::from))
             .flatten(),
     };
+    let provides_key = request.provides_key.filter(|_| launch.goes_out_by_sockets());
     let config = AgentConfig {
         agent: request.agent.clone(),
         uid: request.uid,
@@ -215,6 +219,7 @@ pub fn assemble(
         recipients,
         max_turn_minutes: spec.max_turn_minutes,
         model_url,
+        egress: provides_key.map(|provides_key| EgressConfig { provides_key }),
         secret_env: spec.secret_env.clone(),
         commit: request.commit.clone(),
     };

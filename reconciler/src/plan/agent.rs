@@ -260,6 +260,7 @@ impl<'a> Planner<'a> {
                 RuntimeKind::Nspawn => self.inputs.ledger.user_range,
             },
             nix: self.inputs.facts.nix.clone(),
+            provides_key: Some(self.inputs.facts.provides_key),
             grants,
         }
     }

@@ -77,6 +77,7 @@ pub fn derive(
             proposal: deployed.map(|d| d.proposal),
         },
         mcp: harness.map(|h| h.report.mcp.clone()).unwrap_or_default(),
+        egress: None,
         inbox: ledger.inbox,
         faults,
         notices: notices(inputs, plan),

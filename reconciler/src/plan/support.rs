@@ -1,6 +1,6 @@
 //! What of a valid spec this version does not do yet. It is said wherever somebody would look, never passed over.
 
-use shared::spec::{AgentSpec, BuilderKind, DriverKind, LimitsSpec, Network, RuntimeKind, Spec};
+use shared::spec::{AgentSpec, BuilderKind, DriverKind, LimitsSpec, RuntimeKind, Spec};
 
 /// Why this daemon cannot run any agent of this spec.
 ///
@@ -26,11 +26,6 @@ pub fn of_hive(spec: &Spec) -> Vec<String> {
         (spec.web.listen.is_some(), "web.listen", "there is no web UI"),
         (spec.forge.is_some(), "forge", "config repos are not mirrored"),
         (
-            spec.egress.api_key_file.is_some(),
-            "egress.apiKeyFile",
-            "there is no model gateway",
-        ),
-        (
             spec.builder.kind == BuilderKind::Nix && spec.runtime.kind == RuntimeKind::Process,
             "the system that builder.kind \"nix\" builds",
             "runtime.kind \"process\" uses its config and starts no system",
@@ -53,16 +48,6 @@ pub fn of_agent(spec: &AgentSpec, runtime: RuntimeKind) -> Vec<String> {
             "mcpServers.NAME.secretHeaders",
             "programs that speak ACP may pass headers on as words that the whole machine can see, so the driver \"acp\" \
              leaves such servers out; use \"claude\"",
-        ),
-        (
-            spec.network == Network::Hosts,
-            "network \"hosts\"",
-            "without the egress service it means loopback only",
-        ),
-        (
-            spec.network == Network::Model && spec.driver.kind == DriverKind::Claude,
-            "network \"model\"",
-            "without the model gateway it means loopback only, where the driver reaches no provider; write \"host\"",
         ),
         (
             in_processes && spec.system.is_some(),
@@ -110,7 +95,7 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_named_and_what_has_is_not() {
         let plain = spec(
-            r#"{ "version": 1, "hive": { "name": "h" }, "egress": { "modelUrl": "http://provider" },
+            r#"{ "version": 1, "hive": { "name": "h" }, "egress": { "modelUrl": "http://provider", "apiKeyFile": "/k" },
                  "agents": { "a": { "network": "host", "secrets": { "k": { "file": "/k" } }, "secretEnv": { "K": "k" } } } }"#,
         );
         assert_eq!(
@@ -122,7 +107,7 @@ mod tests {
 
         let more = spec(
             r#"{ "version": 1, "hive": { "name": "h" }, "web": { "listen": "127.0.0.1:1" },
-                 "agents": { "a": { "limits": { "memory": "1G" }, "network": "hosts" } } }"#,
+                 "agents": { "a": { "limits": { "memory": "1G" }, "network": "hosts", "modules": ["/m"] } } }"#,
         );
         assert_eq!(of_hive(&more).len(), 1);
         let alice = more.agents.values().next().unwrap();
@@ -132,19 +117,6 @@ mod tests {
             !in_a_container.iter().any(|notice| notice.starts_with("limits")),
             "{in_a_container:?}"
         );
-    }
-
-    #[test]
-    fn a_driver_without_a_way_to_its_provider_is_named() {
-        let notices = |network: &str, driver: &str| {
-            of_agent(
-                &serde_json::from_value(json!({ "network": network, "driver": { "kind": driver } })).unwrap(),
-                RuntimeKind::Process,
-            )
-        };
-        assert!(notices("model", "claude")[0].contains("write \"host\""));
-        assert_eq!(notices("model", "scripted"), Vec::<String>::new());
-        assert_eq!(notices("host", "claude"), Vec::<String>::new());
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod changes;
 mod contract;
 mod crashes;
 mod demo;
+mod egress;
 mod hive;
 #[path = "../daemon_support/http.rs"]
 #[expect(dead_code, reason = "the tests of the daemon use the rest")]

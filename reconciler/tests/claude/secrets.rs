@@ -22,26 +22,27 @@ fn spec(model: &Provider, file: &Utf8Path, version: &str) -> Value {
     spec
 }
 
-fn holds_a_key(file: &Utf8Path) -> bool {
+/// Whether a file holds one of these keys.
+pub(crate) fn holds_a(file: &Utf8Path, keys: &[&str]) -> bool {
     let content = fs::read(file).unwrap_or_default();
-    let holds = |key: &str| content.windows(key.len()).any(|part| part == key.as_bytes());
-    KEYS.into_iter().any(holds)
+    let holds = |key: &&str| content.windows(key.len()).any(|part| part == key.as_bytes());
+    keys.iter().any(holds)
 }
 
 /// Every file below this folder that holds one of the keys.
-fn holders(folder: &Utf8Path, found: &mut Vec<Utf8PathBuf>) {
+pub(crate) fn holders(folder: &Utf8Path, keys: &[&str], found: &mut Vec<Utf8PathBuf>) {
     for entry in folder.read_dir_utf8().unwrap().flatten() {
         let kind = entry.file_type().unwrap();
         if kind.is_dir() {
-            holders(entry.path(), found);
-        } else if kind.is_file() && holds_a_key(entry.path()) {
+            holders(entry.path(), keys, found);
+        } else if kind.is_file() && holds_a(entry.path(), keys) {
             found.push(entry.path().to_owned());
         }
     }
 }
 
 /// The words of every process that shows them.
-fn words() -> Vec<Utf8PathBuf> {
+pub(crate) fn words() -> Vec<Utf8PathBuf> {
     let processes = Utf8Path::new("/proc").read_dir_utf8().unwrap().flatten();
     processes
         .map(|process| process.path().join("cmdline"))
@@ -104,9 +105,12 @@ fn a_key_that_is_a_secret_is_all_the_login_an_agent_needs_is_nowhere_else_and_ca
     assert_eq!(turns[1].session, turns[0].session, "the conversation goes on");
 
     let mut found = Vec::new();
-    holders(&world.root, &mut found);
+    holders(&world.root, &KEYS, &mut found);
     assert_eq!(found, std::slice::from_ref(&file));
-    let shown: Vec<_> = words().into_iter().filter(|words| holds_a_key(words)).collect();
+    let shown: Vec<_> = words()
+        .into_iter()
+        .filter(|words| holds_a(words, &KEYS))
+        .collect();
     assert_eq!(shown, Vec::<Utf8PathBuf>::new());
     let events = world.get("/v1/agents/alice/config").text() + &world.log();
     assert!(!KEYS.into_iter().any(|key| events.contains(key)));

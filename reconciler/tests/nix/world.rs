@@ -165,6 +165,7 @@ impl World {
             harness: "/bin/hive-harness".into(),
             programs: Default::default(),
             model_url: None,
+            provides_key: None,
             user_range: None,
             nix: Some(NixInputs {
                 nixpkgs: testbed("nixpkgs"),

@@ -60,6 +60,7 @@ async fn start(turn: &Turn, session: &Session) -> Result<Run, RunError> {
     let (setup, spec) = (Arc::clone(&turn.setup), &turn.spec);
     let mut environment =
         claude::command::environment(&setup.settings.environment, &spec.config, &setup.state, spec.turn);
+    environment.extend(setup.settings.ways.environment(&spec.config));
     let (driver, id) = (spec.config.driver.clone(), spec.turn);
     let config = Arc::clone(&spec.config);
     let (program, secrets) = blocking(move || {

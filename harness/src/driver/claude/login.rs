@@ -55,6 +55,10 @@ pub(super) async fn run(
         &setup.state,
         crate::ids::turn_id(),
     );
+    environment.extend(setup.settings.ways.environment(config));
+    // The login goes to the provider's own pages, never through the model gateway.
+    environment.remove("ANTHROPIC_BASE_URL");
+    environment.remove("ANTHROPIC_API_KEY");
     // There is none; without this it looks for one.
     environment.insert("BROWSER".to_owned(), "true".into());
     let Spawned {

@@ -61,6 +61,7 @@ async fn start(turn: &Turn, prompt: &'static str, session: &Session) -> Result<R
     let args = command::args(&spec.config, session, &setup.state, spec.cost_limit_usd);
     let mut environment =
         command::environment(&setup.settings.environment, &spec.config, &setup.state, spec.turn);
+    environment.extend(setup.settings.ways.environment(&spec.config));
     let servers = servers::document(&setup.settings.own_server, &spec.config, spec.turn).to_string();
     let settings = command::settings(&spec.config, &spec.offered, &setup.state).to_string();
     let (kept, id, config) = (session.clone(), spec.turn, Arc::clone(&spec.config));

@@ -18,6 +18,7 @@ fn settings(program: Option<&Utf8Path>, path: &Utf8Path) -> Settings {
             program: "/nonexistent".into(),
             args: Vec::new(),
         },
+        ways: crate::relay::Ways::default(),
         silence: Duration::from_secs(60),
         grace: Duration::from_secs(10),
     }

@@ -22,6 +22,7 @@ fn setup(state: &Utf8Path) -> Arc<Setup> {
             program: "/nonexistent".into(),
             args: Vec::new(),
         },
+        ways: crate::relay::Ways::default(),
         silence: Duration::from_secs(60),
         grace: Duration::from_secs(10),
     };

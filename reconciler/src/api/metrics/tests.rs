@@ -28,6 +28,7 @@ fn alice() -> AgentStatus {
         gates: Vec::new(),
         generations: shared::status::Generations::default(),
         mcp: BTreeMap::new(),
+        egress: None,
         inbox: 0,
         faults: Vec::new(),
         notices: vec!["{evil=\"1\"} 1".to_owned()],

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use serde_json::Value;
+use shared::egress::RefusalReason;
 use shared::status::{AgentStatus, Condition, Generations, McpHealth, McpServerState, ModelStatus, Origin};
 
 use crate::cli::look::Look;
@@ -36,6 +37,7 @@ pub(super) fn render(agent: &AgentStatus, look: &Look) -> Page {
     axes(&mut page, agent, look);
     generations(&mut page, &agent.generations);
     config(&mut page, agent);
+    egress(&mut page, agent, look);
     servers(&mut page, agent);
     if !agent.waiting.is_empty() {
         page.heading("Waiting");
@@ -85,6 +87,39 @@ fn axes(page: &mut Page, agent: &AgentStatus, look: &Look) {
     let inbox = count(usize::try_from(agent.inbox).unwrap_or(usize::MAX), "message");
     table.row([Tone::Faint.of("inbox"), format!("{inbox} not delivered").into()]);
     page.gap();
+    page.table(&table);
+}
+
+/// What went out and came in, and where the agent was not let.
+fn egress(page: &mut Page, agent: &AgentStatus, look: &Look) {
+    let Some(egress) = &agent.egress else { return };
+    page.heading("Way out");
+    let refused = count(
+        usize::try_from(egress.refused).unwrap_or(usize::MAX),
+        "connection",
+    );
+    page.line([format!(
+        "  {} bytes sent, {} received, {refused} refused",
+        egress.sent, egress.received
+    )
+    .into()]);
+    let mut table = Table::default();
+    for refusal in &egress.refusals {
+        let why = match refusal.reason {
+            RefusalReason::NotListed => "not in its list of hosts",
+            RefusalReason::PrivateAddress => "leads to an address that is not of the public Internet",
+            RefusalReason::Unknown => "not allowed",
+        };
+        table.row([
+            Tone::Plain.of(format!("  {}:{}", refusal.host, refusal.port)),
+            Tone::Faint.of(format!(
+                "{}x, last {} ago",
+                refusal.count,
+                look.lasted(refusal.last_at)
+            )),
+            why.into(),
+        ]);
+    }
     page.table(&table);
 }
 

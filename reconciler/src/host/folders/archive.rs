@@ -63,6 +63,7 @@ pub(super) fn archive(layout: &Layout, agent: &AgentName, uid: AgentUid) -> Resu
             move_once(live, kept, "archived")?;
         }
     }
+    remove_folder(&layout.egress_of(agent))?;
     let sock = layout.sock(agent);
     remove_folder(sock.parent().unwrap_or(&sock))
 }

@@ -122,7 +122,27 @@ mod tests {
             init: "/nix/store/x-system/init".into(),
             mounts: &mounts,
         };
-        insta::assert_snapshot!(container.words().join("\n"), @"");
+        insta::assert_snapshot!(container.words().join("\n"), @r"
+        --quiet
+        --keep-unit
+        --machine=hive-alice
+        --hostname=alice
+        --uuid=0000000000000000000000000000001f
+        --settings=no
+        --notify-ready=yes
+        --kill-signal=SIGRTMIN+3
+        --link-journal=no
+        --timezone=off
+        --directory=/roots/alice
+        --private-users=1879113728:65536
+        --private-users-ownership=chown
+        --private-network
+        --resolv-conf=off
+        --bind-ro=/nix/store:/nix/store
+        --bind=/srv/a\:b\\c:/b
+        --
+        /nix/store/x-system/init
+        ");
         let with_host = Container {
             network: Network::Host,
             ..container

@@ -287,16 +287,25 @@ fn own_folders(layout: &Layout, agent: &AgentName, range: UserRange) -> Result<V
     ])
 }
 
-/// Where the agent's way out begins, if the egress service has made it.
+/// Where the agent's way out begins. The egress service may be slower than this start: its folder for the agent is made here,
+/// and is the service's. Where there is no such service there is no way out.
 fn egress_folder(egress: &Utf8Path, agent: &AgentName, range: UserRange) -> Result<Option<Mount>, HostError> {
-    let folder = egress.join(agent.as_str());
-    match folder.symlink_metadata() {
-        Ok(found) if found.is_dir() => {}
-        Ok(_) => return Err(HostError::refused(folder.as_str(), "it is no folder: remove it")),
+    let service = match egress.symlink_metadata() {
+        Ok(found) if found.is_dir() => found.uid(),
+        Ok(_) => return Err(HostError::refused(egress.as_str(), "it is no folder: remove it")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(HostError::io("look at", folder.as_str())(error)),
+        Err(error) => return Err(HostError::io("look at", egress.as_str())(error)),
+    };
+    let folder = egress.join(agent.as_str());
+    match std::fs::create_dir(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(HostError::io("make the folder", folder.as_str())(error));
+        }
+        _ => {}
     }
-    tree::share_sockets(&tree::open_below(egress, &folder)?, &folder, range)?;
+    let open = tree::open_below(egress, &folder)?;
+    fchown(&open, Some(service), None).map_err(HostError::io("give away", folder.as_str()))?;
+    tree::share_sockets(&open, &folder, range)?;
     Ok(Some(Mount::shown(folder, "/run/hive-egress")))
 }
 

@@ -93,6 +93,10 @@ pub fn files(hive: Utf8PathBuf, paths: &Paths) -> Result<Vec<File>, BadPath> {
             include_str!("units/agent.service"),
         ),
         (
+            "systemd/system/hyperhive-egress.service",
+            include_str!("units/egress.service"),
+        ),
+        (
             "systemd/system/hyperhive-purge@.service",
             include_str!("units/purge.service"),
         ),

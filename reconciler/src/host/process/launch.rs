@@ -432,6 +432,11 @@ fn sandboxed(
     words.extend(strings(["--bind", layout.agent_state(agent).as_str(), "/state"]));
     // A socket can be connected to through a read-only bind, but not be replaced.
     words.extend(strings(["--ro-bind", layout.sock(agent).as_str(), "/run/hive"]));
+    if launch.goes_out_by_sockets() {
+        // What is behind it may come and go; a folder that is not there is no reason not to start.
+        let folder = layout.egress_of(agent);
+        words.extend(strings(["--ro-bind-try", folder.as_str(), sandbox::EGRESS]));
+    }
     for bind in &binds {
         let option = if bind.read_only { "--ro-bind" } else { "--bind" };
         if bwrap.bind_fd {

@@ -16,6 +16,8 @@ use shared::spec::Network;
 pub(super) const HARNESS: &str = "/run/hive-harness-bin/hive-harness";
 /// Where the driver's program lies inside, if the operator named one.
 pub(super) const CLAUDE: &str = "/run/hive-harness-bin/claude";
+/// Where the agent's sockets to the outside lie inside.
+pub(super) const EGRESS: &str = "/run/hive-egress";
 /// Where the agent's secrets lie inside, a file for each.
 const CREDENTIALS: &str = "/run/credentials";
 /// How long a probe may take.

@@ -46,6 +46,7 @@ fn running(name: &str, number: u128, role: Role) -> AgentRecord {
         model_url: None,
         user_range: None,
         nix: None,
+        provides_key: Some(false),
         grants: GrantMode::Asked,
     };
     let output = assemble(&request, &Overlay::default(), |digest| {

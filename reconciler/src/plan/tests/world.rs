@@ -42,6 +42,7 @@ pub(super) fn facts() -> HiveFacts {
         model_url: None,
         runtime: RuntimeKind::Process,
         nix: None,
+        provides_key: false,
         unsupported: None,
         watched_since: at(0),
     }
@@ -168,6 +169,7 @@ impl Case {
             model_url: self.facts.model_url.clone(),
             user_range: None,
             nix: None,
+            provides_key: Some(self.facts.provides_key),
             grants,
         }
     }

@@ -205,7 +205,14 @@ fn what_an_agent_may_have_is_not_blamed() {
         let found = faults_after(|spec| spec["agents"]["alice"][field] = value.clone());
         assert_eq!(found, [""; 0], "{field} = {value}");
     }
-    let hosts = json!(["example.com", "a-b.example.com", "192.0.2.1", "localhost"]);
+    let hosts = json!([
+        "example.com",
+        "a-b.example.com",
+        "*.example.com",
+        "example.com:8443",
+        "1.1.1.1",
+        "localhost"
+    ]);
     let found = faults_after(|spec| {
         spec["agents"]["alice"]["network"] = json!("hosts");
         spec["agents"]["alice"]["egress"] = hosts;
@@ -216,13 +223,15 @@ fn what_an_agent_may_have_is_not_blamed() {
 }
 
 #[test]
-fn hosts_are_names_alone() {
+fn hosts_are_names_that_can_be_reached() {
     for host in [
         "",
         "*",
-        "*.example.com",
+        "a.*.com",
+        "*.1.1.1.1",
         "https://example.com",
-        "example.com:443",
+        "example.com:0",
+        "10.0.0.1",
         "example.com/x",
         "Example.com",
         "a..b",

@@ -1,7 +1,6 @@
 //! Checks of single texts and numbers that many fields share.
 
-use std::net::Ipv4Addr;
-
+use crate::egress::rule::HostRule;
 use crate::spec::fault::{Findings, quoted};
 
 /// The longest path the kernel takes.
@@ -82,34 +81,10 @@ pub(super) fn secret_file(path: &str, file: &str, out: &mut Findings) {
     }
 }
 
-/// A host name alone.
+/// A host that agents may reach, with or without a port.
 pub(super) fn host(path: &str, host: &str, out: &mut Findings) {
-    let label_fits = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if host.len() > 253 || !host.split('.').all(label_fits) {
-        out.judge(
-            path.to_owned(),
-            format!(
-                "expected a host name alone, in lower case, such as \"api.example.com\" (no scheme, port, path or \
-                 wildcard), found {}",
-                quoted(host, 60)
-            ),
-        );
-    } else if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') && host.parse::<Ipv4Addr>().is_err() {
-        // Resolvers read `127.1` or `2130706433` as an address of another form.
-        out.judge(
-            path.to_owned(),
-            format!(
-                "expected a host name or a full IPv4 address, found {}",
-                quoted(host, 60)
-            ),
-        );
+    if let Err(error) = host.parse::<HostRule>() {
+        out.judge(path.to_owned(), format!("{error}, found {}", quoted(host, 60)));
     }
 }
 
