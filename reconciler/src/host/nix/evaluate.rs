@@ -1,6 +1,6 @@
 //! The limited evaluator: it reads the store and nothing else, has no network, and ends at its bounds.
 //!
-//! On hosts with systemd it is the unit `hyperhive-eval@.service` ([`unit`]); elsewhere a `bwrap` sandbox
+//! On hosts with systemd it is the unit `hyperhive-eval@.service` ([`unit()`]); elsewhere a `bwrap` sandbox
 //! ([`Sandboxed`]). Both run `hive evaluate`, which reads a [`Job`] and becomes the evaluator. Without the Nix daemon an
 //! evaluator must write derivations into the store itself, so there the sandbox leaves the store writable.
 
