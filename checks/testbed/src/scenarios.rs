@@ -5,6 +5,7 @@ mod bare;
 mod drift;
 mod life;
 mod start;
+mod way_out;
 
 use anyhow::Result;
 
@@ -34,6 +35,11 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "start",
         summary: "agents of a spec come up as containers that systemd, machined, kernel and journal know",
         play: start::play,
+    },
+    Scenario {
+        name: "way_out",
+        summary: "hosts that are not listed are refused and told of; the provider's key stays outside, a secret with its agent",
+        play: way_out::play,
     },
     Scenario {
         name: "endings",

@@ -198,7 +198,7 @@ mod tests {
             command,
             "sudo apt-get update && \
              sudo apt-get install -y --no-install-recommends \
-             bubblewrap faketime gcc git libc6-dev mmdebstrap nodejs npm systemd-container"
+             bubblewrap busybox-static faketime gcc git libc6-dev mmdebstrap nix-bin nodejs npm systemd-container"
         );
     }
 }

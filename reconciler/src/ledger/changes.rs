@@ -124,7 +124,12 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
                 return Ok(());
             }
             proposal.phase = phase;
-            proposal.marks.insert(phase, mark);
+            if phase == ProposalPhase::Proposed {
+                // Back from being built: it was offered when it was offered, and its tag says so.
+                proposal.marks.entry(phase).or_insert(mark);
+            } else {
+                proposal.marks.insert(phase, mark);
+            }
             agents::put_proposal(tx, uid, &proposal)
         }
         Change::InPhase { uid, number, phase } => {

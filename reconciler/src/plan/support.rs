@@ -111,7 +111,9 @@ mod tests {
         );
         assert_eq!(of_hive(&more).len(), 1);
         let alice = more.agents.values().next().unwrap();
-        assert_eq!(of_agent(alice, RuntimeKind::Process).len(), 2);
+        assert_eq!(of_agent(alice, RuntimeKind::Process).len(), 1);
+        assert_eq!(of_build(alice, BuilderKind::Plain).len(), 1);
+        assert!(of_build(alice, BuilderKind::Nix).is_empty());
         let in_a_container = of_agent(alice, RuntimeKind::Nspawn);
         assert!(
             !in_a_container.iter().any(|notice| notice.starts_with("limits")),

@@ -333,6 +333,28 @@ async fn a_look_from_before_a_decision_does_not_take_the_decision_back() {
 }
 
 #[tokio::test]
+async fn a_proposal_that_comes_back_from_its_build_was_offered_when_it_was_offered() {
+    let desk = Desk::with_alice().await;
+    desk.apply(vec![propose(1, proposal(1))]).await;
+    let later = Mark {
+        at: now() + jiff::SignedDuration::from_secs(5),
+        ..mark()
+    };
+    for phase in [ProposalPhase::Building, ProposalPhase::Proposed] {
+        desk.apply(vec![Change::Phase {
+            uid: uid(1),
+            number: ProposalNumber(1),
+            phase,
+            mark: later.clone(),
+        }])
+        .await;
+    }
+    let marks = &alice(&desk).await.proposals[0].marks;
+    assert_eq!(marks[&ProposalPhase::Proposed], mark());
+    assert_eq!(marks[&ProposalPhase::Building], later);
+}
+
+#[tokio::test]
 async fn what_follows_from_a_phase_is_void_once_somebody_decided() {
     let desk = Desk::with_alice().await;
     desk.apply(vec![propose(1, proposal(1))]).await;
