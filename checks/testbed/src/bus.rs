@@ -93,6 +93,18 @@ impl Bus {
 
     /// What systemd says of a unit, loaded for it if need be.
     pub(crate) fn unit(&self, name: &str) -> Result<Unit> {
+        // Its properties are read one by one: two looks that agree are one that nothing changed under.
+        let mut seen = self.look(name)?;
+        loop {
+            let again = self.look(name)?;
+            if again == seen {
+                return Ok(seen);
+            }
+            seen = again;
+        }
+    }
+
+    fn look(&self, name: &str) -> Result<Unit> {
         let path: OwnedObjectPath = self.call(SYSTEMD, MANAGER, "LoadUnit", &(name,))?;
         let unit = (path.as_str(), "org.freedesktop.systemd1.Unit");
         let service = (path.as_str(), "org.freedesktop.systemd1.Service");

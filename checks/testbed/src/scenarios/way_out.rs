@@ -11,6 +11,8 @@ use crate::agent::Agent;
 use crate::hive::{self, Hive};
 use crate::{program, wait};
 
+/// How the kernel writes the state of a socket that listens.
+const LISTENING: &str = "0A";
 /// The egress service's unit.
 const EGRESS: &str = "hyperhive-egress.service";
 /// What must be nowhere in the guest.
@@ -37,7 +39,7 @@ pub(crate) fn play(_boot: u32) -> Result<Then> {
 
     let refused = wait::until(
         "the way out answers",
-        || asked(&carol, "unlisted.example"),
+        || asked(&hive, &carol, "unlisted.example"),
         |answer| answer.contains("HTTP/1.1 403"),
     )?;
     ensure!(
@@ -46,9 +48,9 @@ pub(crate) fn play(_boot: u32) -> Result<Then> {
     );
     hive.tells("unlisted.example")?;
     // There is no resolver in a nest: it is let through, and leads nowhere.
-    let listed = asked(&carol, "listed.example")?;
+    let listed = asked(&hive, &carol, "listed.example")?;
     ensure!(listed.contains("HTTP/1.1 502"), "{listed}");
-    let metadata = asked(&carol, "169.254.169.254")?;
+    let metadata = asked(&hive, &carol, "169.254.169.254")?;
     ensure!(metadata.contains("HTTP/1.1 403"), "{metadata}");
 
     nowhere_inside(&carol, KEY)?;
@@ -65,16 +67,19 @@ fn private(path: &str, text: &str) -> Result<()> {
 }
 
 /// What the harness's loopback ports say when they are asked for a host.
-fn asked(agent: &Agent, host: &str) -> Result<String> {
-    let ports = agent.run(
-        "agent",
-        "awk '$4 == \"0A\" { split($2, at, \":\"); print at[2] }' /proc/net/tcp",
-    )?;
+fn asked(hive: &Hive, agent: &Agent, host: &str) -> Result<String> {
+    let path = format!("/proc/{}/net/tcp", agent.leader(&hive.bus)?);
+    let sockets = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
     let mut answers = String::new();
-    for port in ports.lines() {
-        let port = u16::from_str_radix(port.trim(), 16).with_context(|| format!("the port {port:?}"))?;
+    for line in sockets.lines().skip(1) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, local, _, LISTENING, ..] = fields[..] else {
+            continue;
+        };
+        let port = local.rsplit_once(':').context("an address has a port")?.1;
+        let port = u16::from_str_radix(port, 16).with_context(|| format!("the port {port:?}"))?;
         let ask = format!(
-            "exec 3<>/dev/tcp/127.0.0.1/{port}; printf 'CONNECT {host}:443 HTTP/1.1\\r\\nHost: {host}\\r\\n\\r\\n' >&3; \
+            "exec 3<>/dev/tcp/127.0.0.1/{port}; printf 'CONNECT {host}:443 HTTP/1.1\r\nHost: {host}\r\n\r\n' >&3; \
              timeout 20 head -c 2000 <&3 || true"
         );
         answers.push_str(&agent.run("agent", &format!("exec bash -c {}", quoted(&ask)))?);
