@@ -4,6 +4,7 @@
 //! loop under test is the binary's own. Observing never changes anything. Every effect is idempotent: carried out
 //! twice, it leaves what it leaves when carried out once.
 
+mod blocking;
 mod builder;
 pub mod checkup;
 pub mod clock;
@@ -21,6 +22,7 @@ pub mod open_files;
 pub mod own_process;
 pub mod plain;
 pub mod process;
+mod process_group;
 pub mod remains;
 pub mod spec_file;
 pub mod staging;

@@ -25,18 +25,7 @@ impl Lines {
 
     /// What this program prints. It is ended with this value.
     pub(super) fn of(program: &'static str, args: &[&str]) -> Result<Self, HostError> {
-        let mut child = command(program)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(HostError::io("start", program))?;
-        let out = child
-            .stdout
-            .take()
-            .ok_or_else(|| HostError::failed(program, "its output cannot be read"))?;
+        let (child, out) = start(program, args)?;
         Ok(Self {
             source: Some((child, BufReader::new(out))),
         })
@@ -54,6 +43,23 @@ impl Lines {
             }
         }
     }
+}
+
+/// Starts a program whose output is read. It is ended with what is returned.
+pub(super) fn start(program: &'static str, args: &[&str]) -> Result<(Child, ChildStdout), HostError> {
+    let mut child = command(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(HostError::io("start", program))?;
+    let out = child
+        .stdout
+        .take()
+        .ok_or_else(|| HostError::failed(program, "its output cannot be read"))?;
+    Ok((child, out))
 }
 
 #[expect(

@@ -39,6 +39,7 @@ use self::limits::Limits;
 use self::record::{LaunchFailure, LaunchRecord};
 use self::verdict::{Around, Unit};
 use self::view::{Facts, View};
+use super::blocking::blocking;
 use super::layout::Layout;
 use super::process::Notify;
 use super::{Clock, HostError, LaunchFile, Lines, Output, Runtime, UnitState};
@@ -216,7 +217,7 @@ impl Inner {
             None => None,
         };
         let (name, folder) = (agent.clone(), self.options.layout.launch(agent));
-        let (record, told) = blocking(agent, move || {
+        let (record, told) = blocking(agent.as_str(), move || {
             let record = record::read::<LaunchRecord>(&record::record_file(records(), &name))?;
             Ok((record, told::read(&folder)?))
         })
@@ -288,7 +289,7 @@ impl Inner {
         if !unit.is_up() {
             let machine = names::machine(agent);
             let file = Utf8Path::new(MACHINES).join(&machine);
-            let taken = blocking(agent, move || {
+            let taken = blocking(agent.as_str(), move || {
                 file.try_exists().map_err(HostError::io("look at", file.as_str()))
             });
             if taken.await? {
@@ -301,7 +302,7 @@ impl Inner {
             HostError::refused(format!("the start of {agent}"), why)
         })?;
         let init = system.join("init");
-        let found = blocking(agent, move || {
+        let found = blocking(agent.as_str(), move || {
             let found = init.symlink_metadata();
             found
                 .map(drop)
@@ -331,7 +332,7 @@ impl Inner {
     async fn why_not(&self, bus: &Bus, agent: &AgentName, result: &str) -> Result<HostError, HostError> {
         let unit = bus.unit(agent).await?;
         let name = agent.clone();
-        let noted = blocking(agent, move || {
+        let noted = blocking(agent.as_str(), move || {
             record::read::<LaunchFailure>(&record::failure_file(records(), &name))
         });
         let subject = format!("the container of {agent}");
@@ -360,7 +361,7 @@ impl Inner {
             return Err(HostError::refused(format!("the stop of {agent}"), what));
         }
         let (folder, run) = (self.options.layout.launch(agent), unit.invocation.clone());
-        blocking(agent, move || told::write(&folder, &run)).await?;
+        blocking(agent.as_str(), move || told::write(&folder, &run)).await?;
         let result = bus.stop(agent).await;
         self.view.forget(agent);
         match result?.as_str() {
@@ -428,16 +429,6 @@ impl Runtime for NspawnRuntime {
     fn unsandboxed(&self) -> Option<String> {
         None
     }
-}
-
-/// Runs blocking work on the pool made for it.
-async fn blocking<T, F>(agent: &AgentName, work: F) -> Result<T, HostError>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T, HostError> + Send + 'static,
-{
-    let joined = tokio::task::spawn_blocking(work).await;
-    joined.unwrap_or_else(|error| Err(HostError::failed(agent.as_str(), error.to_string())))
 }
 
 /// Locks a mutex whose data cannot be left half changed.

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use shared::config::{OVERLAY_FILE, Overlay};
 
+use super::blocking::blocking;
 use super::folders::write_atomic;
 use super::layout::Layout;
 use super::{Builder, HostError, Repos};
@@ -134,16 +135,6 @@ pub(super) async fn remake(draft: &Utf8Path) -> Result<(), HostError> {
         std::fs::create_dir_all(&draft).map_err(HostError::io("make", draft.as_str()))
     })
     .await
-}
-
-/// Runs blocking work on the pool made for it.
-pub(super) async fn blocking<T, F>(subject: String, work: F) -> Result<T, HostError>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T, HostError> + Send + 'static,
-{
-    let joined = tokio::task::spawn_blocking(work).await;
-    joined.unwrap_or_else(|error| Err(HostError::failed(subject, error.to_string())))
 }
 
 #[async_trait]

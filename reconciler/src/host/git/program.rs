@@ -7,9 +7,10 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::io::AsyncReadExt as _;
 
+use crate::host::process_group::Group;
 use crate::untrusted::clean;
 
 /// How long one run may take.
@@ -101,7 +102,7 @@ impl Program {
         let (reader, writer) = io::pipe().map_err(start)?;
         let mut child = self.command(repo, args).stdin(reader).spawn().map_err(start)?;
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        let mut group = Group(pid);
+        let group = Group::of(pid);
         // Nothing that an agent made reaches git before these hold. They bind the process itself and what it starts from
         // here on, and the command that reads what an agent made starts nothing.
         limit(pid).map_err(start)?;
@@ -122,7 +123,7 @@ impl Program {
             .await
             .map_err(|_| ProgramError::TimedOut(self.time_out))?;
         let status = status.map_err(start)?;
-        group.0 = None;
+        group.forget();
         if status.success() {
             return Ok(());
         }
@@ -154,18 +155,6 @@ impl Program {
             .process_group(0)
             .kill_on_drop(true);
         command
-    }
-}
-
-/// A process group that is killed unless its leader was waited for.
-struct Group(Option<Pid>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0 {
-            // It may be gone already; its number is not reused before it is waited for, which is not done yet.
-            kill_process_group(pid, Signal::KILL).ok();
-        }
     }
 }
 

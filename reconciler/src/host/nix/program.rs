@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::evaluate::{End, Evaluated};
 use crate::host::HostError;
-use crate::host::plain::blocking;
+use crate::host::blocking::blocking;
+use crate::host::process_group::Group;
 
 /// The most that the log of one build holds, in bytes.
 const MAX_LOG: u64 = 8 * 1024 * 1024;
@@ -86,7 +87,7 @@ impl Run {
     pub(super) async fn run(&self, log: &Log) -> Result<Evaluated, HostError> {
         let failed = || HostError::io("run", self.program.as_str());
         let mut child = self.command().spawn().map_err(failed())?;
-        let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+        let group = Group::of(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let whole = async {
             let (answer, said) = tokio::join!(answer(stdout), said(stderr, log));
@@ -101,7 +102,7 @@ impl Run {
                 stderr: Vec::new(),
             });
         };
-        group.0 = None;
+        group.forget();
         Ok(Evaluated {
             end: end(status.map_err(failed())?),
             stdout: answer.map_err(failed())?,
@@ -127,18 +128,6 @@ impl Run {
             .process_group(0)
             .kill_on_drop(true);
         command
-    }
-}
-
-/// A process group that is killed unless its leader was waited for.
-struct Group(Option<Pid>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0 {
-            // It may be gone already; its number is not reused before it is waited for, which is not done yet.
-            kill_process_group(pid, Signal::KILL).ok();
-        }
     }
 }
 

@@ -1,50 +1,33 @@
 //! What containers printed, from the host's journal: it has the console, from the first word on, also of a container that
 //! is gone or never came up.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
-use tokio::process::Command;
 
-use crate::host::{HostError, Lines, Output};
+use crate::host::follow::{self, Lines};
+use crate::host::{HostError, Output};
 
+const PROGRAM: &str = "journalctl";
 /// Nobody waits longer for a journal.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// More lines than any bound on bytes lets through.
 const LINES: &str = "--lines=20000";
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "programs are started in host/ alone; this is one of the places"
-)]
-fn journalctl() -> Command {
-    Command::new("journalctl")
+/// A unit's own words and nothing else, whatever characters they are of.
+fn words<'a>(unit: &'a str, which: &[&'a str]) -> Vec<&'a str> {
+    let plain = ["--output=cat", "--no-pager", "--quiet", "--all"];
+    ["--unit", unit]
+        .into_iter()
+        .chain(plain)
+        .chain(which.iter().copied())
+        .collect()
 }
 
 /// At most the last `max` bytes of what a unit printed.
 pub(super) async fn tail(unit: &str, max: u64) -> Result<Output, HostError> {
     let failed = || HostError::io("read the journal of", unit);
-    let mut child = journalctl()
-        .args([
-            "--unit",
-            unit,
-            "--output=cat",
-            "--no-pager",
-            "--quiet",
-            "--all",
-            LINES,
-        ])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed())?;
-    let mut out = child
-        .stdout
-        .take()
-        .ok_or_else(|| HostError::failed(unit, "its journal has no output"))?;
+    let (_ended_with_this, mut out) = follow::start(PROGRAM, &words(unit, &[LINES]))?;
     let max = usize::try_from(max).unwrap_or(usize::MAX);
     let read = async {
         let mut output = Output::default();
@@ -71,15 +54,5 @@ pub(super) async fn tail(unit: &str, max: u64) -> Result<Output, HostError> {
 /// The last lines of what a unit printed, and then each new one.
 pub(super) fn follow(unit: &str, lines: u32) -> Result<Lines, HostError> {
     let lines = format!("--lines={lines}");
-    let args = [
-        "--follow",
-        "--unit",
-        unit,
-        "--output=cat",
-        "--no-pager",
-        "--quiet",
-        "--all",
-        lines.as_str(),
-    ];
-    Lines::of("journalctl", &args)
+    Lines::of(PROGRAM, &words(unit, &["--follow", lines.as_str()]))
 }

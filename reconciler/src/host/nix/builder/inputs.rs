@@ -7,11 +7,12 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::{Building, NixBuilder, lines};
 use crate::host::HostError;
+use crate::host::blocking::blocking;
 use crate::host::folders::write_atomic;
 use crate::host::nix::fault::Stage;
 use crate::host::nix::flake::{self, Input, Sources};
 use crate::host::nix::store::StorePath;
-use crate::host::plain::{blocking, remake};
+use crate::host::plain::remake;
 use crate::model::build::{BuildRequest, NixInputs};
 
 /// The name of what evaluators take as input, so that they do not copy it under another.

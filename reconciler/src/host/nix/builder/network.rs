@@ -6,9 +6,9 @@ use camino::Utf8Path;
 
 use super::{Building, NixBuilder};
 use crate::host::HostError;
+use crate::host::blocking::blocking;
 use crate::host::nix::derivation::Derivation;
 use crate::host::nix::fault::Stage;
-use crate::host::plain::blocking;
 use crate::model::build::NixInputs;
 
 /// The largest derivation that is read, in bytes.
