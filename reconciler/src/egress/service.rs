@@ -134,9 +134,10 @@ fn lock(folder: &Utf8Path) -> Result<std::os::fd::OwnedFd, ServiceError> {
         let path = path.to_owned();
         move |source: io::Error| ServiceError::Io { op, path, source }
     };
+    // The sockets in it are for agents alone, which see them through mounts: nobody else is to reach them by their path.
     let made = std::fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o711)
+        .mode(0o700)
         .create(folder);
     made.map_err(failed("make the folder", folder))?;
     let path = folder.join(".lock");

@@ -53,6 +53,12 @@ pub(crate) fn play(_boot: u32) -> Result<Then> {
     let metadata = asked(&hive, &carol, "169.254.169.254")?;
     ensure!(metadata.contains("HTTP/1.1 403"), "{metadata}");
 
+    for socket in ["model.sock", "proxy.sock"] {
+        let path = format!("/run/hyperhive-egress/carol/{socket}");
+        program::run("test", ["-S", &path])?;
+        program::fails("runuser", ["-u", "nobody", "--", "test", "-S", &path])
+            .context("a user of the host reaches the way out of an agent")?;
+    }
     nowhere_inside(&carol, KEY)?;
     kept_for_the_agent(&hive, &carol)?;
     Ok(Then::Done)
