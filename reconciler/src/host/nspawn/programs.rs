@@ -5,7 +5,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::host::Launch;
 
 /// What is the same inside and outside.
-pub(super) const STORE: &str = "/nix/store";
+pub(in crate::host) const STORE: &str = "/nix/store";
 /// Where programs that are not in the store are shown inside.
 const SHOWN: &str = "/run/hive-programs";
 

@@ -4,6 +4,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use shared::AgentName;
 use shared::spec::{AgentSpec, Spec};
 
+use crate::host::nspawn::programs::STORE;
 use crate::host::nspawn::record::{self, LaunchRecord};
 use crate::host::{HostError, Launch};
 use crate::model::user_range::UserRange;
@@ -55,7 +56,8 @@ pub(super) fn launch(
     if launch.secrets != declared.secrets {
         return refused(changed("secrets"));
     }
-    if launch.harness != programs.harness {
+    // What lies in the store every agent sees anyway, and an agent goes back to a system of before an update.
+    if launch.harness != programs.harness && !launch.harness.starts_with(STORE) {
         return refused(format!(
             "{} is not the harness of this hive, {}",
             launch.harness, programs.harness
@@ -63,6 +65,7 @@ pub(super) fn launch(
     }
     if let Some(claude) = &launch.claude
         && Some(claude) != programs.claude.as_ref()
+        && !claude.starts_with(STORE)
     {
         return refused(format!(
             "{claude} is not what the spec declares as programs.claude"
@@ -155,6 +158,15 @@ mod tests {
     #[test]
     fn what_is_declared_may_be_started() {
         assert_eq!(judged(|_| {}).unwrap(), UserRange::of_slot(3).unwrap());
+    }
+
+    #[test]
+    fn programs_of_an_earlier_version_may_be_started_again_from_the_store() {
+        let before = judged(|wanted| {
+            wanted.harness = "/nix/store/old/bin/hive-harness".into();
+            wanted.claude = Some("/nix/store/old/bin/claude".into());
+        });
+        assert_eq!(before.unwrap(), UserRange::of_slot(3).unwrap());
     }
 
     #[test]
