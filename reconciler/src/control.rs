@@ -23,6 +23,7 @@ pub mod orders;
 pub mod reconciler;
 mod rest;
 pub mod rollback;
+mod rollout;
 pub mod run;
 pub mod serve;
 pub mod storage;

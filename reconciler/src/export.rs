@@ -13,6 +13,7 @@ use shared::plan::PlanView;
 use shared::spec::{AgentSpec, Spec};
 use shared::{AgentName, Digest};
 
+use crate::model::base::Rollout;
 use crate::model::draft::Standing;
 use crate::model::inventory::AgentInventory;
 use crate::model::records::{AgentLedger, AgentRecord, Attempt, GateRecord};
@@ -86,6 +87,9 @@ pub struct AgentExport {
     /// What the rest of the hive said to it, while it was a draft.
     #[serde(default)]
     pub standing: Standing,
+    /// How far an update of the base had come with the others.
+    #[serde(default)]
+    pub rollout: Rollout,
     /// When the plan was made.
     pub now: Timestamp,
     /// The plan.
@@ -231,6 +235,7 @@ pub fn replay(export: &Export) -> Result<Replay, ReadError> {
             inventory: &agent.inventory,
             ledger: &agent.ledger,
             standing: &agent.standing,
+            rollout: &agent.rollout,
             now: agent.now,
         };
         let plan = agent_planner::plan(inputs)?;

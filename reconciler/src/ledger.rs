@@ -42,6 +42,7 @@ mod sql;
 pub mod storage;
 #[cfg(test)]
 pub(crate) mod tests;
+mod trials;
 pub(crate) mod turn_facts;
 mod turns;
 mod wakes;

@@ -1,5 +1,6 @@
 //! Plain values the planner works on. Pure: no I/O, no clock, no randomness.
 
+pub mod base;
 pub mod build;
 pub mod capability;
 pub mod change;

@@ -4,6 +4,7 @@
 //! the facts allow it; whether it is *permitted* is asked afterwards, in [`schedule`].
 
 pub mod agent;
+pub mod base;
 pub mod budget;
 pub mod deploy;
 pub mod draft;
@@ -93,6 +94,8 @@ pub struct Plan {
     pub desired_system: Option<String>,
     /// Not everything could be looked at: a step that is missing here may still be wanted, so no gate ends.
     pub partial: bool,
+    /// It waits for others to try a new base before it.
+    pub in_line: bool,
 }
 
 impl Plan {
@@ -111,6 +114,7 @@ impl Plan {
             notices: _,
             desired_system: _,
             partial,
+            in_line: _,
         } = self;
         let empty = steps.is_empty() && offers.is_empty() && later.is_empty() && held.is_empty();
         empty && waiting.is_empty() && wake_at.is_none() && !partial
@@ -130,6 +134,7 @@ impl Plan {
             notices: Vec::new(),
             desired_system: None,
             partial: false,
+            in_line: false,
         }
     }
 

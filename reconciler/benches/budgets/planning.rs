@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use reconciler::host::Ids as _;
 use reconciler::host::clock::RandomIds;
 use reconciler::ledger::Ledger;
+use reconciler::model::base::Rollout;
 use reconciler::model::draft::Standing;
 use reconciler::observe;
 use reconciler::plan::HiveFacts;
@@ -64,6 +65,7 @@ async fn plans(on: &Hive, rounds: usize) -> Result<()> {
     };
     let (mut times, mut raw) = (Vec::new(), Vec::new());
     let mut steps = 0;
+    let rollout = Rollout::default();
     for _ in 0..rounds {
         let started = Instant::now();
         for agent in spec.agents.values() {
@@ -79,6 +81,7 @@ async fn plans(on: &Hive, rounds: usize) -> Result<()> {
                 facts: &facts,
                 spec,
                 standing: &Standing::Fine,
+                rollout: &rollout,
                 inventory,
                 ledger,
                 now,

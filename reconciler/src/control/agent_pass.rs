@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::drafts::{concerns_drafts, draft_rules};
 use super::reconciler::{Key, PassError, Reconciler, Requeue, declared};
 use super::rest::Ground;
+use super::rollout::updates_base;
 use super::views::AgentView;
 use crate::execute::{self, Moment};
 use crate::gate::revalidate;
@@ -19,7 +20,7 @@ use crate::model::change::Change;
 use crate::model::gates::{GateAction, NewGate};
 use crate::model::inventory::AgentInventory;
 use crate::model::records::{AgentLedger, AgentLife};
-use crate::model::step::Action;
+use crate::model::step::{Action, Step};
 use crate::observe;
 use crate::plan::agent::Inputs;
 use crate::plan::schedule::{Schedule, schedule};
@@ -57,6 +58,7 @@ impl Reconciler {
             }
             let Some(ledger) = self.ledger.agent(name).await? else {
                 self.views().agents.remove(name);
+                self.line.note(name, false);
                 // What the archive keeps, and a name that is free again, are the hive's to look after.
                 others.push(Key::Hive);
                 return Ok(Requeue { at: None, others });
@@ -67,12 +69,14 @@ impl Reconciler {
             let spec = declared(&accepted, &ledger.record);
             let rules = draft_rules(&accepted, name);
             let standing = self.standing(&ledger.record, rules).await?;
+            let rollout = self.rollout(&ledger, spec, &facts).await?;
             let inputs = Inputs {
                 facts: &facts,
                 spec,
                 inventory: &inventory,
                 ledger: &ledger,
                 standing: &standing,
+                rollout: &rollout,
                 now,
             };
             let plan = planner::plan(inputs)?;
@@ -90,6 +94,7 @@ impl Reconciler {
             }
             let scheduled = schedule(&facts.policy, &plan, &ledger.gates, &ledger.attempts, now);
             self.announce(name, &plan);
+            self.line.note(name, plan.in_line);
             self.show(inputs, &plan, &scheduled, &accepted)?;
             let Some(ready) = scheduled.ready.first() else {
                 if plan.is_rest() && scheduled.waiting.is_empty() && scheduled.wake_at.is_none() {
@@ -100,7 +105,7 @@ impl Reconciler {
                     others,
                 });
             };
-            if let Some(class) = self.class(&ready.planned.step.action)
+            if let Some(class) = self.class(&ready.planned.step)
                 && held.is_none()
             {
                 let free = class.try_acquire();
@@ -127,6 +132,7 @@ impl Reconciler {
             if concerns_drafts(action) {
                 others.extend(self.drafts().await?);
             }
+            others.extend(self.next_in_line(&ledger, action).await?);
         }
         Err(PassError::Restless(MAX_ROUNDS))
     }
@@ -267,11 +273,12 @@ impl Reconciler {
     }
 
     /// What keeps steps of one class from crowding the machine.
-    fn class(&self, action: &Action) -> Option<&Semaphore> {
-        match action {
+    fn class(&self, step: &Step) -> Option<&Semaphore> {
+        match &step.action {
             Action::Build { .. } => Some(&self.builds),
             Action::Start { .. } | Action::Stop { .. } | Action::Restart { .. } => Some(&self.transitions),
             Action::SpawnDraft { .. } => Some(&self.spawns),
+            Action::Deploy { .. } if updates_base(step) => Some(&self.updates),
             _ => None,
         }
     }

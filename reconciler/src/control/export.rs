@@ -31,23 +31,26 @@ impl Reconciler {
             let spec = declared(&accepted, &ledger.record).cloned();
             let rules = draft_rules(&accepted, &ledger.record.name);
             let standing = self.standing(&ledger.record, rules).await?;
-            let plan = match &facts {
-                None => continue,
-                Some(facts) => agent_planner::plan(Inputs {
-                    facts,
-                    spec: spec.as_ref(),
-                    inventory: &inventory,
-                    ledger: &ledger,
-                    standing: &standing,
-                    now,
-                })?,
+            let Some(facts) = &facts else {
+                continue;
             };
+            let rollout = self.rollout(&ledger, spec.as_ref(), facts).await?;
+            let plan = agent_planner::plan(Inputs {
+                facts,
+                spec: spec.as_ref(),
+                inventory: &inventory,
+                ledger: &ledger,
+                standing: &standing,
+                rollout: &rollout,
+                now,
+            })?;
             agents.push(AgentExport {
                 plan: Planned::of(&plan)?,
                 spec,
                 ledger,
                 inventory,
                 standing,
+                rollout,
                 now,
             });
         }

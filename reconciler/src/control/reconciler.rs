@@ -10,6 +10,7 @@ use shared::spec::AgentSpec;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::rest::Resting;
+use super::rollout::Line;
 use super::views::Views;
 use super::watching::Watching;
 use crate::execute::ExecuteError;
@@ -88,6 +89,9 @@ pub struct Reconciler {
     pub(super) transitions: Semaphore,
     /// One spawn at a time: each sees those before it when it counts the agents.
     pub(super) spawns: Semaphore,
+    /// One update of the base at a time: each sees those before it when it counts who is on trial.
+    pub(super) updates: Semaphore,
+    pub(super) line: Line,
     /// One change of staged files at a time: what nothing refers to is deleted after each.
     pub(super) staging: tokio::sync::Mutex<()>,
     nudges: mpsc::UnboundedSender<Key>,
@@ -104,6 +108,8 @@ impl Reconciler {
             max_builds: Mutex::new(0),
             transitions: Semaphore::new(settings.max_transitions.max(1)),
             spawns: Semaphore::new(1),
+            updates: Semaphore::new(1),
+            line: Line::default(),
             staging: tokio::sync::Mutex::default(),
             accepted: Mutex::new(None),
             views: Mutex::new(Views::new(now)),

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use shared::agent_api::ProposalPhase;
 use shared::event::Level;
+use shared::gate::GateClass;
 use shared::topic::Topic;
 use shared::{GateId, ProposalNumber};
 
@@ -15,7 +16,7 @@ use crate::host::{Host, HostError};
 use crate::model::build::BuildOutput;
 use crate::model::change::Change;
 use crate::model::records::{AgentLedger, BuildState, Deployed, Mark, Probation};
-use crate::model::step::Action;
+use crate::model::step::{Action, Authority};
 use crate::plan::schedule::Ready;
 
 /// How long a deployment may take to become healthy, in seconds of active time.
@@ -84,6 +85,13 @@ pub(super) async fn carry_out(
         watched: watched.clone(),
         gate,
         proposal: *proposal,
+        updates_base: matches!(
+            ready.planned.step.authority,
+            Authority::Class {
+                class: GateClass::BaseUpdate,
+                ..
+            }
+        ),
     };
     Ok(Effect::Done(changes(
         agent, deployed, probation, output, gate, now,

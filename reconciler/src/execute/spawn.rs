@@ -130,6 +130,7 @@ pub(super) async fn spawn(
         watched: watched.clone(),
         gate,
         proposal: None,
+        updates_base: false,
     };
     Ok(Effect::Done(spawned(record, output, deployed, probation)))
 }

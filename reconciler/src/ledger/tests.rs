@@ -221,6 +221,7 @@ pub(crate) fn deployed(gate: GateId) -> Box<Deployed> {
             host_side: HostSide {
                 egress: BTreeSet::new(),
             },
+            made_from: None,
         },
         proposal: ProposalNumber(0),
         gate,

@@ -14,6 +14,7 @@ use shared::status::Origin;
 use shared::{AgentName, AgentUid, CommitOid, Digest};
 
 use crate::host::{Launch, LaunchFile};
+use crate::model::base::MadeFrom;
 use crate::model::capability;
 use crate::model::effective::{Fields, compose};
 use crate::model::user_range::UserRange;
@@ -129,6 +130,9 @@ pub struct BuildOutput {
     pub grants: Grants,
     /// Host-side permissions that are not part of `config` or `launch`, for the capability diff.
     pub host_side: HostSide,
+    /// What it was made from; absent in what earlier versions built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_from: Option<MadeFrom>,
 }
 
 /// What an agent is given besides its config and launch.
@@ -239,11 +243,12 @@ pub fn assemble(
         origins: effective.origins,
         grants: effective.grants,
         host_side,
+        made_from: Some(request.made_from()?),
     })
 }
 
 impl BuildOutput {
-    /// Whether it is what its digests say, all but `grants` and `origins`, which no digest covers.
+    /// Whether it is what its digests say, all but `grants`, `origins` and `made_from`, which no digest covers.
     pub fn is_intact(&self) -> bool {
         let parts = (
             digest(Encoding::Toplevel, &self.launch),

@@ -292,6 +292,9 @@ pub struct Probation {
     /// The proposal deployed, when it was one.
     #[serde(default)]
     pub proposal: Option<ProposalNumber>,
+    /// Whether it tries a new base, which other agents wait for.
+    #[serde(default)]
+    pub updates_base: bool,
 }
 
 /// A system that failed its probation. It is not deployed again until its inputs change.

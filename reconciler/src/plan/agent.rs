@@ -11,6 +11,7 @@ use shared::{AgentName, AgentUid, CommitOid, Digest, ProposalNumber};
 use super::{HiveFacts, Plan, free};
 use crate::gate;
 use crate::host::UnitState;
+use crate::model::base::{Base, Rollout};
 use crate::model::build::{BuildOutput, BuildRequest, GrantMode, build_inputs};
 use crate::model::draft::Standing;
 use crate::model::inventory::AgentInventory;
@@ -31,6 +32,8 @@ pub struct Inputs<'a> {
     pub ledger: &'a AgentLedger,
     /// What the rest of the hive says to it, while it is a draft or a manager's order about it waits.
     pub standing: &'a Standing,
+    /// How far an update of the base has come with the others, while this agent is not up to date.
+    pub rollout: &'a Rollout,
     /// Now.
     pub now: Timestamp,
 }
@@ -43,6 +46,7 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Plan, NotCanonical> {
     let mut planner = Planner {
         inputs,
         plan: Plan::new(Some(inputs.ledger.record.name.clone())),
+        upon: None,
     };
     match inputs.ledger.record.life {
         AgentLife::Archived { .. } | AgentLife::Purged { .. } => {}
@@ -59,6 +63,8 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Plan, NotCanonical> {
 pub(super) struct Planner<'a> {
     pub(super) inputs: Inputs<'a>,
     pub(super) plan: Plan,
+    /// What is planned upon, when it is not what the spec says.
+    upon: Option<&'a Base>,
 }
 
 impl<'a> Planner<'a> {
@@ -217,6 +223,7 @@ impl<'a> Planner<'a> {
         self.plan.held = std::mem::take(&mut self.plan.steps);
         self.plan.waiting.truncate(1);
         self.plan.offers.clear();
+        self.plan.in_line = false;
         self.plan.wake_at = wake_at;
         self.plan.partial = true;
         // The running agent keeps running, with the config it was told of.
@@ -237,6 +244,7 @@ impl<'a> Planner<'a> {
         self.leftovers()?;
         self.order(spec)?;
         self.refs()?;
+        self.upon = self.base(spec)?;
         let settled = self.candidate(spec)?;
         self.proposals(spec, settled)?;
         self.trial(spec)?;
@@ -245,7 +253,7 @@ impl<'a> Planner<'a> {
     }
 
     pub(super) fn request(&self, spec: &AgentSpec, commit: &CommitOid, grants: GrantMode) -> BuildRequest {
-        BuildRequest {
+        let request = BuildRequest {
             agent: self.name().clone(),
             uid: self.uid(),
             hive: self.inputs.facts.name.clone(),
@@ -262,6 +270,10 @@ impl<'a> Planner<'a> {
             nix: self.inputs.facts.nix.clone(),
             provides_key: Some(self.inputs.facts.provides_key),
             grants,
+        };
+        match self.upon {
+            Some(base) => request.upon(base),
+            None => request,
         }
     }
 
@@ -340,7 +352,11 @@ impl<'a> Planner<'a> {
             // What is deployed is the last good system: proposals may be built on it, as they may hold the cure.
             return Ok(deployed.is_some());
         }
-        self.deploy(key, output, None, Asker::Spec)?;
+        if self.update_waits(spec, output) {
+            self.later(|planner| planner.deploy(key, output, None, Asker::Spec))?;
+        } else {
+            self.deploy(key, output, None, Asker::Spec)?;
+        }
         Ok(false)
     }
 

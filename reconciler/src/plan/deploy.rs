@@ -25,9 +25,13 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// `reload*` when nothing but MCP servers changes and no restart is needed, else `deploy*`. Another commit can
-    /// bring other files along, so only a change of the spec is a mere reload.
+    /// `baseUpdate` when nothing was declared anew about the agent; `reload*` when nothing but MCP servers changes and
+    /// no restart is needed; else `deploy*`. Another commit can bring other files along, so only a change of the spec is
+    /// a mere reload.
     pub(super) fn deploy_class(&self, output: &BuildOutput) -> GateClass {
+        if self.is_base_update(output) {
+            return GateClass::BaseUpdate;
+        }
         let changes = output.capability_diff(self.deployed_output());
         let widens = changes.iter().any(|change| change.widens);
         let same_commit = self
@@ -72,7 +76,7 @@ impl<'a> Planner<'a> {
             interrupts,
             watched: altered_servers(before, output),
         };
-        let view = self.deploy_view(output, before, proposal, interrupts);
+        let view = self.deploy_view(output, before, proposal, interrupts, class);
         self.step(action, Authority::Class { class, asked_by }, view)
     }
 
@@ -82,12 +86,16 @@ impl<'a> Planner<'a> {
         before: Option<&BuildOutput>,
         proposal: Option<&Proposal>,
         interrupts: Interruption,
+        class: GateClass,
     ) -> GateView {
         let name = self.name();
         let changes: Vec<CapabilityChange> = output.capability_diff(before);
         let widening = changes.iter().filter(|change| change.widens).count();
         let source = match proposal {
             Some(proposal) => format!("proposal {} of {name}", proposal.number),
+            None if class == GateClass::BaseUpdate => {
+                format!("an update of what all agents are built upon, for {name}")
+            }
             None => format!("what the spec says for {name}"),
         };
         let power = match widening {

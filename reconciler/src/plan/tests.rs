@@ -1,6 +1,7 @@
 //! Tests of the planner, against a small world of plain values. A test says only what differs from a hive at rest.
 
 mod agent;
+mod base;
 mod convergence;
 mod digests;
 mod draft;

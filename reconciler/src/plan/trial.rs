@@ -31,6 +31,20 @@ pub fn ends_at(trial: &Probation, watched_since: Timestamp, now: Timestamp) -> T
     )
 }
 
+/// Until when others wait for the end of a trial of a new base; `None`: they do not. One whose agent does not come to
+/// run the new system, because it is in a turn or stopped, keeps nobody waiting for longer than a trial lasts.
+pub fn holds_until(trial: &Probation, watched_since: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    if !trial.updates_base {
+        return None;
+    }
+    let until = match trial.active_since {
+        Some(_) => ends_at(trial, watched_since, now),
+        None => after(trial.since, i64::from(trial.window_secs)),
+    };
+    // One that began in the future began before the clock was set back.
+    (trial.since <= now && now < until).then_some(until)
+}
+
 /// The trial with its clock started or stopped.
 pub fn clocked(trial: &Probation, active: bool, watched_since: Timestamp, now: Timestamp) -> Probation {
     let secs = u32::try_from(elapsed(trial, watched_since, now)).unwrap_or(u32::MAX);

@@ -217,6 +217,7 @@ fn trial(deployed: &Deployed, now: Timestamp) -> Probation {
         watched: BTreeSet::new(),
         gate: deployed.gate,
         proposal: Some(deployed.proposal).filter(|number| number.0 > 0),
+        updates_base: false,
     }
 }
 

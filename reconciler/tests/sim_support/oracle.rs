@@ -89,6 +89,7 @@ pub(crate) fn check_alone(end: &End) {
         GateClass::DeployWidens,
         GateClass::ReloadWithin,
         GateClass::ReloadWidens,
+        GateClass::BaseUpdate,
     ];
     assert!(
         deployed <= used(&deploys),

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
+use shared::canonical::NotCanonical;
 use shared::config::{OVERLAY_FILE, Overlay};
 use shared::spec::BuilderKind;
 use shared::{AgentName, AgentUid, Digest};
@@ -195,13 +196,13 @@ impl NixBuilder {
         answer::read(&self.options.store, &job.request.agent, &evaluated.stdout)
     }
 
-    /// Builds, and makes what is built a generation. Returns its link.
+    /// Builds, and makes what is built a generation, with what is `kept` along with it. Returns its link.
     async fn realise(
         &self,
         job: &Building<'_>,
         wanted: &str,
         expected: &StorePath,
-        paths: &[String],
+        kept: &[String],
     ) -> Result<Utf8PathBuf, HostError> {
         let folder = self.options.profiles.join(job.request.agent.as_str());
         let (system, config) = blocking(folder.to_string(), move || {
@@ -211,9 +212,9 @@ impl NixBuilder {
         })
         .await?;
         let root = |link: &Utf8Path| ["--add-root", link.as_str(), "--indirect"].map(str::to_owned);
-        if !paths.is_empty() {
+        if !kept.is_empty() {
             let mut words = vec!["--realise".to_owned()];
-            words.extend(paths.iter().cloned());
+            words.extend(kept.iter().cloned());
             words.extend(root(&config));
             self.store(job, Stage::Building, words).await?;
         }
@@ -394,10 +395,15 @@ impl Builder for NixBuilder {
         let mut realised = request.clone();
         realised.spec.system = Some(composed.toplevel.root().to_string());
         let systems = self.options.layout.systems();
+        let not_canonical = |error: NotCanonical| HostError::refused(OVERLAY_FILE, clean(&error.to_string()));
         let output = assemble(&realised, &overlay, |digest| {
             systems.join(digest.as_str()).into_string()
         })
-        .map_err(|error| HostError::refused(OVERLAY_FILE, clean(&error.to_string())))?;
+        .map_err(not_canonical)?;
+        let output = BuildOutput {
+            made_from: Some(request.made_from().map_err(not_canonical)?),
+            ..output
+        };
         let present = self.present(std::slice::from_ref(&output.system)).await?;
         // The same system under another request: it has its generation, and what its config names is in it.
         if present.get(&output.system) != Some(&true) {

@@ -96,6 +96,7 @@ fn one_of_each() -> Vec<Change> {
                 watched: BTreeSet::new(),
                 gate: GateId(1),
                 proposal: None,
+                updates_base: false,
             }),
         },
         Change::Quarantine {

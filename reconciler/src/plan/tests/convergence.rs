@@ -156,6 +156,7 @@ fn deploy(case: &mut Case, action: &Action) {
         watched: watched.clone(),
         gate,
         proposal: *proposal,
+        updates_base: false,
     });
     if let Some(number) = proposal {
         let proposals = &mut case.ledger.proposals;

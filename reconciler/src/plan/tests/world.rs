@@ -15,6 +15,7 @@ use super::super::*;
 use crate::host::fake::oid;
 use crate::host::{FolderState, HarnessState, RepoState, TagState, UnitState};
 use crate::invariants;
+use crate::model::base::Rollout;
 use crate::model::build::{BuildOutput, BuildRequest, GrantMode, assemble};
 use crate::model::draft::Standing;
 use crate::model::inventory::AgentInventory;
@@ -69,6 +70,7 @@ pub(super) struct Case {
     pub(super) inventory: AgentInventory,
     pub(super) ledger: AgentLedger,
     pub(super) standing: Standing,
+    pub(super) rollout: Rollout,
     pub(super) now: Timestamp,
 }
 
@@ -119,6 +121,7 @@ impl Case {
             inventory,
             ledger,
             standing: Standing::Fine,
+            rollout: Rollout::default(),
             now: at(NOW),
         }
     }
@@ -168,7 +171,7 @@ impl Case {
             programs: self.facts.programs.clone(),
             model_url: self.facts.model_url.clone(),
             user_range: None,
-            nix: None,
+            nix: self.facts.nix.clone(),
             provides_key: Some(self.facts.provides_key),
             grants,
         }
@@ -274,6 +277,7 @@ impl Case {
             watched: Default::default(),
             gate: GateId(1),
             proposal: None,
+            updates_base: false,
         })
     }
 
@@ -356,6 +360,7 @@ impl Case {
             inventory: &self.inventory,
             ledger: &self.ledger,
             standing: &self.standing,
+            rollout: &self.rollout,
             now: self.now,
         }
     }

@@ -3,10 +3,19 @@
 use reconciler::host::fake::Behaviour;
 use serde_json::json;
 use shared::agent_api::ProposalPhase;
+use shared::gate::GateClass;
 use shared::status::Activity;
 
 use super::super::driver::{Move, Scenario};
 use super::{in_sync, runs, scenario, spec, two_agents};
+
+/// Three agents on a host with this harness.
+fn three_agents(harness: &str) -> Move {
+    let agents = json!({ "queen": { "role": "manager" }, "alice": {}, "bob": {} });
+    Move::Spec(
+        json!({ "version": 1, "hive": { "name": "sim" }, "harness": harness, "agents": agents }).to_string(),
+    )
+}
 
 pub(super) fn all() -> Vec<Scenario> {
     vec![
@@ -34,6 +43,26 @@ pub(super) fn all() -> Vec<Scenario> {
             |end| {
                 in_sync(end, "alice");
                 assert_eq!((end.count("start"), end.count("stop")), (3, 1));
+            },
+        ),
+        scenario(
+            "an update of what all agents are built upon goes from one to the next",
+            vec![
+                three_agents("/nix/store/old/bin/hive-harness"),
+                Move::TurnBegins("alice"),
+                three_agents("/nix/store/new/bin/hive-harness"),
+                Move::TurnEnds("alice"),
+            ],
+            |end| {
+                for agent in ["alice", "bob", "queen"] {
+                    in_sync(end, agent);
+                }
+                assert_eq!((end.count("start"), end.count("stop")), (6, 3));
+                let updates = end
+                    .gates
+                    .iter()
+                    .filter(|gate| gate.class == GateClass::BaseUpdate);
+                assert_eq!(updates.count(), 3);
             },
         ),
         Scenario {
