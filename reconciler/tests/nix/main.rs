@@ -71,6 +71,23 @@ async fn a_module_becomes_a_system_and_a_config() {
     );
 }
 
+#[tokio::test]
+async fn what_the_operator_names_in_the_store_is_kept_as_long_as_a_system_needs_it() {
+    let world = World::new().await;
+    let (named, other) = (world.add("wiki"), world.add("other"));
+    let commit = world.commit(&[("agent.nix", "{ ... }: { }")]).await;
+    let gone = format!("{}/0123456789abcdfghijklmnpqrsvwxyz-gone", world.store.dir);
+    let spec = json!({ "mcpServers": { "wiki": { "command": named, "args": [gone] } } });
+    let request = world.request(commit, spec);
+    world.builder.build(&request).await.expect("built");
+    world.collect_garbage();
+    assert!(
+        std::fs::exists(&named).expect("looked"),
+        "the host declares it no more, an agent runs it"
+    );
+    assert!(!std::fs::exists(&other).expect("looked"));
+}
+
 fn generations(world: &World) -> usize {
     let listed = std::fs::read_dir(world.root.join("profiles/alice")).expect("a profile");
     listed.count()

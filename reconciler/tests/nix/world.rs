@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
+use reconciler::host::folders::write_atomic;
 use reconciler::host::git::GitRepos;
 use reconciler::host::layout::Layout;
 use reconciler::host::nix::evaluate::{Evaluate, Evaluated, Job, Limits, Log, Sandboxed};
@@ -194,6 +195,22 @@ impl World {
     pub(crate) async fn is_present(&self, system: &str) -> bool {
         let present = self.builder.present(&[system.to_owned()]).await.expect("looked");
         present[system]
+    }
+
+    /// A file in the store that nothing keeps.
+    pub(crate) fn add(&self, name: &str) -> String {
+        let file = self.root.join(name);
+        write_atomic(&file, name.as_bytes(), 0o644).expect("written");
+        let mut adding = self.nix_store(&["--add", file.as_str()]);
+        let output = adding
+            .stdout(std::process::Stdio::piped())
+            .output()
+            .expect("started");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout)
+            .expect("a path")
+            .trim()
+            .to_owned()
     }
 
     /// Runs Nix's garbage collector.

@@ -2,6 +2,7 @@
 
 mod inputs;
 mod logs;
+mod named;
 mod network;
 mod overlay;
 
@@ -314,7 +315,9 @@ impl NixBuilder {
         let mut all = vec![wanted.clone()];
         all.extend(paths.iter().cloned());
         self.check_network(job, nix, &all).await?;
-        let generation = self.realise(job, wanted, toplevel, paths).await?;
+        let mut kept = paths.clone();
+        kept.extend(self.named(job, output).await?);
+        let generation = self.realise(job, wanted, toplevel, &kept).await?;
         let (store, top) = (self.options.store.dir.clone(), toplevel.root().to_owned());
         blocking(top.to_string(), move || surface::check(&store, &top)).await?;
         write_system(&self.options.layout, &*self.repos, job.request, output).await?;
