@@ -135,15 +135,12 @@ fn key(egress: &Egress, facts: &Facts) -> Judgement {
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let status = match &facts.daemon {
-        Ok(status) => status,
-        Err(_) => {
-            let all: Vec<_> = egress.keyless.iter().collect();
-            return warn(
-                format!("there is none: {} need logins of their own", names(&all)),
-                put,
-            );
-        }
+    let Ok(status) = &facts.daemon else {
+        let all: Vec<_> = egress.keyless.iter().collect();
+        return warn(
+            format!("there is none: {} need logins of their own", names(&all)),
+            put,
+        );
     };
     let without: Vec<&AgentName> = egress
         .keyless

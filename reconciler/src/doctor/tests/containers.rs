@@ -96,7 +96,7 @@ pub(super) fn host() -> Facts {
 
 fn ill(change: impl FnOnce(&mut Containers)) -> (&'static str, Level, String) {
     ill_of(host(), |facts| {
-        change(facts.containers.as_mut().expect("containers"))
+        change(facts.containers.as_mut().expect("containers"));
     })
 }
 
