@@ -7,6 +7,7 @@ pub mod agent;
 pub mod budget;
 pub mod deploy;
 pub mod draft;
+mod fetch;
 pub mod hive;
 pub mod order;
 pub mod refs;

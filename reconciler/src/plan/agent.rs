@@ -1,5 +1,7 @@
 //! The plan of one agent: its life, its candidate from the spec, its proposals.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use shared::agent_api::ProposalPhase;
 use shared::canonical::NotCanonical;
@@ -295,8 +297,7 @@ impl<'a> Planner<'a> {
         let key = request.key()?;
         // What failed is tried again, and what did not is built beside what is there.
         let anew = ledger.record.rebuild;
-        let failed = |state: &&BuildState| matches!(state, BuildState::Failed { .. });
-        let output = match self.built(&key).filter(|state| !(anew && failed(state))) {
+        let output = match self.built(&key).filter(|state| !(anew && state.is_failed())) {
             None => {
                 let vanished = self.vanished(&key);
                 if let Some(output) = vanished {
@@ -306,6 +307,7 @@ impl<'a> Planner<'a> {
                     key,
                     request: Box::new(request),
                     proposal: None,
+                    hosts: BTreeSet::new(),
                 };
                 self.gated(action, GateClass::Build, Asker::Spec)?;
                 return Ok(vanished.is_some_and(|v| deployed.is_some_and(|d| d.output.system == v.system)));
@@ -319,6 +321,10 @@ impl<'a> Planner<'a> {
                 );
                 return Ok(false);
             }
+            Some(BuildState::Wants { hosts }) => {
+                self.fetch(key, request, None, hosts, Asker::Spec)?;
+                return Ok(false);
+            }
             Some(BuildState::Built(output)) => output,
         };
         if anew {
@@ -326,6 +332,7 @@ impl<'a> Planner<'a> {
                 key: key.clone(),
                 request: Box::new(request),
                 proposal: None,
+                hosts: BTreeSet::new(),
             };
             self.gated(action, GateClass::Build, Asker::Spec)?;
         }
@@ -402,11 +409,15 @@ impl<'a> Planner<'a> {
                     key,
                     request: Box::new(request),
                     proposal: Some(number),
+                    hosts: BTreeSet::new(),
                 };
                 return self.gated(action, GateClass::Build, proposal.asked_by);
             }
             Some(BuildState::Failed { error }) => {
                 return self.phase(number, ProposalPhase::Failed, error);
+            }
+            Some(BuildState::Wants { hosts }) => {
+                return self.fetch(key, request, Some(proposal), hosts, proposal.asked_by);
             }
             Some(BuildState::Built(output)) => output,
         };

@@ -4,6 +4,7 @@ mod agent;
 mod convergence;
 mod digests;
 mod draft;
+mod fetch;
 mod gates;
 mod hive;
 mod invariants;
