@@ -1,7 +1,12 @@
 //! Is this machine, this state folder, this daemon as it should be? Facts in, findings out. Pure: the facts are gathered
 //! by [`crate::host::checkup`] and the command line, and nothing is changed by either.
 
+pub mod containers;
+pub mod egress;
 mod facts;
+mod folders;
+mod judgement;
+pub mod nix;
 #[cfg(test)]
 mod tests;
 
@@ -10,13 +15,10 @@ use shared::AgentName;
 
 pub use facts::{Entries, Facts, Folder, LedgerFacts};
 
-use crate::host::layout::MAX_SOCKET_PATH;
+use self::folders::room;
+use self::judgement::{Judgement, fail, known, known_unit, ok, warn};
 use crate::model::inventory::Known;
 
-/// Less free space than this is a warning; a tenth of it a failure.
-const LOW_SPACE: u64 = 1 << 30;
-/// The same for files.
-const LOW_FILES: u64 = 10_000;
 /// A ledger larger than this is unusual.
 const LARGE_LEDGER: u64 = 4 << 30;
 /// A daemon whose last pass is older than this, in seconds, does not look after anything.
@@ -57,7 +59,10 @@ type Check = (&'static str, fn(&Facts) -> Judgement);
 /// All checks, in the order in which they are shown.
 const CHECKS: [Check; 19] = [
     ("git", |facts| {
-        known(&facts.git, "install git, or put it on the PATH")
+        known(
+            &facts.git,
+            "install git, or put it on the daemon's PATH (systemctl edit hyperhive)",
+        )
     }),
     ("harness", harness),
     ("sandbox", sandbox),
@@ -72,11 +77,11 @@ const CHECKS: [Check; 19] = [
         let todo = "raise fs.inotify.max_user_watches and fs.inotify.max_user_instances with sysctl";
         known_unit(&facts.inotify, "folders can be watched", todo)
     }),
-    ("state folder", state),
-    ("file system", file_system),
-    ("space", space),
-    ("run folder", run),
-    ("socket path", socket_path),
+    ("state folder", folders::state),
+    ("file system", folders::file_system),
+    ("space", folders::space),
+    ("run folder", folders::run),
+    ("socket path", folders::socket_path),
     ("lock", lock),
     ("ledger", ledger),
     ("clock", clock),
@@ -88,61 +93,50 @@ const CHECKS: [Check; 19] = [
     ("daemon", daemon),
 ];
 
-/// Carries out every check.
+/// Carries out every check that is about this host.
 pub fn examine(facts: &Facts) -> Vec<Finding> {
-    let find = |(check, judge): &Check| {
-        let Judgement { verdict, found, todo } = judge(facts);
-        Finding {
-            check,
-            verdict,
-            found,
-            todo,
-        }
-    };
-    CHECKS.iter().map(find).collect()
+    let mut findings: Vec<Finding> = CHECKS
+        .iter()
+        .map(|(check, judge)| finding(check, judge(facts)))
+        .collect();
+    let containers = facts.containers.iter().flat_map(|it| {
+        let judged = |(check, judge): &containers::Check| finding(check, judge(it, facts));
+        containers::CHECKS.iter().map(judged)
+    });
+    findings.extend(containers);
+    let egress = facts.egress.iter().flat_map(|it| {
+        let judged = |(check, judge): &egress::Check| finding(check, judge(it, facts));
+        egress::CHECKS.iter().map(judged)
+    });
+    findings.extend(egress);
+    let nix = facts.nix.iter().flat_map(|it| {
+        let judged = |(check, judge): &nix::Check| finding(check, judge(it, facts));
+        nix::CHECKS.iter().map(judged)
+    });
+    findings.extend(nix);
+    findings
 }
 
-struct Judgement {
-    verdict: Level,
-    found: String,
-    todo: Option<String>,
-}
-
-fn ok(found: impl Into<String>) -> Judgement {
-    Judgement {
-        verdict: Level::Ok,
-        found: found.into(),
-        todo: None,
+fn finding(check: &'static str, Judgement { verdict, found, todo }: Judgement) -> Finding {
+    Finding {
+        check,
+        verdict,
+        found,
+        todo,
     }
 }
 
-fn warn(found: impl Into<String>, todo: impl Into<String>) -> Judgement {
-    Judgement {
-        verdict: Level::Warn,
-        found: found.into(),
-        todo: Some(todo.into()),
+fn count(number: usize, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
     }
 }
 
-fn fail(found: impl Into<String>, todo: impl Into<String>) -> Judgement {
-    Judgement {
-        verdict: Level::Fail,
-        ..warn(found, todo)
-    }
-}
-
-fn known(fact: &Known<String>, todo: &str) -> Judgement {
-    match fact {
-        Ok(found) => ok(found),
-        Err(why) => fail(why, todo),
-    }
-}
-
-fn known_unit(fact: &Known<()>, found: &str, todo: &str) -> Judgement {
-    match fact {
-        Ok(()) => ok(found),
-        Err(why) => fail(why, todo),
-    }
+/// What is not looked at since the user who asks may not look into the state folder; [`state`] says that.
+fn closed(facts: &Facts) -> Option<Judgement> {
+    let owner = facts.state.as_ref().ok()?.owner?;
+    (owner != facts.user && facts.user != 0).then(|| ok("not looked at: see state folder"))
 }
 
 fn harness(facts: &Facts) -> Judgement {
@@ -157,102 +151,25 @@ fn harness(facts: &Facts) -> Judgement {
 }
 
 fn sandbox(facts: &Facts) -> Judgement {
+    match (&facts.sandbox, &facts.containers, &facts.nix) {
+        (Err(why), Some(_), Some(_)) => {
+            return fail(
+                format!("nothing can be evaluated: {why}"),
+                "mend it, or agents with an agent.nix are not built",
+            );
+        }
+        (_, Some(_), None) => return ok("not needed: agents run in containers"),
+        _ => {}
+    }
     let todo =
         "mend it, or only the scripted driver runs; runtime.unsafeNoSandbox is for throw-away machines";
     known(&facts.sandbox, todo)
 }
 
-fn state(facts: &Facts) -> Judgement {
-    let todo = "name the state folder with --state, or start the daemon once";
-    let folder = match &facts.state {
-        Err(why) => return fail(why, todo),
-        Ok(folder) => folder,
-    };
-    let path = &folder.path;
-    match folder.owner {
-        None => fail(format!("there is no folder {path}"), todo),
-        Some(owner) if owner != facts.user && facts.user != 0 => warn(
-            format!("{path} belongs to user {owner}, and this is user {}", facts.user),
-            "run hive doctor as the daemon's user, to see all there is",
-        ),
-        Some(_) if folder.mode & 0o077 != 0 => fail(
-            format!("{path} is open to others (mode {:o})", folder.mode & 0o7777),
-            format!("chmod 700 {path}"),
-        ),
-        Some(_) => ok(format!("{path}, mode {:o}", folder.mode & 0o7777)),
-    }
-}
-
-fn file_system(facts: &Facts) -> Judgement {
-    let Ok(folder) = &facts.state else {
-        return ok("not looked at");
-    };
-    let kind = folder.file_system.as_str();
-    if folder.read_only {
-        return fail(
-            format!("{} cannot be written ({kind}, read-only)", folder.path),
-            "look at dmesg for why, and mount it for writing again",
-        );
-    }
-    match kind {
-        "tmpfs" | "ramfs" => warn(
-            format!("{kind}: it does not survive a reboot"),
-            "put the state folder on a disk",
-        ),
-        "nfs" | "cifs" | "smb2" | "9p" | "fuse" => warn(
-            format!("{kind}: a write-ahead log over it may not be safe"),
-            "put the state folder on a local disk",
-        ),
-        _ => ok(kind),
-    }
-}
-
-fn space(facts: &Facts) -> Judgement {
-    let Ok(folder) = &facts.state else {
-        return ok("not looked at");
-    };
-    let files = folder
-        .free_files
-        .map_or_else(String::new, |files| format!(", {files} more files"));
-    let found = format!("{} MiB free{files}", folder.free_bytes >> 20);
-    let todo = format!("free space on the file system of {}", folder.path);
-    let share = |low: u64| folder.free_bytes < low;
-    let files = |low: u64| folder.free_files.is_some_and(|files| files < low);
-    if share(LOW_SPACE / 10) || files(LOW_FILES / 10) {
-        fail(found, todo)
-    } else if share(LOW_SPACE) || files(LOW_FILES) {
-        warn(found, todo)
-    } else {
-        ok(found)
-    }
-}
-
-fn run(facts: &Facts) -> Judgement {
-    match &facts.run {
-        Err(why) => fail(why, "name the run folder with --run"),
-        Ok(folder) if folder.owner.is_none() => ok(format!("{} is made when the daemon starts", folder.path)),
-        Ok(folder) if folder.mode & 0o007 != 0 => fail(
-            format!(
-                "{} is open to everybody (mode {:o})",
-                folder.path,
-                folder.mode & 0o7777
-            ),
-            format!("chmod 750 {}", folder.path),
-        ),
-        Ok(folder) => ok(format!("{}, mode {:o}", folder.path, folder.mode & 0o7777)),
-    }
-}
-
-fn socket_path(facts: &Facts) -> Judgement {
-    let found = format!("the longest has {} bytes of {MAX_SOCKET_PATH}", facts.socket_path);
-    if facts.socket_path > MAX_SOCKET_PATH {
-        fail(found, "choose a shorter --run folder, or shorter names")
-    } else {
-        ok(found)
-    }
-}
-
 fn lock(facts: &Facts) -> Judgement {
+    if let Some(closed) = closed(facts) {
+        return closed;
+    }
     match (&facts.holder, &facts.daemon) {
         (Err(why), _) => warn(why, "run hive doctor as the daemon's user"),
         (Ok(Some(holder)), Err(_)) => warn(
@@ -269,6 +186,9 @@ fn lock(facts: &Facts) -> Judgement {
 }
 
 fn ledger(facts: &Facts) -> Judgement {
+    if let Some(closed) = closed(facts) {
+        return closed;
+    }
     let recover = "stop the daemon, then: hive recover --dry-run";
     match &facts.ledger {
         Err(why) => fail(
@@ -325,6 +245,12 @@ fn spec(facts: &Facts) -> Judgement {
 }
 
 fn secrets(facts: &Facts) -> Judgement {
+    if facts.containers.is_some() && facts.user != 0 && !facts.secrets.is_empty() {
+        return ok("not looked at: root hands them over, and may read what this user may not");
+    }
+    if let Some(closed) = closed(facts) {
+        return closed;
+    }
     let told = |what: fn(&Known<u32>) -> Option<String>| {
         let ill = facts.secrets.iter();
         let ill = ill.filter_map(|(secret, mode)| Some(format!("{secret}: {}", what(mode)?)));
@@ -334,7 +260,7 @@ fn secrets(facts: &Facts) -> Judgement {
     if !unusable.is_empty() {
         return fail(
             unusable,
-            "put the file right as the daemon's user needs it; its agent cannot be started",
+            "put the file right; its agent cannot be started until then",
         );
     }
     let open = told(|mode| {
@@ -342,19 +268,30 @@ fn secrets(facts: &Facts) -> Judgement {
         (mode & 0o007 != 0).then(|| format!("open to everybody (mode {mode:o})"))
     });
     if !open.is_empty() {
-        return warn(open, "chmod 400 each of them, as a file of the daemon's user");
+        let whose = if facts.containers.is_some() {
+            "root"
+        } else {
+            "the daemon's user"
+        };
+        return warn(open, format!("chmod 400 each of them, as a file of {whose}"));
     }
     ok(format!("{} files of secrets can be read", facts.secrets.len()))
 }
 
 fn repos(facts: &Facts) -> Judgement {
-    let broken: Vec<String> = facts
-        .repos
+    if let Some(closed) = closed(facts) {
+        return closed;
+    }
+    let repos = match &facts.repos {
+        Ok(repos) => repos,
+        Err(why) => return ok(format!("not looked at: {why}")),
+    };
+    let broken: Vec<String> = repos
         .iter()
         .filter_map(|(agent, known)| Some(format!("{agent}: {}", known.as_ref().err()?)))
         .collect();
     if broken.is_empty() {
-        return ok(format!("{} config repos are whole", facts.repos.len()));
+        return ok(format!("{} config repos are whole", repos.len()));
     }
     fail(
         broken.join("; "),
@@ -363,6 +300,9 @@ fn repos(facts: &Facts) -> Judgement {
 }
 
 fn leftovers(facts: &Facts) -> Judgement {
+    if let Some(closed) = closed(facts) {
+        return closed;
+    }
     let (Ok(entries), Ok(ledger)) = (&facts.entries, &facts.ledger) else {
         return ok("not looked at");
     };
@@ -400,6 +340,9 @@ fn leftovers(facts: &Facts) -> Judgement {
 }
 
 fn processes(facts: &Facts) -> Judgement {
+    if let Some(closed) = closed(facts) {
+        return closed;
+    }
     let (Ok(entries), Ok(ledger)) = (&facts.entries, &facts.ledger) else {
         return ok("not looked at");
     };
@@ -410,7 +353,7 @@ fn processes(facts: &Facts) -> Judgement {
         .map(|(name, pid)| format!("{name} (process {pid})"))
         .collect();
     if strays.is_empty() {
-        return ok(format!("{} agents run", entries.running.len()));
+        return ok(format!("{} agents run as processes", entries.running.len()));
     }
     fail(
         format!("no row of the ledger knows {}, which run", strays.join(", ")),

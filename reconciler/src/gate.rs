@@ -49,12 +49,32 @@ pub fn verdict(policy: &PolicySpec, class: GateClass, asked_by: Asker) -> (Verdi
     } else {
         wanted
     };
+    (verdict, rule(side, class, verdict))
+}
+
+fn rule(side: &str, class: GateClass, verdict: Verdict) -> String {
     let word = match verdict {
         Verdict::Auto => "auto",
         Verdict::Ask => "ask",
         Verdict::Never => "never",
     };
-    (verdict, format!("{side}.{class}={word}"))
+    format!("{side}.{class}={word}")
+}
+
+/// What the policy says to a step; `None`: it has no class. A person agrees to hosts that the operator did not declare,
+/// whatever a table says to builds.
+pub fn verdict_on(policy: &PolicySpec, step: &Step) -> Option<(Verdict, String)> {
+    let Authority::Class { class, asked_by } = step.authority else {
+        return None;
+    };
+    let (verdict, named) = self::verdict(policy, class, asked_by);
+    match &step.action {
+        Action::Build { hosts, .. } if !hosts.is_empty() && verdict == Verdict::Auto => {
+            let side = if asked_by == Asker::Spec { "spec" } else { "agent" };
+            Some((Verdict::Ask, rule(side, class, Verdict::Ask)))
+        }
+        _ => Some((verdict, named)),
+    }
 }
 
 /// Everything an approval is bound to.
@@ -77,9 +97,7 @@ pub fn effect_digest(hive: HiveId, policy: &PolicySpec, step: &Step) -> Result<D
         Authority::Class { class, asked_by } => (Some(*class), Some(*asked_by)),
         Authority::Free | Authority::Under(_) => (None, None),
     };
-    let rule = class
-        .zip(asked_by)
-        .map(|(class, asked_by)| verdict(policy, class, asked_by).1);
+    let rule = verdict_on(policy, step).map(|(_, rule)| rule);
     digest(
         Encoding::Effect,
         &Effect {
@@ -118,9 +136,8 @@ pub enum Permission {
 
 /// Says whether `planned` may be carried out, given the gates that can still matter.
 pub fn permission(policy: &PolicySpec, planned: &PlannedStep, gates: &[GateRecord]) -> Permission {
-    let (class, asked_by) = match &planned.step.authority {
-        Authority::Free | Authority::Under(_) => return Permission::Granted(None),
-        Authority::Class { class, asked_by } => (*class, *asked_by),
+    let Some((verdict, rule)) = verdict_on(policy, &planned.step) else {
+        return Permission::Granted(None);
     };
     let of_this_effect = || {
         gates
@@ -135,9 +152,9 @@ pub fn permission(policy: &PolicySpec, planned: &PlannedStep, gates: &[GateRecor
             if let Some(denied) = of_this_effect().find(|record| record.gate.state == GateState::Denied) {
                 return Permission::Denied(denied.gate.id);
             }
-            match verdict(policy, class, asked_by) {
-                (Verdict::Never, rule) => Permission::Never(rule),
-                _ => Permission::NoGate,
+            match verdict {
+                Verdict::Never => Permission::Never(rule),
+                Verdict::Auto | Verdict::Ask => Permission::NoGate,
             }
         }
     }
@@ -181,7 +198,9 @@ pub fn revalidate(policy: &PolicySpec, plan: &Plan, gates: &[GateRecord]) -> Vec
         if permission(policy, step, gates) != Permission::NoGate {
             continue;
         }
-        let (verdict, rule) = verdict(policy, class, asked_by);
+        let Some((verdict, rule)) = verdict_on(policy, &step.step) else {
+            continue;
+        };
         actions.push(GateAction::Open(Box::new(new_gate(
             step, class, asked_by, verdict, rule,
         ))));

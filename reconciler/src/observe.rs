@@ -29,7 +29,7 @@ impl Subject {
         };
         let built = ledger.builds.values().filter_map(|state| match state {
             BuildState::Built(output) => Some(output.system.clone()),
-            BuildState::Failed { .. } => None,
+            BuildState::Failed { .. } | BuildState::Wants { .. } => None,
         });
         let deployed = record
             .deployed

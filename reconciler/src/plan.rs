@@ -8,6 +8,7 @@ pub mod base;
 pub mod budget;
 pub mod deploy;
 pub mod draft;
+mod fetch;
 pub mod hive;
 pub mod order;
 pub mod refs;

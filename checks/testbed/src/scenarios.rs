@@ -2,6 +2,7 @@
 
 mod apart;
 mod bare;
+mod doctor;
 mod drift;
 mod life;
 mod start;
@@ -80,6 +81,11 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "drift",
         summary: "a unit started by hand is stopped; a foreign unit, a foreign machine and a missing template are named",
         play: drift::play,
+    },
+    Scenario {
+        name: "doctor",
+        summary: "a host as it should be has no finding; what is changed, removed or too little is named",
+        play: doctor::play,
     },
     Scenario {
         name: "start_timeout",

@@ -120,7 +120,9 @@ impl From<PassError> for ApiError {
 impl From<HostError> for ApiError {
     fn from(error: HostError) -> Self {
         match &error {
-            HostError::Refused { .. } => Self::new(ErrorCode::BadRequest, error.chain()),
+            HostError::Refused { .. } | HostError::WantsHosts { .. } => {
+                Self::new(ErrorCode::BadRequest, error.chain())
+            }
             HostError::Moved { .. } => Self::new(ErrorCode::Conflict, error.chain()),
             HostError::Io { .. } | HostError::Failed { .. } => Self::internal(&error),
         }

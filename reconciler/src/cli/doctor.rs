@@ -1,4 +1,4 @@
-//! `hive doctor`: whether machine, state folder, ledger, spec, repos and daemon are as they should be. Changes nothing.
+//! `hive doctor`: whether host, state folder, ledger, spec, repos and daemon are as they should be. Changes nothing.
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
@@ -66,9 +66,7 @@ pub(super) async fn run(
     let layout = Layout::new(absolute(&serve.state)?, absolute(&serve.run)?);
     let holder = match lock::check(&layout) {
         Ok(()) => Ok(None),
-        Err(LockError::Taken { pid, .. }) => {
-            Ok(Some(format!("process {}", pid.unwrap_or_else(|| "?".to_owned()))))
-        }
+        Err(LockError::Taken { pid, .. }) => Ok(Some(pid.unwrap_or_else(|| "?".to_owned()))),
         Err(error) => Err(crate::error_chain(&error)),
     };
     let subject = Subject {

@@ -211,24 +211,31 @@ impl Reconciler {
     }
 
     async fn fill_diff(&self, ledger: &AgentLedger, gate: &mut NewGate) {
-        let (main, commit, from, system) = match &gate.step.action {
+        let (main, commit, systems) = match &gate.step.action {
             Action::Deploy {
                 main,
                 commit,
                 from,
                 system,
                 ..
-            } => (main, commit, from.as_deref(), system),
+            } => (main, commit, Some((from.as_deref(), system))),
             Action::SpawnDraft {
                 seed, commit, system, ..
-            } => (seed, commit, None, system),
+            } => (seed, commit, Some((None, system))),
+            // Who is asked about hosts sees who wants them.
+            Action::Build { request, hosts, .. } if !hosts.is_empty() => match ledger.record.main() {
+                Some(main) => (main, &request.commit, None),
+                None => return,
+            },
             _ => return,
         };
-        match self.host.builder.difference(from, system).await {
-            Ok(lines) => gate.view.closure_diff.extend(lines),
-            Err(error) => {
-                let line = format!("(how the systems differ cannot be shown: {})", error.chain());
-                gate.view.closure_diff.push(line);
+        if let Some((from, system)) = systems {
+            match self.host.builder.difference(from, system).await {
+                Ok(lines) => gate.view.closure_diff.extend(lines),
+                Err(error) => {
+                    let line = format!("(how the systems differ cannot be shown: {})", error.chain());
+                    gate.view.closure_diff.push(line);
+                }
             }
         }
         if main == commit {

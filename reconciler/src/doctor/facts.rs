@@ -7,6 +7,9 @@ use jiff::Timestamp;
 use shared::status::HiveStatus;
 use shared::{AgentName, AgentUid};
 
+use super::containers::Containers;
+use super::egress::Egress;
+use super::nix::Nix;
 use crate::model::inventory::Known;
 
 /// A folder, as the file system has it.
@@ -95,10 +98,16 @@ pub struct Facts {
     pub spec: Known<(usize, Vec<String>)>,
     /// Each secret file that the spec names, with its mode, or what is wrong with it.
     pub secrets: Vec<(String, Known<u32>)>,
-    /// Each config repo, and whether it is whole.
-    pub repos: Vec<(AgentName, Known<()>)>,
+    /// Each config repo, and whether it is whole; an error: why they were not looked at.
+    pub repos: Known<Vec<(AgentName, Known<()>)>>,
     /// What lies in the state folder.
     pub entries: Known<Entries>,
+    /// What containers need; absent where agents run as processes.
+    pub containers: Option<Containers>,
+    /// What the way out needs; absent where no agent has one.
+    pub egress: Option<Egress>,
+    /// What building with Nix needs; absent where nothing is built with it.
+    pub nix: Option<Nix>,
     /// What the daemon says.
     pub daemon: Known<Box<HiveStatus>>,
     /// The version of this program.

@@ -1,5 +1,9 @@
 //! Each check on facts that are as they should be, and on facts that are not.
 
+mod containers;
+mod egress;
+mod nix;
+
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
@@ -58,7 +62,7 @@ fn well() -> Facts {
         }),
         spec: Ok((1, Vec::new())),
         secrets: vec![("/k (the secret key of alice)".to_owned(), Ok(0o100_440))],
-        repos: vec![(name("alice"), Ok(()))],
+        repos: Ok(vec![(name("alice"), Ok(()))]),
         entries: Ok(Entries {
             agents: vec!["alice".to_owned()],
             repos: vec!["alice.git".to_owned()],
@@ -67,6 +71,9 @@ fn well() -> Facts {
             systems: 3,
             running: vec![(name("alice"), 9)],
         }),
+        containers: None,
+        egress: None,
+        nix: None,
         daemon: Ok(serde_json::from_value(status).expect("a status")),
         version: "0.1.0",
     }
@@ -74,7 +81,10 @@ fn well() -> Facts {
 
 /// The one finding that is not as it should be.
 fn ill(change: impl FnOnce(&mut Facts)) -> (&'static str, Level, String) {
-    let mut facts = well();
+    ill_of(well(), change)
+}
+
+fn ill_of(mut facts: Facts, change: impl FnOnce(&mut Facts)) -> (&'static str, Level, String) {
     change(&mut facts);
     let mut found: Vec<Finding> = examine(&facts)
         .into_iter()
@@ -106,9 +116,9 @@ fn state(facts: &mut Facts) -> &mut Folder {
     facts.state.as_mut().expect("known")
 }
 
-#[test]
-fn where_all_is_well_every_check_says_so_and_has_a_name_of_its_own() {
-    let findings = examine(&well());
+/// All is well, and every check has a name of its own.
+fn all_is_well(facts: &Facts) {
+    let findings = examine(facts);
     assert!(
         findings
             .iter()
@@ -117,6 +127,24 @@ fn where_all_is_well_every_check_says_so_and_has_a_name_of_its_own() {
     );
     let names: BTreeSet<_> = findings.iter().map(|f| f.check).collect();
     assert_eq!(names.len(), findings.len());
+}
+
+#[test]
+fn where_all_is_well_every_check_says_so_and_has_a_name_of_its_own() {
+    all_is_well(&well());
+}
+
+#[test]
+fn who_may_not_look_into_the_state_folder_is_told_so_once() {
+    let (check, verdict, text) = ill(|f| {
+        f.user = 6;
+        f.ledger = Err("permission denied".to_owned());
+        f.entries = Err("permission denied".to_owned());
+        f.holder = Err("permission denied".to_owned());
+        f.secrets[0].1 = Err("it cannot be read".to_owned());
+    });
+    assert_eq!((check, verdict), ("state folder", Level::Warn));
+    assert!(text.contains("sudo hive doctor"), "{text}");
 }
 
 #[test]
@@ -183,7 +211,10 @@ fn what_no_row_knows_is_named_and_what_runs_unknown_is_worse() {
     let (check, verdict, text) = ill(|f| f.entries.as_mut().expect("known").running.push(stray));
     assert_eq!((check, verdict), ("processes", Level::Fail));
     assert!(text.contains("process 13"), "{text}");
-    assert_eq!(ill(|f| f.repos[0].1 = Err("missing blob".to_owned())).0, "repos");
+    assert_eq!(
+        ill(|f| f.repos = Ok(vec![(name("alice"), Err("missing blob".to_owned()))])).0,
+        "repos"
+    );
     assert_eq!(
         ill(|f| f.spec = Ok((1, vec!["agents.x: bad".to_owned()]))).0,
         "spec"

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use shared::HiveId;
-use shared::spec::ConfigField;
+use shared::gate::GateState;
+use shared::spec::{BuilderKind, ConfigField};
 
 use super::*;
 use crate::control::reconciler::Settings;
@@ -12,7 +13,7 @@ use crate::control::{Key, Reconciler};
 use crate::host::Builder;
 use crate::host::fake::{World, oid};
 use crate::model::build::{BuildOutput, BuildRequest};
-use crate::model::records::BuildState;
+use crate::model::records::{BuildState, GateRecord};
 
 /// A hive in which alice runs one system and the deployment of another is approved.
 struct Hive {
@@ -209,4 +210,71 @@ async fn a_later_run_than_the_planned_one_is_not_stopped() {
     assert!(matches!(hive.world.unit(&alice()), UnitState::Running { .. }));
     stop(&hive.host, &alice(), &run).await.expect("it stops");
     assert!(!matches!(hive.world.unit(&alice()), UnitState::Running { .. }));
+}
+
+/// A Nix builder whose builds fetch from two hosts, one after the other.
+struct Fetching(Arc<dyn Builder>);
+
+#[async_trait]
+impl Builder for Fetching {
+    fn kind(&self) -> BuilderKind {
+        BuilderKind::Nix
+    }
+
+    async fn build(&self, request: &BuildRequest) -> Result<BuildOutput, HostError> {
+        let allowed = request.nix.clone().expect("inputs of Nix").hosts;
+        let wanted = ["x.example", "y.example"].map(str::to_owned);
+        match wanted.into_iter().find(|host| !allowed.contains(host)) {
+            None => self.0.build(request).await,
+            Some(host) => Err(HostError::WantsHosts {
+                subject: "the build".to_owned(),
+                message: format!("it would fetch from {host}"),
+                hosts: BTreeSet::from([host]),
+            }),
+        }
+    }
+
+    async fn present(&self, systems: &[String]) -> Result<BTreeMap<String, bool>, HostError> {
+        self.0.present(systems).await
+    }
+}
+
+#[tokio::test]
+async fn hosts_that_nobody_declared_are_fetched_from_once_somebody_agrees_to_all_of_them() {
+    let world = World::new();
+    let mut host = world.host();
+    host.builder = Arc::new(Fetching(Arc::clone(&host.builder)));
+    let now = world.lock().now;
+    let ledger = Ledger::open_in_memory(now, HiveId(uuid::Uuid::from_u128(7)))
+        .await
+        .expect("a ledger");
+    let settings = Settings {
+        harness: "/fake/hive-harness".into(),
+        max_transitions: 4,
+    };
+    let (reconciler, _nudged) = Reconciler::new(host, ledger.clone(), settings);
+    let spec = json!({
+        "version": 1, "hive": { "name": "h" }, "agents": { "alice": {} },
+        "builder": { "kind": "nix", "nixpkgs": "/nix/store/00000000000000000000000000000000-source", "guestModule": "/g" },
+    });
+    world.lock().spec = Ok(spec.to_string().into_bytes());
+    reconciler.reconcile(&Key::Hive).await.expect("a pass");
+    for asked in ["x.example", "x.example, y.example"] {
+        reconciler.reconcile(&Key::Agent(alice())).await.expect("a pass");
+        let record = ledger.agent(&alice()).await.expect("a read").expect("alice");
+        assert!(record.record.deployed.is_none(), "nothing was built");
+        let open = |gate: &&GateRecord| gate.gate.state == GateState::Open;
+        let open: Vec<_> = record.gates.iter().filter(open).collect();
+        let [gate] = &open[..] else {
+            panic!("one gate asks: {open:?}");
+        };
+        let summary = &gate.gate.view.summary;
+        assert!(summary.ends_with(&format!("fetching from {asked}")), "{summary}");
+        let (id, digest) = (gate.gate.id, gate.gate.digest.clone());
+        let decided = ledger.decide(id, true, "unix:root".into(), String::new(), digest, now);
+        decided.await.expect("a decision");
+    }
+    reconciler.reconcile(&Key::Agent(alice())).await.expect("a pass");
+    let record = ledger.agent(&alice()).await.expect("a read").expect("alice");
+    assert!(record.record.deployed.is_some(), "{:?}", record.builds);
 }

@@ -1,7 +1,13 @@
 //! Gathers the facts that [`crate::doctor`] judges. Changes nothing, and works with the daemon up, down, or half broken.
 
+mod bus;
+mod containers;
+mod egress;
+mod nix;
+
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,14 +18,17 @@ use rustix::fs::StatVfsMountFlags;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::process::PidfdFlags;
 use shared::AgentName;
+use shared::spec::{RuntimeKind, Spec};
 
 use super::git::GitRepos;
 use super::layout::Layout;
+use super::nix::find;
 use super::process::{self, Sandbox};
 use super::remains::{self, entries};
 use crate::doctor::{Entries, Facts, Folder, LedgerFacts};
 use crate::ledger::{self, Condition};
 use crate::model::inventory::Known;
+use crate::untrusted::line;
 
 /// How long a program may take to say its version.
 const VERSION_TIME: Duration = Duration::from_secs(10);
@@ -35,7 +44,7 @@ pub struct Subject {
     pub spec: Utf8PathBuf,
     /// The harness program.
     pub harness: Known<Utf8PathBuf>,
-    /// Who has the state folder's lock.
+    /// The process that has the state folder's lock.
     pub holder: Known<Option<String>>,
     /// Now.
     pub now: Timestamp,
@@ -43,14 +52,16 @@ pub struct Subject {
 
 /// Gathers everything but what the daemon says.
 pub async fn gather(subject: Subject, search_path: &OsStr) -> Facts {
-    let Subject {
-        layout,
-        spec,
-        harness,
-        holder,
-        now,
-    } = subject;
-    let git = GitRepos::find_git(search_path).ok_or_else(|| "git was not found".to_owned());
+    let layout = subject.layout.clone();
+    let programs = Programs {
+        here: search_path,
+        daemons: subject
+            .holder
+            .as_ref()
+            .ok()
+            .and_then(|pid| path_of(pid.as_deref()?)),
+    };
+    let git = programs.find("git");
     let found = {
         let layout = layout.clone();
         blocking(move || (entries_of(&layout), ledger_of(&layout))).await
@@ -59,9 +70,22 @@ pub async fn gather(subject: Subject, search_path: &OsStr) -> Facts {
         Ok((entries, ledger)) => (entries, ledger),
         Err(why) => (Err(why.clone()), Err(why)),
     };
+    let state = folder(layout.state());
+    let user = rustix::process::geteuid().as_raw();
     let repos = match (&git, &entries) {
-        (Ok(git), Ok(entries)) => repos(&layout, git, entries).await,
-        _ => Vec::new(),
+        // As root it would act on what another user wrote into a repo's settings.
+        _ if user == 0
+            && state
+                .as_ref()
+                .is_ok_and(|state| state.owner.is_some_and(|owner| owner != 0)) =>
+        {
+            Err(
+                "git is not run as root on another user's repos: runuser -u hyperhive -- hive doctor"
+                    .to_owned(),
+            )
+        }
+        (Ok(git), Ok(entries)) => Ok(repos(&layout, git, entries).await),
+        _ => Ok(Vec::new()),
     };
     let longest = |names: &Entries| {
         let names = names
@@ -72,23 +96,31 @@ pub async fn gather(subject: Subject, search_path: &OsStr) -> Facts {
     };
     let longest = entries.as_ref().ok().and_then(longest).unwrap_or_default();
     let found = {
-        let layout = layout.clone();
-        blocking(move || spec_of(&spec, &layout)).await
+        let (file, layout) = (subject.spec.clone(), layout.clone());
+        blocking(move || spec_of(&file, &layout)).await
     };
-    let (spec, secrets) = match found.and_then(|spec| spec) {
-        Ok((agents, faults, secrets)) => (Ok((agents, faults)), secrets),
-        Err(why) => (Err(why), Vec::new()),
+    let declared = found.and_then(|found| found);
+    let spec = declared.as_ref().ok().and_then(|found| found.spec.as_ref());
+    let in_containers = match spec {
+        Some(spec) => spec.runtime.kind == RuntimeKind::Nspawn,
+        // A host that was made for them.
+        None => containers::agents_unit().is_some(),
     };
+    let containers = match in_containers {
+        true => Some(containers::gather(&subject, spec).await),
+        false => None,
+    };
+    let service = in_containers.then(|| containers::paths(&subject).egress);
     Facts {
-        now,
-        user: rustix::process::geteuid().as_raw(),
+        now: subject.now,
+        user,
         git: match git {
             Ok(git) => version(&git).await,
             Err(why) => Err(why),
         },
-        harness: match harness {
-            Ok(harness) => version(&harness).await,
-            Err(why) => Err(why),
+        harness: match &subject.harness {
+            Ok(harness) => version(harness).await,
+            Err(why) => Err(why.clone()),
         },
         sandbox: match Sandbox::probe(search_path).await {
             Sandbox::Bwrap(bwrap) => Ok(format!("{} makes sandboxes", bwrap.program)),
@@ -96,18 +128,59 @@ pub async fn gather(subject: Subject, search_path: &OsStr) -> Facts {
         },
         pidfd: pidfd(),
         inotify: watchable(),
-        state: folder(layout.state()),
+        state,
         run: folder(layout.run()),
         socket_path: longest.max(layout.admin_socket().as_str().len()),
-        holder,
+        holder: subject
+            .holder
+            .map(|holder| holder.map(|pid| format!("process {pid}"))),
         ledger,
-        spec,
-        secrets,
+        egress: egress::gather(spec, &layout, service).await,
+        nix: nix::gather(spec, &programs).await,
+        containers,
+        spec: declared.as_ref().map(Declared::counted).map_err(String::clone),
+        secrets: declared.map(|found| found.secrets).unwrap_or_default(),
         repos,
         entries,
         daemon: Err("it was not asked".to_owned()),
         version: env!("CARGO_PKG_VERSION"),
     }
+}
+
+/// The text of a file of the kernel's.
+fn look(path: &Utf8Path) -> Known<String> {
+    std::fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))
+}
+
+/// Where programs are looked for.
+struct Programs<'a> {
+    /// By this process.
+    here: &'a OsStr,
+    /// By the daemon that runs; `None`: that is not known.
+    daemons: Option<OsString>,
+}
+
+impl Programs<'_> {
+    /// A program that both find. What is found here is what may be run: root does not run what the daemon's user chose.
+    fn find(&self, name: &str) -> Known<Utf8PathBuf> {
+        let found = find(self.here, name).ok_or_else(|| format!("{name} was not found"))?;
+        match &self.daemons {
+            Some(path) if find(path, name).is_none() => Err(format!(
+                "the daemon does not find {name}, which is {found}: its PATH is {}",
+                line(&path.to_string_lossy(), 300)
+            )),
+            _ => Ok(found),
+        }
+    }
+}
+
+/// The PATH that a process was started with, where it may be read.
+fn path_of(pid: &str) -> Option<OsString> {
+    let pid: u32 = pid.parse().ok()?;
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0);
+    let path = variables.find_map(|variable| variable.strip_prefix(b"PATH="))?;
+    Some(OsStr::from_bytes(path).to_owned())
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Known<T> {
@@ -259,18 +332,33 @@ fn ledger_of(layout: &Layout) -> Known<LedgerFacts> {
     Ok(facts)
 }
 
-/// How many agents are declared, the faults, and the secret files.
-type SpecFacts = (usize, Vec<String>, Vec<(String, Known<u32>)>);
+/// What the spec file says.
+struct Declared {
+    spec: Option<Spec>,
+    faults: Vec<String>,
+    /// The secret files.
+    secrets: Vec<(String, Known<u32>)>,
+}
 
-fn spec_of(path: &Utf8Path, layout: &Layout) -> Known<SpecFacts> {
+impl Declared {
+    /// How many agents are declared, and the faults.
+    fn counted(&self) -> (usize, Vec<String>) {
+        let agents = self.spec.as_ref().map_or(0, |spec| spec.agents.len());
+        (agents, self.faults.clone())
+    }
+}
+
+fn spec_of(path: &Utf8Path, layout: &Layout) -> Known<Declared> {
     let bytes = crate::spec::read(path).map_err(|error| crate::error_chain(&error))?;
     let parsed = crate::spec::parse(&bytes);
     let faults = parsed.all_faults().map(ToString::to_string).collect();
-    let agents = parsed.spec.map(|spec| spec.agents).unwrap_or_default();
-    let secrets = agents
-        .iter()
-        .flat_map(|(agent, spec)| process::inspect_secrets(agent, spec, layout));
-    Ok((agents.len(), faults, secrets.collect()))
+    let agents = parsed.spec.iter().flat_map(|spec| &spec.agents);
+    let secrets = agents.flat_map(|(agent, spec)| process::inspect_secrets(agent, spec, layout));
+    Ok(Declared {
+        secrets: secrets.collect(),
+        faults,
+        spec: parsed.spec,
+    })
 }
 
 async fn repos(layout: &Layout, git: &Utf8Path, entries: &Entries) -> Vec<(AgentName, Known<()>)> {

@@ -1,5 +1,7 @@
 //! What can go wrong at the doors.
 
+use std::collections::BTreeSet;
+
 /// Something outside did not work.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -29,6 +31,16 @@ pub enum HostError {
         subject: String,
         /// Why.
         message: String,
+    },
+    /// It would fetch from hosts that the operator did not declare. Trying again is vain until somebody agrees to them.
+    #[error("{subject}: {message}")]
+    WantsHosts {
+        /// What wants to.
+        subject: String,
+        /// What it wants.
+        message: String,
+        /// The hosts.
+        hosts: BTreeSet<String>,
     },
     /// What was expected to be there is not: somebody else moved it.
     #[error("{subject} moved: {message}")]
@@ -65,7 +77,7 @@ impl HostError {
 
     /// Whether trying again with the same input is vain.
     pub fn is_terminal(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+        matches!(self, Self::Refused { .. } | Self::WantsHosts { .. })
     }
 
     /// The error and its sources on one line.

@@ -22,4 +22,8 @@ mod store;
 mod surface;
 
 pub use builder::{NixBuilder, NixOptions};
+pub(super) use program::find;
 pub use store::{Store, StorePath};
+
+/// Where agents' profiles lie: the collector looks there.
+pub const PROFILES: &str = "/nix/var/nix/profiles/hyperhive";

@@ -11,7 +11,7 @@ use super::sql::{At, execute, json, text, uid_or_hive};
 use super::{Ledger, Tx, agents, drafts, messages, orders, questions, reminders};
 use crate::model::change::Change;
 use crate::model::order::Verb;
-use crate::model::records::{AgentLife, AgentRecord, BuildState, Failures, Overrides};
+use crate::model::records::{AgentLife, AgentRecord, Failures, Overrides};
 
 impl Ledger {
     /// Applies all changes, or none. An empty list writes nothing.
@@ -143,7 +143,7 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
         }
         Change::Built { uid, key, state, at } => {
             agents::known(tx, uid)?;
-            let failed = matches!(state, BuildState::Failed { .. });
+            let failed = state.is_failed();
             execute(
                 tx,
                 "INSERT INTO builds (uid, key, failed, at, doc) VALUES (?1, ?2, ?3, ?4, ?5)

@@ -3,7 +3,7 @@
 //! When it changes, every agent is built again although nothing was declared anew about it. Such an update goes round
 //! the hive a few agents at a time, so that what is wrong with it is seen before all of them have it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ use crate::model::build::{BuildRequest, NixInputs, build_inputs};
 pub struct Base {
     /// The programs that it puts into every sandbox.
     pub programs: Programs,
-    /// What the Nix builder takes; absent with another.
+    /// What the Nix builder takes, without the hosts that it may fetch from; absent with another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nix: Option<NixInputs>,
     /// The agent's system as the host's own build made it.
@@ -60,17 +60,29 @@ pub struct MadeFrom {
     pub declared: Digest,
 }
 
+impl Base {
+    /// What these come to.
+    pub fn new(programs: Programs, nix: Option<&NixInputs>, system: Option<&str>) -> Self {
+        let without_hosts = |nix: &NixInputs| NixInputs {
+            hosts: BTreeSet::new(),
+            ..nix.clone()
+        };
+        Self {
+            programs,
+            nix: nix.map(without_hosts),
+            system: system.map(str::to_owned),
+        }
+    }
+}
+
 impl BuildRequest {
     /// What it is built upon.
     pub fn base(&self) -> Base {
-        Base {
-            programs: Programs {
-                harness: self.harness.clone(),
-                drivers: self.programs.clone(),
-            },
-            nix: self.nix.clone(),
-            system: self.spec.system.clone(),
-        }
+        let programs = Programs {
+            harness: self.harness.clone(),
+            drivers: self.programs.clone(),
+        };
+        Base::new(programs, self.nix.as_ref(), self.spec.system.as_deref())
     }
 
     /// The same, built upon something else.
@@ -81,10 +93,11 @@ impl BuildRequest {
             nix,
             system,
         } = base.clone();
+        let hosts = self.nix.map(|nix| nix.hosts).unwrap_or_default();
         Self {
             harness,
             programs: drivers,
-            nix,
+            nix: nix.map(|nix| NixInputs { hosts, ..nix }),
             spec: AgentSpec { system, ..self.spec },
             ..self
         }

@@ -264,6 +264,18 @@ pub enum BuildState {
         /// How.
         error: String,
     },
+    /// It would fetch from hosts that the operator did not declare, and is built once somebody agrees to exactly these.
+    Wants {
+        /// These.
+        hosts: BTreeSet<String>,
+    },
+}
+
+impl BuildState {
+    /// Whether there is no system to show for it.
+    pub fn is_failed(&self) -> bool {
+        !matches!(self, Self::Built(_))
+    }
 }
 
 /// A deployment on trial. It ends in last-good or in a revert.

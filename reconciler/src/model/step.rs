@@ -93,6 +93,9 @@ pub enum Action {
         request: Box<BuildRequest>,
         /// The proposal it is for.
         proposal: Option<ProposalNumber>,
+        /// Hosts that this one build may fetch from besides those that the operator declared. A person agrees to these.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        hosts: BTreeSet<String>,
     },
     /// Makes a built system the deployed one. One ledger transaction; all else follows from it.
     #[serde(rename_all = "camelCase")]

@@ -1,5 +1,7 @@
 //! The plan of one agent: its life, its candidate from the spec, its proposals.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use shared::agent_api::ProposalPhase;
 use shared::canonical::NotCanonical;
@@ -307,8 +309,7 @@ impl<'a> Planner<'a> {
         let key = request.key()?;
         // What failed is tried again, and what did not is built beside what is there.
         let anew = ledger.record.rebuild;
-        let failed = |state: &&BuildState| matches!(state, BuildState::Failed { .. });
-        let output = match self.built(&key).filter(|state| !(anew && failed(state))) {
+        let output = match self.built(&key).filter(|state| !(anew && state.is_failed())) {
             None => {
                 let vanished = self.vanished(&key);
                 if let Some(output) = vanished {
@@ -318,6 +319,7 @@ impl<'a> Planner<'a> {
                     key,
                     request: Box::new(request),
                     proposal: None,
+                    hosts: BTreeSet::new(),
                 };
                 self.gated(action, GateClass::Build, Asker::Spec)?;
                 return Ok(vanished.is_some_and(|v| deployed.is_some_and(|d| d.output.system == v.system)));
@@ -331,6 +333,10 @@ impl<'a> Planner<'a> {
                 );
                 return Ok(false);
             }
+            Some(BuildState::Wants { hosts }) => {
+                self.fetch(key, request, None, hosts, Asker::Spec)?;
+                return Ok(false);
+            }
             Some(BuildState::Built(output)) => output,
         };
         if anew {
@@ -338,6 +344,7 @@ impl<'a> Planner<'a> {
                 key: key.clone(),
                 request: Box::new(request),
                 proposal: None,
+                hosts: BTreeSet::new(),
             };
             self.gated(action, GateClass::Build, Asker::Spec)?;
         }
@@ -418,11 +425,15 @@ impl<'a> Planner<'a> {
                     key,
                     request: Box::new(request),
                     proposal: Some(number),
+                    hosts: BTreeSet::new(),
                 };
                 return self.gated(action, GateClass::Build, proposal.asked_by);
             }
             Some(BuildState::Failed { error }) => {
                 return self.phase(number, ProposalPhase::Failed, error);
+            }
+            Some(BuildState::Wants { hosts }) => {
+                return self.fetch(key, request, Some(proposal), hosts, proposal.asked_by);
             }
             Some(BuildState::Built(output)) => output,
         };

@@ -120,14 +120,11 @@ pub fn is_outdated(record: &AgentRecord, spec: &AgentSpec, facts: &HiveFacts) ->
 }
 
 fn current(spec: &AgentSpec, facts: &HiveFacts) -> Base {
-    Base {
-        programs: Programs {
-            harness: facts.harness.clone(),
-            drivers: facts.programs.clone(),
-        },
-        nix: facts.nix.clone(),
-        system: spec.system.clone(),
-    }
+    let programs = Programs {
+        harness: facts.harness.clone(),
+        drivers: facts.programs.clone(),
+    };
+    Base::new(programs, facts.nix.as_ref(), spec.system.as_deref())
 }
 
 /// The first few, and how many more.

@@ -2,6 +2,8 @@
 //!
 //! Nothing of a draft has power before that gate: no folders, no process, no socket, no mail.
 
+use std::collections::BTreeSet;
+
 use shared::canonical::NotCanonical;
 use shared::gate::{Asker, GateClass, GateView, Verdict};
 use shared::plan::WaitingOn;
@@ -104,11 +106,15 @@ impl<'a> Planner<'a> {
                     key,
                     request: Box::new(request),
                     proposal: None,
+                    hosts: BTreeSet::new(),
                 };
                 return self.gated(action, GateClass::Build, asked_by);
             }
             Some(BuildState::Failed { error }) => {
                 return self.end_offer(offer, &format!("the build failed: {error}"));
+            }
+            Some(BuildState::Wants { hosts }) => {
+                return self.fetch(key, request, None, hosts, asked_by);
             }
             Some(BuildState::Built(output)) => output,
         };

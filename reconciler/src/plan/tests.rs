@@ -5,6 +5,7 @@ mod base;
 mod convergence;
 mod digests;
 mod draft;
+mod fetch;
 mod gates;
 mod hive;
 mod invariants;

@@ -1,10 +1,21 @@
 //! Steps in words. Never an input to anything.
 
+use std::collections::BTreeSet;
+
 use shared::agent_api::ProposalPhase;
 use shared::plan::StepView;
 
 use crate::host::RefUpdate;
 use crate::model::step::{Action, Authority, Interruption, PlannedStep, Step};
+
+/// The hosts that a build may fetch from besides, for a person.
+fn fetching(hosts: &BTreeSet<String>) -> String {
+    if hosts.is_empty() {
+        return String::new();
+    }
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    format!(", fetching from {}", hosts.join(", "))
+}
 
 /// The last part of a system's path, shortened.
 pub fn short_system(system: &str) -> String {
@@ -51,16 +62,26 @@ pub fn action(action: &Action) -> String {
         Action::Build {
             request,
             proposal: Some(number),
+            hosts,
             ..
         } => {
-            format!("build proposal {number} ({})", request.commit.short())
+            format!(
+                "build proposal {number} ({}){}",
+                request.commit.short(),
+                fetching(hosts)
+            )
         }
         Action::Build {
             request,
             proposal: None,
+            hosts,
             ..
         } => {
-            format!("build {} with what the spec says", request.commit.short())
+            format!(
+                "build {} with what the spec says{}",
+                request.commit.short(),
+                fetching(hosts)
+            )
         }
         Action::Deploy {
             system,

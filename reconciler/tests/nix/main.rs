@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use reconciler::host::Builder as _;
 use reconciler::host::nix::evaluate::{Evaluate as _, Job, Limits, Log};
+use reconciler::host::{Builder as _, HostError};
 use serde_json::json;
 use world::{LIMITS, World, alice, testbed};
 
@@ -303,6 +303,11 @@ async fn a_build_reaches_the_network_only_where_the_operator_says() {
     let refusal = world.refused(fetch).await;
     assert!(refusal.contains("fetched (from evil.example)"), "{refusal}");
     assert!(refusal.contains("builder.hosts"), "{refusal}");
+    let wanted = world.build(fetch).await;
+    let Err(HostError::WantsHosts { hosts, .. }) = wanted else {
+        panic!("nobody can be asked about it: {wanted:?}");
+    };
+    assert_eq!(hosts, BTreeSet::from(["evil.example".to_owned()]));
 
     let commit = world.commit(&[("agent.nix", fetch)]).await;
     let mut request = world.request(commit, json!({}));

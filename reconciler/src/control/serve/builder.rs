@@ -12,13 +12,11 @@ use shared::spec::BuilderKind;
 use super::ServeError;
 use crate::host::layout::Layout;
 use crate::host::nix::evaluate::{Evaluate, Evaluated, Job, Limits, Log, Sandboxed};
-use crate::host::nix::{NixBuilder, NixOptions, Store};
+use crate::host::nix::{NixBuilder, NixOptions, PROFILES, Store};
 use crate::host::plain::PlainBuilder;
 use crate::host::process::Sandbox;
 use crate::host::{Builder, HostError, Repos};
 
-/// Where agents' profiles lie: the collector looks there.
-const PROFILES: &str = "/nix/var/nix/profiles/hyperhive";
 /// How long a system may take to be built.
 const BUILD_TIME: Duration = Duration::from_secs(3600);
 

@@ -184,7 +184,7 @@ async fn said(pipe: Option<impl AsyncRead + Unpin>, log: &Log) -> Result<Vec<u8>
 }
 
 /// Looks for a program, as a shell would, and finds where it really is.
-pub(super) fn find(search_path: &std::ffi::OsStr, name: &str) -> Option<Utf8PathBuf> {
+pub(in crate::host) fn find(search_path: &std::ffi::OsStr, name: &str) -> Option<Utf8PathBuf> {
     std::env::split_paths(search_path)
         .filter_map(|folder| Utf8PathBuf::from_path_buf(folder.join(name)).ok())
         .find(|program| program.is_absolute() && Utf8Path::new(program).is_file())

@@ -30,6 +30,66 @@ pub struct Paths {
     pub roots: Utf8PathBuf,
 }
 
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            hive: None,
+            nspawn: "/usr/bin/systemd-nspawn".into(),
+            spec: "/etc/hyperhive/hive.json".into(),
+            state: "/var/lib/hyperhive".into(),
+            run: "/run/hyperhive".into(),
+            egress: EGRESS.into(),
+            roots: ROOTS.into(),
+        }
+    }
+}
+
+impl Paths {
+    fn named(&mut self) -> [(&'static str, &mut Utf8PathBuf); 6] {
+        [
+            ("--nspawn", &mut self.nspawn),
+            ("--spec", &mut self.spec),
+            ("--state", &mut self.state),
+            ("--run", &mut self.run),
+            ("--egress", &mut self.egress),
+            ("--roots", &mut self.roots),
+        ]
+    }
+
+    /// The command that installs the files for these paths.
+    pub fn install(&self) -> String {
+        let mut command = "hive units --install".to_owned();
+        let (mut usual, mut these) = (Self::default(), self.clone());
+        for ((_, usual), (flag, path)) in usual.named().into_iter().zip(these.named()) {
+            if usual != path {
+                command.push_str(&format!(" {flag} {path}"));
+            }
+        }
+        command
+    }
+
+    /// What an agent's unit was rendered with; `None`: it was not rendered by [`files`].
+    pub fn of_agents_unit(text: &str) -> Option<Self> {
+        let line = text.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
+        let mut words = line.split_whitespace();
+        let mut paths = Self {
+            hive: words.next().map(Utf8PathBuf::from),
+            ..Self::default()
+        };
+        if words.next() != Some("launch") {
+            return None;
+        }
+        while let Some(word) = words.next() {
+            for (flag, path) in paths.named() {
+                if flag == word {
+                    *path = words.next()?.into();
+                }
+            }
+        }
+        Some(paths)
+    }
+}
+
 /// A path that cannot be part of a unit file.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -48,6 +108,55 @@ pub struct File {
     /// Its text.
     pub text: String,
 }
+
+impl File {
+    /// Where a host may have it, the place that counts most first.
+    pub fn places(&self) -> Vec<Utf8PathBuf> {
+        let place = self.place;
+        // Rules are for every package below /usr/share, the others below /usr/lib.
+        let shipped = if place.starts_with("polkit") {
+            "share"
+        } else {
+            "lib"
+        };
+        [
+            "/etc".to_owned(),
+            "/run".to_owned(),
+            format!("/usr/local/{shipped}"),
+            format!("/usr/{shipped}"),
+        ]
+        .into_iter()
+        .map(|base| Utf8PathBuf::from(base).join(place))
+        .collect()
+    }
+
+    /// The first line in which a text is another than this one, for a person; `None`: it is the same.
+    pub fn first_difference(&self, installed: &str) -> Option<String> {
+        if installed == self.text {
+            return None;
+        }
+        let (mut ours, mut theirs) = (self.text.lines(), installed.lines());
+        for number in 1_usize.. {
+            match (ours.next(), theirs.next()) {
+                (Some(ours), Some(theirs)) if ours == theirs => {}
+                (None, None) => break,
+                (_, Some(theirs)) if !theirs.trim().is_empty() => {
+                    return Some(format!("line {number}: {}", crate::untrusted::line(theirs, 100)));
+                }
+                (ours, _) => {
+                    let ours = crate::untrusted::line(ours.unwrap_or_default(), 100);
+                    return Some(format!("line {number} lacks: {ours}"));
+                }
+            }
+        }
+        Some("its line ends".to_owned())
+    }
+}
+
+/// The place of the file that agents' units are made from, below `/etc`.
+pub const AGENT_UNIT: &str = "systemd/system/hyperhive-agent@.service";
+/// The place of the file that makes the users.
+pub const USERS: &str = "sysusers.d/hyperhive.conf";
 
 /// All files, with these paths filled in.
 ///
@@ -88,10 +197,7 @@ pub fn files(hive: Utf8PathBuf, paths: &Paths) -> Result<Vec<File>, BadPath> {
             "systemd/system/hyperhive.service",
             include_str!("units/daemon.service"),
         ),
-        (
-            "systemd/system/hyperhive-agent@.service",
-            include_str!("units/agent.service"),
-        ),
+        (AGENT_UNIT, include_str!("units/agent.service")),
         (
             "systemd/system/hyperhive-egress.service",
             include_str!("units/egress.service"),
@@ -104,7 +210,7 @@ pub fn files(hive: Utf8PathBuf, paths: &Paths) -> Result<Vec<File>, BadPath> {
             "polkit-1/rules.d/50-hyperhive.rules",
             include_str!("units/hyperhive.rules"),
         ),
-        ("sysusers.d/hyperhive.conf", include_str!("units/sysusers.conf")),
+        (USERS, include_str!("units/sysusers.conf")),
     ];
     let rendered = files.into_iter().map(|(place, text)| File {
         place,
@@ -119,13 +225,67 @@ mod tests {
 
     fn paths(spec: &str) -> Paths {
         Paths {
-            hive: None,
-            nspawn: "/usr/bin/systemd-nspawn".into(),
             spec: spec.into(),
-            state: "/var/lib/hyperhive".into(),
-            run: "/run/hyperhive".into(),
-            egress: EGRESS.into(),
-            roots: ROOTS.into(),
+            ..Paths::default()
+        }
+    }
+
+    fn agents_unit(paths: &Paths) -> File {
+        let files = files("/bin/hive".into(), paths).unwrap();
+        files.into_iter().find(|file| file.place == AGENT_UNIT).unwrap()
+    }
+
+    #[test]
+    fn an_installed_unit_says_what_it_was_rendered_with_and_how_to_render_it_again() {
+        let mut paths = paths("/srv/hive.json");
+        paths.roots = "/srv/roots".into();
+        let text = agents_unit(&paths).text;
+        let read = Paths::of_agents_unit(&text).unwrap();
+        assert_eq!(read.hive.as_deref(), Some("/bin/hive".into()));
+        assert_eq!(
+            read.install(),
+            "hive units --install --spec /srv/hive.json --roots /srv/roots"
+        );
+        assert_eq!(agents_unit(&read).text, text);
+        assert_eq!(Paths::default().install(), "hive units --install");
+        for other in [
+            "",
+            "[Service]\nExecStart=/bin/sleep 1\n",
+            "ExecStart=/bin/hive launch --spec",
+        ] {
+            assert!(Paths::of_agents_unit(other).is_none(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_line_that_differs_is_named() {
+        let file = agents_unit(&Paths::default());
+        let text = file.text.as_str();
+        assert_eq!(file.first_difference(text), None);
+        let loose = text.replace("DevicePolicy=closed", "DevicePolicy=auto");
+        assert!(
+            file.first_difference(&loose)
+                .unwrap()
+                .ends_with(": DevicePolicy=auto")
+        );
+        let more = format!("{text}User=root\n");
+        assert!(file.first_difference(&more).unwrap().ends_with(": User=root"));
+        let less = text.replace("UMask=0022\n", "");
+        assert!(
+            file.first_difference(&less)
+                .unwrap()
+                .ends_with(" lacks: UMask=0022")
+        );
+        assert!(file.first_difference(text.trim_end()).is_some());
+    }
+
+    #[test]
+    fn a_file_is_looked_for_where_a_host_may_have_it() {
+        for file in files("/bin/hive".into(), &Paths::default()).unwrap() {
+            let places = file.places();
+            assert_eq!(places[0], format!("/etc/{}", file.place));
+            let rule = file.place.starts_with("polkit");
+            assert!(places[3].starts_with(if rule { "/usr/share" } else { "/usr/lib" }));
         }
     }
 

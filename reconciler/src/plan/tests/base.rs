@@ -267,3 +267,12 @@ fn no_agent_may_ask_for_an_update_itself() {
     let (verdict, _) = crate::gate::verdict(&facts().policy, GateClass::BaseUpdate, Asker::Manager);
     assert_eq!(verdict, Verdict::Never);
 }
+
+#[test]
+fn other_hosts_to_fetch_from_are_no_update() {
+    let mut case = up_to_date();
+    let nix = case.facts.nix.as_mut().unwrap();
+    nix.hosts.insert("cache.example".to_owned());
+    let (spec, record) = (case.spec.as_ref().unwrap(), &case.ledger.record);
+    assert!(!is_outdated(record, spec, &case.facts));
+}

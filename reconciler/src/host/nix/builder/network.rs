@@ -1,6 +1,6 @@
 //! What a build would fetch, and whether it may.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use camino::Utf8Path;
 
@@ -11,6 +11,8 @@ use crate::host::nix::derivation::Derivation;
 use crate::host::nix::fault::Stage;
 use crate::model::build::NixInputs;
 
+/// The most hosts that are asked about.
+const MAX_HOSTS: usize = 16;
 /// The largest derivation that is read, in bytes.
 const MAX_DERIVATION: u64 = 4 * 1024 * 1024;
 
@@ -38,28 +40,44 @@ impl NixBuilder {
                 asked.insert(name, derivation.hosts());
             }
         }
-        let is_allowed =
-            |hosts: &Vec<String>| !hosts.is_empty() && hosts.iter().all(|host| nix.hosts.contains(host));
-        let refused: Vec<String> = asked
-            .iter()
-            .filter(|(_, hosts)| !is_allowed(hosts))
-            .map(|(name, hosts)| match hosts.as_slice() {
-                [] => format!("{name} (it does not say from where)"),
-                hosts => format!("{name} (from {})", hosts.join(", ")),
-            })
-            .collect();
-        if refused.is_empty() {
-            return Ok(());
-        }
-        Err(HostError::refused(
-            "the build",
-            format!(
-                "it would fetch over the network: {}. The operator allows hosts in builder.hosts of the spec; what \
-                 the store has already needs none",
-                refused.join("; ")
-            ),
-        ))
+        judge(&asked, &nix.hosts)
     }
+}
+
+/// What fetches, each with the hosts it names, held against what is allowed.
+fn judge(asked: &BTreeMap<String, Vec<String>>, allowed: &BTreeSet<String>) -> Result<(), HostError> {
+    let is_allowed =
+        |hosts: &Vec<String>| !hosts.is_empty() && hosts.iter().all(|host| allowed.contains(host));
+    let others: Vec<(&String, &Vec<String>)> = asked.iter().filter(|(_, hosts)| !is_allowed(hosts)).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let named = others.iter().map(|(name, hosts)| match hosts.as_slice() {
+        [] => format!("{name} (it does not say from where)"),
+        hosts => format!("{name} (from {})", hosts.join(", ")),
+    });
+    let message = format!(
+        "it would fetch over the network: {}. The operator allows hosts in builder.hosts of the spec; what the store has \
+         already needs none",
+        named.collect::<Vec<_>>().join("; ")
+    );
+    let hosts: BTreeSet<String> = others
+        .iter()
+        .flat_map(|(_, hosts)| hosts.iter())
+        .filter(|host| !allowed.contains(*host))
+        .cloned()
+        .collect();
+    let all_say_where = others.iter().all(|(_, hosts)| !hosts.is_empty());
+    // More than somebody would read is not asked about.
+    if all_say_where && hosts.len() <= MAX_HOSTS {
+        let subject = "the build".to_owned();
+        return Err(HostError::WantsHosts {
+            subject,
+            message,
+            hosts,
+        });
+    }
+    Err(HostError::refused("the build", message))
 }
 
 /// The derivations that a dry run says it would build.
@@ -90,6 +108,53 @@ fn read_bounded(file: &Utf8Path) -> Result<Vec<u8>, HostError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn judged(asked: &[(&str, &[&str])], allowed: &[&str]) -> Result<(), HostError> {
+        let owned = |hosts: &[&str]| hosts.iter().map(|host| (*host).to_owned()).collect();
+        let asked = asked
+            .iter()
+            .map(|(name, hosts)| ((*name).to_owned(), owned(hosts)));
+        let allowed = allowed.iter().map(|host| (*host).to_owned()).collect();
+        judge(&asked.collect(), &allowed)
+    }
+
+    #[test]
+    fn hosts_that_are_not_declared_are_asked_about_by_name() {
+        assert!(judged(&[], &[]).is_ok());
+        assert!(judged(&[("a", &["x.example"])], &["x.example"]).is_ok());
+        let error = judged(
+            &[("a", &["x.example", "y.example"]), ("b", &["x.example"])],
+            &["x.example"],
+        );
+        let Err(HostError::WantsHosts { hosts, message, .. }) = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(hosts, BTreeSet::from(["y.example".to_owned()]));
+        assert!(
+            message.contains("a (from x.example, y.example)") && !message.contains("b ("),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn what_does_not_say_from_where_or_names_too_many_is_refused() {
+        let names: Vec<String> = (0..=MAX_HOSTS)
+            .map(|number| format!("h{number}.example"))
+            .collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        for asked in [
+            vec![("a", &[][..])],
+            vec![("a", &[][..]), ("b", &["x.example"][..])],
+            vec![("a", &names[..])],
+        ] {
+            let error = judged(&asked, &[]);
+            assert!(matches!(error, Err(HostError::Refused { .. })), "{error:?}");
+        }
+        assert!(matches!(
+            judged(&[("a", &names[1..])], &[]),
+            Err(HostError::WantsHosts { .. })
+        ));
+    }
 
     #[test]
     fn what_would_be_built_is_read_from_a_dry_run() {
