@@ -4,6 +4,7 @@ mod apart;
 mod bare;
 mod drift;
 mod life;
+mod resources;
 mod start;
 mod way_out;
 
@@ -80,6 +81,11 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "drift",
         summary: "a unit started by hand is stopped; a foreign unit, a foreign machine and a missing template are named",
         play: drift::play,
+    },
+    Scenario {
+        name: "limits_changed",
+        summary: "limits that somebody changes underneath a running agent are named and put back, and it runs on",
+        play: resources::changed,
     },
     Scenario {
         name: "start_timeout",

@@ -153,6 +153,7 @@ pub(crate) fn changes(
         | Action::Start { .. }
         | Action::Stop { .. }
         | Action::Restart { .. }
+        | Action::Limit { .. }
         | Action::Archive
         | Action::Restore
         | Action::Purge { .. } => return None,

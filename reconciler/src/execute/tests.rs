@@ -9,8 +9,8 @@ use shared::spec::ConfigField;
 use super::*;
 use crate::control::reconciler::Settings;
 use crate::control::{Key, Reconciler};
-use crate::host::Builder;
 use crate::host::fake::{World, oid};
+use crate::host::{Builder, Limits};
 use crate::model::build::{BuildOutput, BuildRequest};
 use crate::model::records::BuildState;
 
@@ -195,6 +195,41 @@ async fn a_system_that_is_gone_is_not_deployed() {
     };
     // It is built again, and the approval still holds.
     assert!(!error.is_terminal(), "{error:?}");
+}
+
+#[tokio::test]
+async fn limits_are_put_back_and_told_of_once_while_the_agent_runs_on() {
+    let world = World::new();
+    let now = world.lock().now;
+    let ledger = Ledger::open_in_memory(now, HiveId(uuid::Uuid::from_u128(7)))
+        .await
+        .expect("a ledger");
+    let settings = Settings {
+        harness: "/fake/hive-harness".into(),
+        max_transitions: 4,
+    };
+    let (reconciler, _nudged) = Reconciler::new(world.host(), ledger.clone(), settings);
+    let limited = json!({ "memory": "1G" });
+    let spec = json!({ "version": 1, "hive": { "name": "h" }, "agents": { "alice": { "limits": limited } } });
+    world.lock().spec = Ok(spec.to_string().into_bytes());
+    reconciler.reconcile(&Key::Hive).await.expect("a pass");
+    reconciler.reconcile(&Key::Agent(alice())).await.expect("a pass");
+    let before = world.unit(&alice());
+    let changed = Limits {
+        memory: 64 << 20,
+        cpu: u64::MAX,
+        tasks: 16_384,
+    };
+    world.change_limits(&alice(), changed);
+    assert_ne!(world.unit(&alice()), before);
+    for _ in 0..2 {
+        reconciler.reconcile(&Key::Agent(alice())).await.expect("a pass");
+    }
+    assert_eq!(world.unit(&alice()), before);
+    let events = ledger.events(0, 1000).await.expect("a read");
+    let told: Vec<_> = events.iter().filter(|it| it.kind == "limitsPutBack").collect();
+    assert_eq!(told.len(), 1, "{events:?}");
+    assert!(told[0].message.contains("memory is 64M and not 1G"), "{told:?}");
 }
 
 #[tokio::test]

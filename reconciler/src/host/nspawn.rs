@@ -8,6 +8,7 @@
 //! below it; what somebody else put in the unit's place is left alone and shown.
 
 mod bus;
+mod cgroup;
 mod command;
 mod journal;
 pub mod launch;
@@ -31,11 +32,12 @@ use camino::Utf8Path;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
-use shared::spec::RuntimeKind;
+use shared::spec::{LimitsSpec, RuntimeKind};
 use shared::{AgentName, AgentUid};
 
 use self::bus::{Bus, Heard, Line};
-use self::limits::Limits;
+use self::cgroup::Cgroups;
+pub use self::limits::Limits;
 use self::record::{LaunchFailure, LaunchRecord};
 use self::verdict::{Around, Unit};
 use self::view::{Facts, View};
@@ -90,6 +92,8 @@ struct Inner {
     /// `None` while the system bus is away.
     bus: Mutex<Option<Bus>>,
     view: View,
+    /// What becomes of limits is said by no signal of systemd's.
+    cgroups: Arc<Cgroups>,
     /// One look at systemd at a time: whoever comes second has what the first one saw.
     looking: tokio::sync::Mutex<()>,
     /// Agents of whose units systemd was asked to remember the end.
@@ -112,12 +116,14 @@ impl NspawnRuntime {
             options,
             bus: Mutex::new(Some(bus)),
             view: View::default(),
+            cgroups: Arc::new(Cgroups::new()?),
             looking: tokio::sync::Mutex::default(),
             held: Mutex::default(),
             first_seen: Mutex::default(),
             turns: Mutex::default(),
         });
         tokio::spawn(listen(Arc::downgrade(&inner), heard.boxed()));
+        tokio::spawn(cgroup::listen(Arc::clone(&inner.cgroups), Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
 
@@ -213,7 +219,7 @@ impl Inner {
             Err(stamp) => stamp,
         };
         let unit = match line {
-            Some(_) => Some(bus.unit(agent).await?),
+            Some(_) => Some(self.look(bus, agent).await?),
             None => None,
         };
         let (name, folder) = (agent.clone(), self.options.layout.launch(agent));
@@ -229,6 +235,15 @@ impl Inner {
             told,
         };
         Ok(self.view.keep_facts(stamp, agent, facts))
+    }
+
+    /// The properties of a unit. They are read after its cgroup is watched, so that no change of it is missed.
+    async fn look(&self, bus: &Bus, agent: &AgentName) -> Result<Unit, HostError> {
+        let unit = bus.unit(agent).await?;
+        if unit.is_up() && self.cgroups.watch(agent, &unit.invocation, &unit.cgroup) {
+            return bus.unit(agent).await;
+        }
+        Ok(unit)
     }
 
     fn state(&self, agent: &AgentName, facts: &Facts) -> UnitState {
@@ -351,6 +366,25 @@ impl Inner {
         )
     }
 
+    /// Sets limits again, and looks whether they hold: what does not is not to be tried without end.
+    async fn limit(&self, agent: &AgentName, declared: &LimitsSpec) -> Result<(), HostError> {
+        let wanted = Limits::of(declared)?;
+        let bus = self.bus()?;
+        let set = bus.limit(agent, wanted).await;
+        self.view.forget(agent);
+        set?;
+        match bus.unit(agent).await?.limits {
+            Some(held) if held != wanted => Err(HostError::failed(
+                format!("the limits of {agent}"),
+                format!(
+                    "systemd was told and does not keep them: {}",
+                    held.differences(&wanted)
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     async fn stop(&self, agent: &AgentName) -> Result<(), HostError> {
         let bus = self.bus()?;
         let unit = bus.unit(agent).await?;
@@ -405,6 +439,11 @@ impl Runtime for NspawnRuntime {
     async fn stop(&self, agent: &AgentName) -> Result<(), HostError> {
         let _turn = self.turn(agent).await;
         self.inner.stop(agent).await
+    }
+
+    async fn limit(&self, agent: &AgentName, limits: &LimitsSpec) -> Result<(), HostError> {
+        let _turn = self.turn(agent).await;
+        self.inner.limit(agent, limits).await
     }
 
     async fn output(&self, agent: &AgentName, max: u64) -> Result<Output, HostError> {

@@ -12,7 +12,7 @@ use shared::config::Overlay;
 use shared::draft::{StagedFile, StatePath};
 use shared::gate::{Asker, GateClass, GateView};
 use shared::plan::EffectClass;
-use shared::spec::RunState;
+use shared::spec::{LimitsSpec, RunState};
 use shared::{AgentName, AgentUid, CommitOid, Digest, GateId, ProposalNumber, ServerName};
 
 use crate::host::RefUpdate;
@@ -166,6 +166,14 @@ pub enum Action {
         /// The run that is ended.
         run: String,
     },
+    /// Holds the running agent to its limits again.
+    #[serde(rename_all = "camelCase")]
+    Limit {
+        /// The limits.
+        limits: LimitsSpec,
+        /// What was found instead, in words.
+        found: String,
+    },
     /// Starts or stops the clock of a probation.
     #[serde(rename_all = "camelCase")]
     ProbationClock {
@@ -299,6 +307,7 @@ impl Action {
             Self::Start { .. } => "start",
             Self::Stop { .. } => "stop",
             Self::Restart { .. } => "restart",
+            Self::Limit { .. } => "limit",
             Self::ProbationClock { .. } => "probationClock",
             Self::MarkGood { .. } => "markGood",
             Self::Revert { .. } => "revert",

@@ -9,7 +9,7 @@ use shared::spec::{AgentSpec, Drain, RunState};
 use super::after;
 use super::agent::Planner;
 use crate::gate;
-use crate::host::{Announcement, ExitCause, UnitState};
+use crate::host::{Announcement, ExitCause, Limits, Resources, UnitState};
 use crate::model::records::{Deployed, Override};
 use crate::model::step::{Action, Authority};
 
@@ -162,7 +162,18 @@ impl Planner<'_> {
             (Ok(UnitState::Running { run, .. }), Some(_)) if wanted == RunState::Stopped => {
                 self.stop(spec, run)?;
             }
-            (Ok(UnitState::Running { toplevel, since, run }), Some(deployed)) => {
+            (
+                Ok(UnitState::Running {
+                    toplevel,
+                    since,
+                    run,
+                    resources,
+                }),
+                Some(deployed),
+            ) => {
+                if toplevel == &deployed.output.toplevel {
+                    self.limits(deployed, resources)?;
+                }
                 self.running(spec, deployed, toplevel == &deployed.output.toplevel, *since, run)?;
             }
             (Ok(UnitState::Absent | UnitState::Exited { .. }), Some(deployed))
@@ -274,6 +285,22 @@ impl Planner<'_> {
             self.await_report(deployed);
         }
         Ok(())
+    }
+
+    /// Limits that somebody changed underneath the run are put back; it goes on meanwhile.
+    fn limits(&mut self, deployed: &Deployed, resources: &Resources) -> Result<(), NotCanonical> {
+        let declared = &deployed.output.launch.limits;
+        // What cannot be understood was never started from.
+        let (Some(held), Ok(wanted)) = (resources.limits, Limits::of(declared)) else {
+            return Ok(());
+        };
+        if held == wanted {
+            return Ok(());
+        }
+        self.free(Action::Limit {
+            limits: declared.clone(),
+            found: held.differences(&wanted),
+        })
     }
 
     /// Outside a trial, a harness that does not run the written config is waited for, and shown.

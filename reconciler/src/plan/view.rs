@@ -89,6 +89,7 @@ pub fn action(action: &Action) -> String {
         Action::Start { .. } => "start".to_owned(),
         Action::Stop { .. } => "stop".to_owned(),
         Action::Restart { .. } => "restart".to_owned(),
+        Action::Limit { found, .. } => format!("put its limits back: {found}"),
         Action::ProbationClock { active: true } => "start the clock of its probation".to_owned(),
         Action::ProbationClock { active: false } => "stop the clock of its probation".to_owned(),
         Action::MarkGood { system } => format!("mark {} as the last good system", short_system(system)),

@@ -2,9 +2,10 @@
 
 use jiff::Timestamp;
 
+use super::limits::Limits;
 use super::names::TEMPLATE;
 use super::record::LaunchRecord;
-use crate::host::{ExitCause, UnitState};
+use crate::host::{ExitCause, Resources, UnitState};
 
 /// The exit status of systemd-nspawn when the system inside rebooted itself.
 const REBOOTED: i32 = 133;
@@ -32,6 +33,10 @@ pub(super) struct Unit {
     pub(super) exit_code: i32,
     /// `ExecMainStatus`: exit status or signal.
     pub(super) exit_status: i32,
+    /// What systemd holds it to.
+    pub(super) limits: Option<Limits>,
+    /// `ControlGroup`: its cgroup, from the root of the hierarchy; empty when it has none.
+    pub(super) cgroup: String,
 }
 
 impl Unit {
@@ -104,6 +109,7 @@ pub(super) fn state(unit: Option<&Unit>, around: Around<'_>) -> UnitState {
             toplevel: record.toplevel.clone(),
             since: unit.active_since.or(unit.began).unwrap_or(around.first_seen),
             run: unit.invocation.clone(),
+            resources: Resources { limits: unit.limits },
         },
         // The launcher has not come so far, or it is not the launcher that runs.
         None => UnitState::Foreign {
@@ -140,6 +146,11 @@ mod tests {
     use crate::model::user_range::UserRange;
 
     const SEEN: i64 = 900;
+    const LIMITS: Limits = Limits {
+        memory: 1,
+        cpu: 2,
+        tasks: 3,
+    };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -165,6 +176,8 @@ mod tests {
             result: result.to_owned(),
             exit_code: exit.0,
             exit_status: exit.1,
+            limits: Some(LIMITS),
+            cgroup: "/hyperhive.slice/x".to_owned(),
         }
     }
 
@@ -256,6 +269,7 @@ mod tests {
             toplevel: record().toplevel,
             since: at(100),
             run: "aa".to_owned(),
+            resources: Resources { limits: Some(LIMITS) },
         };
         assert_eq!(
             look(Some(&unit("active", "success", (0, 0))), Some(&record()), None),

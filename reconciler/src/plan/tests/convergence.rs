@@ -97,6 +97,7 @@ fn apply(case: &mut Case, action: &Action) {
                 toplevel: toplevel.clone(),
                 since: case.now,
                 run: format!("run at {}", case.now),
+                resources: crate::host::Resources::default(),
             });
             case.inventory.harness = None;
         }

@@ -2,10 +2,10 @@
 
 use shared::gate::GateClass;
 use shared::plan::WaitingOn;
-use shared::spec::{Drain, RunState};
+use shared::spec::{Drain, LimitsSpec, RunState};
 
 use super::world::*;
-use crate::host::{ExitCause, UnitState};
+use crate::host::{ExitCause, Limits, UnitState};
 use crate::model::records::{Failures, Override, Recovered};
 use crate::model::step::{Action, Authority};
 
@@ -188,6 +188,48 @@ fn an_immediate_drain_waits_for_nothing() {
     let mut case = restart_wanted();
     case.busy();
     case.spec.as_mut().unwrap().drain = Drain::Immediate;
+    assert_eq!(case.kinds(), ["restart"]);
+}
+
+/// At rest, and held to other limits than declared.
+fn held_to(memory: u64) -> Case {
+    let mut case = Case::at_rest();
+    let Ok(UnitState::Running { resources, .. }) = &mut case.inventory.unit else {
+        panic!("it runs");
+    };
+    let declared = Limits::of(&LimitsSpec::default()).unwrap();
+    resources.limits = Some(Limits { memory, ..declared });
+    case
+}
+
+#[test]
+fn limits_that_were_changed_are_put_back_without_an_end_of_the_run() {
+    let case = held_to(64 << 20);
+    assert_eq!(case.kinds(), ["limit"]);
+    let plan = case.plan();
+    let planned = step(&plan, "limit");
+    assert_eq!(planned.step.authority, Authority::Free);
+    assert!(matches!(&planned.step.action, Action::Limit { limits, found }
+            if *limits == LimitsSpec::default() && found == "memory is 64M and not unlimited"));
+}
+
+#[test]
+fn limits_that_are_as_declared_or_not_known_ask_for_nothing() {
+    assert!(held_to(u64::MAX).kinds().is_empty());
+    let mut case = held_to(64 << 20);
+    if let Ok(UnitState::Running { resources, .. }) = &mut case.inventory.unit {
+        resources.limits = None;
+    }
+    assert!(case.kinds().is_empty());
+}
+
+#[test]
+fn limits_of_a_run_that_is_to_be_restarted_are_left_to_the_restart() {
+    let mut case = held_to(64 << 20);
+    let other = case.output().config_digest;
+    if let Ok(UnitState::Running { toplevel, .. }) = &mut case.inventory.unit {
+        *toplevel = other;
+    }
     assert_eq!(case.kinds(), ["restart"]);
 }
 

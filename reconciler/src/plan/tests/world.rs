@@ -226,6 +226,7 @@ impl Case {
             toplevel: output.toplevel,
             since: at(200),
             run: "run-1".to_owned(),
+            resources: crate::host::Resources::default(),
         });
         self.inventory.harness = Some(HarnessState {
             report: Report {
