@@ -420,6 +420,7 @@ async fn carry_out(
         | Action::Revert { .. }
         | Action::Halt { .. }
         | Action::NoteFailure { .. }
+        | Action::NoteOutOfMemory { .. }
         | Action::ClearFailures => Ok(Effect::Gone("it changes nothing outside".to_owned())),
     }
 }

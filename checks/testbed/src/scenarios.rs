@@ -88,6 +88,11 @@ pub(crate) const ALL: &[Scenario] = &[
         play: resources::changed,
     },
     Scenario {
+        name: "out_of_memory",
+        summary: "who is killed for want of memory is told of once, and a guest that ends by it is told from others",
+        play: resources::out_of_memory,
+    },
+    Scenario {
         name: "start_timeout",
         summary: "a guest that does not come up in time is told apart from one that ends",
         play: drift::start_timeout,

@@ -298,6 +298,13 @@ impl World {
         }
     }
 
+    /// The kernel kills a process of a running agent for want of memory.
+    pub fn kill_for_memory(&self, agent: &AgentName) {
+        if let Some(UnitState::Running { resources, .. }) = self.lock().units.get_mut(agent) {
+            resources.oom_kills = resources.oom_kills.map(|kills| kills + 1);
+        }
+    }
+
     /// An agent's process ends unasked.
     pub fn kill(&self, agent: &AgentName) {
         let mut state = self.lock();

@@ -38,8 +38,8 @@ use shared::{AgentName, AgentUid};
 use self::bus::{Bus, Heard, Line};
 use self::cgroup::Cgroups;
 pub use self::limits::Limits;
-use self::record::{LaunchFailure, LaunchRecord};
-use self::verdict::{Around, Unit};
+use self::record::{EndRecord, LaunchFailure, LaunchRecord};
+use self::verdict::{Around, Kills, Unit};
 use self::view::{Facts, View};
 use super::blocking::blocking;
 use super::layout::Layout;
@@ -98,6 +98,8 @@ struct Inner {
     looking: tokio::sync::Mutex<()>,
     /// Agents of whose units systemd was asked to remember the end.
     held: Mutex<BTreeSet<AgentName>>,
+    /// What was seen of kills for want of memory.
+    kills: Mutex<HashMap<AgentName, Kills>>,
     /// When runs whose end nobody saw were first seen to be over.
     first_seen: Mutex<HashMap<AgentName, (String, Timestamp)>>,
     /// Starts and stops of one agent come one after the other.
@@ -119,6 +121,7 @@ impl NspawnRuntime {
             cgroups: Arc::new(Cgroups::new()?),
             looking: tokio::sync::Mutex::default(),
             held: Mutex::default(),
+            kills: Mutex::default(),
             first_seen: Mutex::default(),
             turns: Mutex::default(),
         });
@@ -185,8 +188,9 @@ impl Inner {
         let mut states = BTreeMap::new();
         for agent in agents {
             let facts = self.facts(&bus, agent, lines.get(agent)).await?;
-            if facts.unit.as_ref().is_some_and(Unit::is_up) {
+            if let Some(unit) = facts.unit.as_ref().filter(|unit| unit.is_up()) {
                 self.hold(&bus, agent).await;
+                self.count_kills(agent, unit).await;
             }
             states.insert(agent.clone(), self.state(agent, &facts));
         }
@@ -223,9 +227,10 @@ impl Inner {
             None => None,
         };
         let (name, folder) = (agent.clone(), self.options.layout.launch(agent));
-        let (record, told) = blocking(agent.as_str(), move || {
+        let (record, told, end) = blocking(agent.as_str(), move || {
             let record = record::read::<LaunchRecord>(&record::record_file(records(), &name))?;
-            Ok((record, told::read(&folder)?))
+            let end = record::read::<EndRecord>(&record::end_file(records(), &name))?;
+            Ok((record, told::read(&folder)?, end))
         })
         .await?;
         let facts = Facts {
@@ -233,8 +238,27 @@ impl Inner {
             unit,
             record,
             told,
+            end,
         };
         Ok(self.view.keep_facts(stamp, agent, facts))
+    }
+
+    /// Looks how many processes of a run the kernel has killed for want of memory. It is a file of the kernel's, and under
+    /// the first version of cgroups nobody says when it changes.
+    async fn count_kills(&self, agent: &AgentName, unit: &Unit) {
+        let count = match self.cgroups.oom_kills(agent, &unit.cgroup).await {
+            Ok(Some(count)) => count,
+            Ok(None) => return,
+            Err(error) => {
+                // Whether it runs is known all the same.
+                tracing::debug!(%agent, error = error.chain(), "the kernel's count of kills cannot be read");
+                return;
+            }
+        };
+        let now = self.options.clock.now();
+        let mut kills = locked(&self.kills);
+        let seen = Kills::seen(kills.get(agent), &unit.invocation, count, now);
+        kills.insert(agent.clone(), seen);
     }
 
     /// The properties of a unit. They are read after its cgroup is watched, so that no change of it is missed.
@@ -248,7 +272,11 @@ impl Inner {
 
     fn state(&self, agent: &AgentName, facts: &Facts) -> UnitState {
         let Facts {
-            unit, record, told, ..
+            unit,
+            record,
+            told,
+            end,
+            line: _,
         } = facts;
         let run = record.as_ref().map_or("", |record| record.invocation.as_str());
         let now = self.options.clock.now();
@@ -262,9 +290,12 @@ impl Inner {
                 }
             }
         };
+        let kills = locked(&self.kills).get(agent).cloned();
         let around = Around {
             record: record.as_ref(),
             told: told.as_deref(),
+            end: end.as_ref(),
+            kills: kills.as_ref(),
             first_seen,
         };
         verdict::state(unit.as_ref(), around)

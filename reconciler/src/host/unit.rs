@@ -50,6 +50,9 @@ pub struct Resources {
     /// The limits it is held to now; `None`: none are kept here, or it is not known.
     #[serde(default)]
     pub limits: Option<Limits>,
+    /// How many of its processes the kernel has killed for want of memory in this run; `None`: it does not say here.
+    #[serde(default)]
+    pub oom_kills: Option<u64>,
 }
 
 /// One agent's container as observed.

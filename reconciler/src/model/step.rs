@@ -212,6 +212,17 @@ pub enum Action {
         at: Timestamp,
         /// What it looked like.
         what: String,
+        /// It ended for want of memory.
+        #[serde(default)]
+        out_of_memory: bool,
+    },
+    /// Notes that the kernel killed processes of a run for want of memory, and tells of it.
+    #[serde(rename_all = "camelCase")]
+    NoteOutOfMemory {
+        /// The run.
+        run: String,
+        /// How many so far.
+        kills: u64,
     },
     /// Forgets failures, because the agent has run well for a while.
     ClearFailures,
@@ -313,6 +324,7 @@ impl Action {
             Self::Revert { .. } => "revert",
             Self::Halt { .. } => "halt",
             Self::NoteFailure { .. } => "noteFailure",
+            Self::NoteOutOfMemory { .. } => "noteOutOfMemory",
             Self::ClearFailures => "clearFailures",
             Self::Archive => "archive",
             Self::Restore => "restore",
@@ -351,6 +363,7 @@ impl Action {
                 | Self::Revert { .. }
                 | Self::Halt { .. }
                 | Self::NoteFailure { .. }
+                | Self::NoteOutOfMemory { .. }
                 | Self::ClearFailures
         )
     }

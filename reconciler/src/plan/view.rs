@@ -103,6 +103,9 @@ pub fn action(action: &Action) -> String {
             format!("stop it: the narrowed system failed its probation ({reason})")
         }
         Action::NoteFailure { what, .. } => format!("note that it {what}"),
+        Action::NoteOutOfMemory { kills, .. } => {
+            format!("note that the kernel killed processes of it for want of memory ({kills} so far)")
+        }
         Action::ClearFailures => "forget earlier failures".to_owned(),
         Action::Archive => "move its state and repo to the archive".to_owned(),
         Action::Restore => "move its state and repo back from the archive".to_owned(),

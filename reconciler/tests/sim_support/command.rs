@@ -74,6 +74,10 @@ pub(super) async fn happens(world: &World, ledger: &Ledger, step: &Move) -> Opti
             world.kill(&name(agent));
             Some(Key::Agent(name(agent)))
         }
+        Move::OutOfMemory(agent) => {
+            world.kill_for_memory(&name(agent));
+            Some(Key::Agent(name(agent)))
+        }
         Move::ChangeLimits(agent) => {
             let tiny = Limits {
                 memory: 1 << 20,

@@ -62,6 +62,7 @@ impl Runtime for World {
                     run,
                     resources: Resources {
                         limits: Limits::of(&launch.launch.limits).ok(),
+                        oom_kills: Some(0),
                     },
                 }
             };

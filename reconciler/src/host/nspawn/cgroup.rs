@@ -1,7 +1,8 @@
 //! The cgroups of agents' units. systemd sends no signal when a unit's limits are changed, but it writes them to files in
-//! the unit's cgroup: these are watched, so that a change is heard at once and nothing is asked in the meantime.
+//! the unit's cgroup: these are watched, so that a change is heard at once and nothing is asked in the meantime. There the
+//! kernel also counts whom it killed for want of memory.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, Weak};
@@ -12,8 +13,11 @@ use rustix::io::Errno;
 use shared::AgentName;
 use tokio::io::unix::AsyncFd;
 
+use super::verdict::Kills;
 use super::{Inner, locked};
 use crate::host::HostError;
+use crate::host::blocking::blocking;
+use crate::host::folders::read_bounded;
 use crate::host::readable::readable;
 
 const MOUNT: &str = "/sys/fs/cgroup";
@@ -60,6 +64,68 @@ impl Version {
     }
 }
 
+/// The file of version 2 that counts what met a limit of memory. Of version 1 no such file tells of itself.
+const MEMORY_EVENTS: &str = "memory.events";
+
+impl Version {
+    /// The file that counts kills for want of memory.
+    fn kills_file(self, cgroup: &str) -> Utf8PathBuf {
+        let below = cgroup.trim_start_matches('/');
+        let mount = Utf8Path::new(MOUNT);
+        match self {
+            Self::One => mount.join("memory").join(below).join("memory.oom_control"),
+            Self::Two => mount.join(below).join(MEMORY_EVENTS),
+        }
+    }
+
+    /// How many processes in a cgroup were killed for want of memory; `None`: the kernel does not say.
+    fn oom_kills(self, cgroup: &str) -> Result<Option<u64>, HostError> {
+        let file = self.kills_file(cgroup);
+        match read_bounded(&file, MAX_FILE) {
+            // The cgroup is removed while it is looked at.
+            Err(HostError::Io { source, .. })
+                if source.raw_os_error() == Some(Errno::NODEV.raw_os_error()) =>
+            {
+                Ok(None)
+            }
+            text => Ok(text?.and_then(|text| count("oom_kill", std::str::from_utf8(&text).ok()?))),
+        }
+    }
+
+    /// The cgroup of a unit, as a process of it sees its own.
+    fn of_unit(self, own: &str) -> Option<&str> {
+        let hierarchy = match self {
+            Self::One => ":name=systemd:",
+            Self::Two => "0::",
+        };
+        let own = own.lines().find_map(|line| Some(line.split_once(hierarchy)?.1))?;
+        // Where systemd puts what it runs for a unit beside its main process.
+        Some(own.strip_suffix("/.control").unwrap_or(own))
+    }
+}
+
+/// No file of a cgroup that is read here is larger.
+const MAX_FILE: u64 = 4096;
+
+/// A line of a file that counts things.
+fn count(what: &str, text: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(name, _)| *name == what)?.1.trim().parse().ok()
+}
+
+/// How many processes of the unit that this process belongs to were killed for want of memory.
+///
+/// # Errors
+/// When the kernel's files cannot be read.
+pub(super) fn own_oom_kills() -> Result<Option<u64>, HostError> {
+    let version = Version::here();
+    let own = read_bounded(Utf8Path::new("/proc/self/cgroup"), MAX_FILE)?.unwrap_or_default();
+    let own = String::from_utf8_lossy(&own);
+    version
+        .of_unit(&own)
+        .map_or(Ok(None), |cgroup| version.oom_kills(cgroup))
+}
+
 /// Watches the cgroups of runs.
 #[derive(Debug)]
 pub(super) struct Cgroups {
@@ -70,10 +136,25 @@ pub(super) struct Cgroups {
 
 #[derive(Debug, Default)]
 struct Watched {
-    /// Whose cgroup a watch is of, and of which run.
-    watches: HashMap<i32, (AgentName, String)>,
+    watches: HashMap<i32, Watch>,
     /// The latest run of each agent.
     runs: HashMap<AgentName, String>,
+}
+
+#[derive(Debug)]
+struct Watch {
+    agent: AgentName,
+    run: String,
+    cgroup: String,
+}
+
+/// What was written to cgroups.
+#[derive(Debug, Default)]
+struct Changes {
+    /// Limits of these agents.
+    limits: BTreeSet<AgentName>,
+    /// What met a limit of memory in these agents' cgroups: more often than not nothing was killed.
+    memory: BTreeMap<AgentName, String>,
 }
 
 impl Cgroups {
@@ -107,7 +188,14 @@ impl Cgroups {
                 folder.as_str(),
                 WatchFlags::MODIFY | WatchFlags::ONLYDIR,
             ) {
-                Ok(watch) => drop(watched.watches.insert(watch, (agent.clone(), run.to_owned()))),
+                Ok(watch) => {
+                    let of = Watch {
+                        agent: agent.clone(),
+                        run: run.to_owned(),
+                        cgroup: cgroup.to_owned(),
+                    };
+                    watched.watches.insert(watch, of);
+                }
                 // A controller that is not there limits nothing, and a run that is over needs no watching.
                 Err(Errno::NOENT) => {}
                 Err(error) => tracing::warn!(
@@ -122,23 +210,29 @@ impl Cgroups {
         true
     }
 
+    /// How many processes in a cgroup were killed for want of memory; `None`: the kernel does not say.
+    pub(super) async fn oom_kills(&self, agent: &AgentName, cgroup: &str) -> Result<Option<u64>, HostError> {
+        let (version, cgroup) = (self.version, cgroup.to_owned());
+        blocking(agent.as_str(), move || version.oom_kills(&cgroup)).await
+    }
+
     /// Waits until something was written to cgroups of agents.
-    async fn changed(&self) -> std::io::Result<BTreeSet<AgentName>> {
+    async fn changed(&self) -> std::io::Result<Changes> {
         loop {
             let mut ready = self.inotify.readable().await?;
             let changed = self.read()?;
             ready.clear_ready();
-            if !changed.is_empty() {
+            if !(changed.limits.is_empty() && changed.memory.is_empty()) {
                 return Ok(changed);
             }
         }
     }
 
     /// Reads all that waits to be read.
-    fn read(&self) -> std::io::Result<BTreeSet<AgentName>> {
+    fn read(&self) -> std::io::Result<Changes> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.inotify, &mut buffer);
-        let mut changed = BTreeSet::new();
+        let mut changed = Changes::default();
         loop {
             let event = match events.next() {
                 Ok(event) => event,
@@ -148,15 +242,16 @@ impl Cgroups {
             };
             let mut watched = locked(&self.watched);
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                changed.extend(watched.runs.keys().cloned());
+                changed.limits.extend(watched.runs.keys().cloned());
             } else if event.events().contains(ReadFlags::IGNORED) {
                 watched.ended(event.wd());
-            } else if let Some((agent, _)) = watched.watches.get(&event.wd())
-                && event
-                    .file_name()
-                    .is_some_and(|name| LIMITS.iter().any(|known| known.as_bytes() == name.to_bytes()))
-            {
-                changed.insert(agent.clone());
+            } else if let (Some(watch), Some(name)) = (watched.watches.get(&event.wd()), event.file_name()) {
+                let name = name.to_bytes();
+                if LIMITS.iter().any(|known| known.as_bytes() == name) {
+                    changed.limits.insert(watch.agent.clone());
+                } else if name == MEMORY_EVENTS.as_bytes() {
+                    changed.memory.insert(watch.agent.clone(), watch.cgroup.clone());
+                }
             }
         }
     }
@@ -165,10 +260,10 @@ impl Cgroups {
 impl Watched {
     /// The cgroup is gone, and the watch with it.
     fn ended(&mut self, watch: i32) {
-        if let Some((agent, run)) = self.watches.remove(&watch)
-            && self.runs.get(&agent) == Some(&run)
+        if let Some(over) = self.watches.remove(&watch)
+            && self.runs.get(&over.agent) == Some(&over.run)
         {
-            self.runs.remove(&agent);
+            self.runs.remove(&over.agent);
         }
     }
 }
@@ -179,10 +274,17 @@ pub(super) async fn listen(cgroups: Arc<Cgroups>, runtime: Weak<Inner>) {
         let changed = cgroups.changed().await;
         let Some(inner) = runtime.upgrade() else { return };
         match changed {
-            Ok(agents) => {
-                for agent in agents {
+            Ok(Changes { limits, memory }) => {
+                for agent in limits {
                     inner.view.forget(&agent);
                     (inner.options.notify)(agent);
+                }
+                for (agent, cgroup) in memory {
+                    let count = cgroups.oom_kills(&agent, &cgroup).await;
+                    let known = locked(&inner.kills).get(&agent).map(Kills::count);
+                    if count.is_ok_and(|count| count.is_some() && count != known) {
+                        (inner.options.notify)(agent);
+                    }
                 }
             }
             Err(error) => {
@@ -196,6 +298,36 @@ pub(super) async fn listen(cgroups: Arc<Cgroups>, runtime: Weak<Inner>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kills_are_counted_by_the_kernel_of_either_version() {
+        let one = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
+        let two = "low 0\nhigh 0\nmax 9\noom 4\noom_kill 2\noom_group_kill 0\n";
+        assert_eq!(count("oom_kill", one), Some(3));
+        assert_eq!(count("oom_kill", two), Some(2));
+        assert_eq!(count("oom_kill", "oom_kill x\n"), None);
+        assert_eq!(count("oom_kill", ""), None);
+        assert_eq!(
+            Version::One.kills_file("/a/b.service"),
+            "/sys/fs/cgroup/memory/a/b.service/memory.oom_control"
+        );
+        assert_eq!(
+            Version::Two.kills_file("/a/b.service"),
+            "/sys/fs/cgroup/a/b.service/memory.events"
+        );
+    }
+
+    #[test]
+    fn what_cleans_up_after_a_unit_knows_the_units_cgroup() {
+        let one = "4:memory:/x\n1:name=systemd:/a/b.service/.control\n0::/c\n";
+        assert_eq!(Version::One.of_unit(one), Some("/a/b.service"));
+        assert_eq!(
+            Version::Two.of_unit("0::/a/b.service/.control\n"),
+            Some("/a/b.service")
+        );
+        assert_eq!(Version::Two.of_unit("0::/a/b.service\n"), Some("/a/b.service"));
+        assert_eq!(Version::Two.of_unit(""), None);
+    }
 
     #[test]
     fn a_unit_has_one_cgroup_or_one_in_each_old_hierarchy() {

@@ -6,7 +6,7 @@ use shared::spec::{Drain, LimitsSpec, RunState};
 
 use super::world::*;
 use crate::host::{ExitCause, Limits, UnitState};
-use crate::model::records::{Failures, Override, Recovered};
+use crate::model::records::{Failures, OutOfMemory, Override, Recovered};
 use crate::model::step::{Action, Authority};
 
 fn crashed(case: &mut Case, secs: i64) {
@@ -231,6 +231,58 @@ fn limits_of_a_run_that_is_to_be_restarted_are_left_to_the_restart() {
         *toplevel = other;
     }
     assert_eq!(case.kinds(), ["restart"]);
+}
+
+/// At rest, and with so many processes killed in this run.
+fn killed(kills: u64) -> Case {
+    let mut case = Case::at_rest();
+    let Ok(UnitState::Running { resources, .. }) = &mut case.inventory.unit else {
+        panic!("it runs");
+    };
+    resources.oom_kills = Some(kills);
+    case
+}
+
+#[test]
+fn kills_for_want_of_memory_are_told_of_at_first_and_whenever_their_number_has_doubled() {
+    let told = |run: &str, kills| {
+        Some(OutOfMemory {
+            run: run.to_owned(),
+            kills,
+        })
+    };
+    for (kills, before, is_told) in [
+        (0, None, false),
+        (1, None, true),
+        (1, told("run-1", 1), false),
+        (2, told("run-1", 1), true),
+        (3, told("run-1", 2), false),
+        (7, told("run-1", 3), true),
+        (7, told("run-1", 4), false),
+        (1, told("run-0", 900), true),
+        (0, told("run-1", 4), false),
+    ] {
+        let mut case = killed(kills);
+        case.ledger.record.out_of_memory = before.clone();
+        let expected: &[&str] = if is_told { &["noteOutOfMemory"] } else { &[] };
+        assert_eq!(case.kinds(), expected, "{kills} after {before:?}");
+    }
+}
+
+#[test]
+fn an_end_for_want_of_memory_is_noted_as_one() {
+    for (cause, expected) in [(ExitCause::OutOfMemory, true), (ExitCause::Signal(9), false)] {
+        let mut case = Case::at_rest();
+        crashed(&mut case, NOW - 1);
+        if let Ok(UnitState::Exited { cause: of, .. }) = &mut case.inventory.unit {
+            *of = cause;
+        }
+        let plan = case.plan();
+        let planned = step(&plan, "noteFailure");
+        assert!(
+            matches!(planned.step.action, Action::NoteFailure { out_of_memory, .. } if out_of_memory == expected)
+        );
+    }
 }
 
 #[test]

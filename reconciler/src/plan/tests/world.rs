@@ -90,6 +90,7 @@ impl Case {
             purge: None,
             draft: None,
             recovered: None,
+            out_of_memory: None,
         };
         let ledger = AgentLedger {
             record,
