@@ -356,6 +356,12 @@ async fn carry_out(
             stop(host, name, run).await?;
             start(host, agent, toplevel).await
         }
+        Action::Limit { limits, found } => {
+            host.runtime.limit(name, limits).await?;
+            let message = format!("limits of {name} were changed underneath it and are put back: {found}");
+            let told = event(name, Level::Warning, "limitsPutBack", message, host.clock.now());
+            Ok(Effect::Done(vec![told]))
+        }
         Action::Archive => {
             // What was seen may be older than its last start, and its folders must not go from under it.
             host.runtime.stop(name).await?;
@@ -414,6 +420,7 @@ async fn carry_out(
         | Action::Revert { .. }
         | Action::Halt { .. }
         | Action::NoteFailure { .. }
+        | Action::NoteOutOfMemory { .. }
         | Action::ClearFailures => Ok(Effect::Gone("it changes nothing outside".to_owned())),
     }
 }

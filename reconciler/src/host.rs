@@ -23,10 +23,12 @@ pub mod own_process;
 pub mod plain;
 pub mod process;
 mod process_group;
+mod readable;
 pub mod remains;
 pub mod spec_file;
 pub mod staging;
 pub mod turn_events;
+mod unit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,6 +47,8 @@ use shared::{AgentName, AgentUid, CommitOid, Digest, HiveId, LoginId};
 pub use builder::Builder;
 pub use error::HostError;
 pub use follow::Lines;
+pub use nspawn::Limits;
+pub use unit::{ExitCause, Resources, UnitState};
 
 use crate::model::user_range::UserRange;
 
@@ -176,74 +180,6 @@ pub struct LaunchFile {
     pub launch: Launch,
 }
 
-/// Why an agent's container ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum ExitCause {
-    /// It was told to.
-    Clean,
-    /// By itself, with this exit status; 0 is no better than another, for nobody asked for it.
-    Code(i32),
-    /// By this signal.
-    Signal(i32),
-    /// Out of memory.
-    OutOfMemory,
-    /// Its operating system switched itself off.
-    PowerOff,
-    /// Its operating system restarted itself, which ends the container: only the daemon starts one.
-    Reboot,
-    /// It did not come up in time.
-    StartTimeout,
-    /// It ended while nobody watched.
-    Unseen,
-}
-
-impl std::fmt::Display for ExitCause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Clean => f.write_str("exited cleanly"),
-            Self::Code(code) => write!(f, "exited with status {code}"),
-            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
-            Self::OutOfMemory => f.write_str("ran out of memory"),
-            Self::PowerOff => f.write_str("switched itself off"),
-            Self::Reboot => f.write_str("restarted itself"),
-            Self::StartTimeout => f.write_str("did not come up in time"),
-            Self::Unseen => f.write_str("ended while the daemon was not watching"),
-        }
-    }
-}
-
-/// One agent's container as observed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum UnitState {
-    /// Never started, or all trace of it is gone.
-    Absent,
-    /// Running.
-    Running {
-        /// What it was started from.
-        toplevel: Digest,
-        /// Since when.
-        since: Timestamp,
-        /// Identity of this run; changes with every start.
-        run: String,
-    },
-    /// Ended.
-    Exited {
-        /// What it was started from, when known.
-        toplevel: Option<Digest>,
-        /// When it was seen to have ended.
-        at: Timestamp,
-        /// Why.
-        cause: ExitCause,
-    },
-    /// Something of that name runs that we did not start.
-    Foreign {
-        /// What it is.
-        what: String,
-    },
-}
-
 /// The end of what was printed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Output {
@@ -271,6 +207,9 @@ pub trait Runtime: Send + Sync {
 
     /// Stops an agent and returns when it is gone. Succeeds when it does not run.
     async fn stop(&self, agent: &AgentName) -> Result<(), HostError>;
+
+    /// Holds a running agent to these limits again. Succeeds when it is, and where agents are held to none.
+    async fn limit(&self, agent: &AgentName, limits: &LimitsSpec) -> Result<(), HostError>;
 
     /// At most the last `max` bytes of what the agent's harness and all it started printed, in this run and earlier
     /// ones. Untrusted.

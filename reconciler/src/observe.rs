@@ -120,6 +120,7 @@ mod tests {
             purge: None,
             draft: None,
             recovered: None,
+            out_of_memory: None,
         };
         AgentLedger {
             record,

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum Topic {
     /// An agent ended by itself.
     Crashed,
+    /// An agent, or a process of it, was killed for want of memory.
+    OutOfMemory,
     /// An agent takes no turns until somebody logs in for it.
     NeedsLogin,
     /// An agent that needed a login has one.
@@ -55,6 +57,7 @@ impl Topic {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Crashed => "crashed",
+            Self::OutOfMemory => "outOfMemory",
             Self::NeedsLogin => "needsLogin",
             Self::LoggedIn => "loggedIn",
             Self::Spawned => "spawned",
@@ -86,6 +89,7 @@ mod tests {
     fn a_topic_is_read_back_from_its_word_and_one_of_a_later_build_is_no_error() {
         for topic in [
             Topic::Crashed,
+            Topic::OutOfMemory,
             Topic::NeedsLogin,
             Topic::LoggedIn,
             Topic::Spawned,

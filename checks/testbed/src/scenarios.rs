@@ -5,6 +5,7 @@ mod bare;
 mod doctor;
 mod drift;
 mod life;
+mod resources;
 mod start;
 mod way_out;
 
@@ -86,6 +87,16 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "doctor",
         summary: "a host as it should be has no finding; what is changed, removed or too little is named",
         play: doctor::play,
+    },
+    Scenario {
+        name: "limits_changed",
+        summary: "limits that somebody changes underneath a running agent are named and put back, and it runs on",
+        play: resources::changed,
+    },
+    Scenario {
+        name: "out_of_memory",
+        summary: "who is killed for want of memory is told of once, and a guest that ends by it is told from others",
+        play: resources::out_of_memory,
     },
     Scenario {
         name: "start_timeout",

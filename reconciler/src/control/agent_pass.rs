@@ -399,6 +399,16 @@ fn diff(inputs: Inputs<'_>, plan: &Plan) -> Vec<DiffEntry> {
             unit.is_ok(),
         );
     }
+    let limits = plan.steps.iter().find_map(|s| match &s.step.action {
+        Action::Limit { found, .. } => Some(found.clone()),
+        _ => None,
+    });
+    fact(
+        "limits",
+        limits.as_ref().map(|_| "as declared".to_owned()),
+        limits,
+        unit.is_ok(),
+    );
     let stops = plan
         .steps
         .iter()

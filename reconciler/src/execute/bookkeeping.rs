@@ -5,9 +5,9 @@ use shared::agent_api::ProposalPhase;
 use shared::event::Level;
 use shared::topic::Topic;
 
-use super::{deploy, ended, event, plain_mark};
+use super::{deploy, ended, event, plain_mark, told};
 use crate::model::change::{Change, Notice};
-use crate::model::records::{AgentLedger, Failures};
+use crate::model::records::{AgentLedger, Failures, OutOfMemory};
 use crate::model::step::Action;
 use crate::plan::trial::clocked;
 
@@ -90,7 +90,11 @@ pub(crate) fn changes(
             reason,
         } => deploy::revert(agent, failed, reason, now),
         Action::Halt { failed, reason } => deploy::halt(agent, failed, reason, now),
-        Action::NoteFailure { at, what } => {
+        Action::NoteFailure {
+            at,
+            what,
+            out_of_memory,
+        } => {
             let count = agent.failures.count.saturating_add(1);
             let failures = Failures {
                 count,
@@ -109,15 +113,21 @@ pub(crate) fn changes(
             ];
             // Less and less often: an agent that keeps ending must not keep its managers busy.
             if count.is_power_of_two() {
-                changes.push(Change::NotifyManagers {
-                    about: name.clone(),
-                    notice: Notice {
-                        topic: Topic::Crashed,
-                        body: format!("{name} {what} (time {count} in a row); it is started again by itself"),
-                        dedupe: format!("{uid}:ended:{at}"),
-                        at: now,
-                    },
-                });
+                let body = format!("{name} {what} (time {count} in a row); it is started again by itself");
+                let ended = format!("ended:{at}");
+                if *out_of_memory {
+                    changes.extend(told(agent, Topic::OutOfMemory, &body, &ended, now));
+                } else {
+                    changes.push(Change::NotifyManagers {
+                        about: name.clone(),
+                        notice: Notice {
+                            topic: Topic::Crashed,
+                            body,
+                            dedupe: format!("{uid}:{ended}"),
+                            at: now,
+                        },
+                    });
+                }
             }
             if let Some(trial) = &agent.probation {
                 let mut stopped = clocked(trial, false, watched_since, now);
@@ -129,6 +139,7 @@ pub(crate) fn changes(
             }
             changes
         }
+        Action::NoteOutOfMemory { run, kills } => out_of_memory(agent, run, *kills, now),
         Action::ClearFailures => {
             let message = format!("{name} has recovered");
             vec![
@@ -153,8 +164,43 @@ pub(crate) fn changes(
         | Action::Start { .. }
         | Action::Stop { .. }
         | Action::Restart { .. }
+        | Action::Limit { .. }
         | Action::Archive
         | Action::Restore
         | Action::Purge { .. } => return None,
     })
+}
+
+/// Processes of a run that goes on were killed for want of memory: its agent and the managers are told.
+fn out_of_memory(agent: &AgentLedger, run: &str, kills: u64, now: Timestamp) -> Vec<Change> {
+    let record = &agent.record;
+    let name = &record.name;
+    let deployed = record.deployed.as_ref();
+    let limit = deployed.and_then(|deployed| deployed.output.launch.limits.memory.as_deref());
+    let why = limit.map_or_else(
+        || "it has no limit of its own, so the host ran short".to_owned(),
+        |limit| format!("limits.memory is {limit}"),
+    );
+    let body = format!(
+        "the kernel killed a process of {name} for want of memory ({kills} so far in this run; {why})"
+    );
+    let noted = OutOfMemory {
+        run: run.to_owned(),
+        kills,
+    };
+    let mut changes = vec![
+        Change::OutOfMemory {
+            uid: record.uid,
+            told: noted,
+        },
+        event(name, Level::Warning, "outOfMemory", body.clone(), now),
+    ];
+    changes.extend(told(
+        agent,
+        Topic::OutOfMemory,
+        &body,
+        &format!("outOfMemory:{run}:{kills}"),
+        now,
+    ));
+    changes
 }

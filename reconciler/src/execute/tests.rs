@@ -10,8 +10,8 @@ use shared::spec::{BuilderKind, ConfigField};
 use super::*;
 use crate::control::reconciler::Settings;
 use crate::control::{Key, Reconciler};
-use crate::host::Builder;
 use crate::host::fake::{World, oid};
+use crate::host::{Builder, Limits};
 use crate::model::build::{BuildOutput, BuildRequest};
 use crate::model::records::{BuildState, GateRecord};
 
@@ -196,6 +196,102 @@ async fn a_system_that_is_gone_is_not_deployed() {
     };
     // It is built again, and the approval still holds.
     assert!(!error.is_terminal(), "{error:?}");
+}
+
+/// A world in which alice is declared with limits.
+async fn limited() -> (World, Ledger) {
+    let world = World::new();
+    let now = world.lock().now;
+    let ledger = Ledger::open_in_memory(now, HiveId(uuid::Uuid::from_u128(7)))
+        .await
+        .expect("a ledger");
+    let spec = json!({
+        "version": 1, "hive": { "name": "h" },
+        "agents": { "alice": { "limits": { "memory": "1G" } }, "boss": { "role": "manager" } },
+    });
+    world.lock().spec = Ok(spec.to_string().into_bytes());
+    (world, ledger)
+}
+
+/// A daemon that has just come up and brought everything to rest.
+async fn daemon(world: &World, ledger: &Ledger) -> Arc<Reconciler> {
+    let settings = Settings {
+        harness: "/fake/hive-harness".into(),
+        max_transitions: 4,
+    };
+    let (reconciler, _nudged) = Reconciler::new(world.host(), ledger.clone(), settings);
+    reconciler.reconcile(&Key::Hive).await.expect("a pass");
+    for agent in [alice(), boss()] {
+        reconciler.reconcile(&Key::Agent(agent)).await.expect("a pass");
+    }
+    reconciler
+}
+
+fn boss() -> AgentName {
+    "boss".parse().expect("a name")
+}
+
+#[tokio::test]
+async fn kills_for_want_of_memory_are_told_once_to_the_agent_and_its_managers_also_over_a_restart() {
+    let (world, ledger) = limited().await;
+    let reconciler = daemon(&world, &ledger).await;
+    let inboxes = || async {
+        let mut waiting = Vec::new();
+        for agent in [alice(), boss()] {
+            waiting.push(
+                ledger
+                    .agent(&agent)
+                    .await
+                    .expect("a read")
+                    .expect("an agent")
+                    .inbox,
+            );
+        }
+        waiting
+    };
+    let before = inboxes().await;
+    world.kill_for_memory(&alice());
+    reconciler.reconcile(&Key::Agent(alice())).await.expect("a pass");
+    drop(reconciler);
+    daemon(&world, &ledger).await;
+    let events = ledger.events(0, 1000).await.expect("a read");
+    let told: Vec<_> = events.iter().filter(|it| it.kind == "outOfMemory").collect();
+    assert_eq!(told.len(), 1, "{events:?}");
+    assert!(
+        told[0]
+            .message
+            .contains("1 so far in this run; limits.memory is 1G"),
+        "{told:?}"
+    );
+    let after = inboxes().await;
+    let new: Vec<_> = after
+        .iter()
+        .zip(&before)
+        .map(|(after, before)| after - before)
+        .collect();
+    assert_eq!(new, [1, 1], "one message to each: {before:?}, {after:?}");
+}
+
+#[tokio::test]
+async fn limits_are_put_back_and_told_of_once_while_the_agent_runs_on() {
+    let (world, ledger) = limited().await;
+    let reconciler = daemon(&world, &ledger).await;
+    let before = world.unit(&alice());
+    let changed = Limits {
+        memory: 64 << 20,
+        cpu: u64::MAX,
+        tasks: 16_384,
+    };
+    world.change_limits(&alice(), changed);
+    assert_ne!(world.unit(&alice()), before);
+    for _ in 0..2 {
+        reconciler.reconcile(&Key::Agent(alice())).await.expect("a pass");
+    }
+    assert_eq!(world.unit(&alice()), before);
+    let events = ledger.events(0, 1000).await.expect("a read");
+    let told: Vec<_> = events.iter().filter(|it| it.kind == "limitsPutBack").collect();
+    assert_eq!(told.len(), 1, "{events:?}");
+    assert!(told[0].message.contains("memory is 64M and not 1G"), "{told:?}");
 }
 
 #[tokio::test]

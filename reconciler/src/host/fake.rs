@@ -8,6 +8,7 @@
 
 mod boundary;
 mod doors;
+mod runtime;
 mod staging;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,9 @@ use shared::{AgentName, AgentUid, CommitOid, Digest};
 
 pub use boundary::{Auditor, Lag, Probe, Source, Stop, Trouble};
 
-use super::{Announcement, ExitCause, FolderState, Host, HostError, OwnProcess, RepoState, UnitState, Usage};
+use super::{
+    Announcement, ExitCause, FolderState, Host, HostError, Limits, OwnProcess, RepoState, UnitState, Usage,
+};
 use crate::model::build::BuildOutput;
 
 /// What becomes of an effect, or of a write of the ledger.
@@ -286,6 +289,20 @@ impl World {
     /// An agent's container.
     pub fn unit(&self, agent: &AgentName) -> UnitState {
         self.lock().unit(agent)
+    }
+
+    /// Somebody holds a running agent to other limits.
+    pub fn change_limits(&self, agent: &AgentName, limits: Limits) {
+        if let Some(UnitState::Running { resources, .. }) = self.lock().units.get_mut(agent) {
+            resources.limits = Some(limits);
+        }
+    }
+
+    /// The kernel kills a process of a running agent for want of memory.
+    pub fn kill_for_memory(&self, agent: &AgentName) {
+        if let Some(UnitState::Running { resources, .. }) = self.lock().units.get_mut(agent) {
+            resources.oom_kills = resources.oom_kills.map(|kills| kills + 1);
+        }
     }
 
     /// An agent's process ends unasked.

@@ -8,6 +8,7 @@
 //! below it; what somebody else put in the unit's place is left alone and shown.
 
 mod bus;
+mod cgroup;
 mod command;
 mod journal;
 pub mod launch;
@@ -31,13 +32,14 @@ use camino::Utf8Path;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
-use shared::spec::RuntimeKind;
+use shared::spec::{LimitsSpec, RuntimeKind};
 use shared::{AgentName, AgentUid};
 
 use self::bus::{Bus, Heard, Line};
-use self::limits::Limits;
-use self::record::{LaunchFailure, LaunchRecord};
-use self::verdict::{Around, Unit};
+use self::cgroup::Cgroups;
+pub use self::limits::Limits;
+use self::record::{EndRecord, LaunchFailure, LaunchRecord};
+use self::verdict::{Around, Kills, Unit};
 use self::view::{Facts, View};
 use super::blocking::blocking;
 use super::layout::Layout;
@@ -90,10 +92,14 @@ struct Inner {
     /// `None` while the system bus is away.
     bus: Mutex<Option<Bus>>,
     view: View,
+    /// What becomes of limits is said by no signal of systemd's.
+    cgroups: Arc<Cgroups>,
     /// One look at systemd at a time: whoever comes second has what the first one saw.
     looking: tokio::sync::Mutex<()>,
     /// Agents of whose units systemd was asked to remember the end.
     held: Mutex<BTreeSet<AgentName>>,
+    /// What was seen of kills for want of memory.
+    kills: Mutex<HashMap<AgentName, Kills>>,
     /// When runs whose end nobody saw were first seen to be over.
     first_seen: Mutex<HashMap<AgentName, (String, Timestamp)>>,
     /// Starts and stops of one agent come one after the other.
@@ -112,12 +118,15 @@ impl NspawnRuntime {
             options,
             bus: Mutex::new(Some(bus)),
             view: View::default(),
+            cgroups: Arc::new(Cgroups::new()?),
             looking: tokio::sync::Mutex::default(),
             held: Mutex::default(),
+            kills: Mutex::default(),
             first_seen: Mutex::default(),
             turns: Mutex::default(),
         });
         tokio::spawn(listen(Arc::downgrade(&inner), heard.boxed()));
+        tokio::spawn(cgroup::listen(Arc::clone(&inner.cgroups), Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
 
@@ -179,8 +188,9 @@ impl Inner {
         let mut states = BTreeMap::new();
         for agent in agents {
             let facts = self.facts(&bus, agent, lines.get(agent)).await?;
-            if facts.unit.as_ref().is_some_and(Unit::is_up) {
+            if let Some(unit) = facts.unit.as_ref().filter(|unit| unit.is_up()) {
                 self.hold(&bus, agent).await;
+                self.count_kills(agent, unit).await;
             }
             states.insert(agent.clone(), self.state(agent, &facts));
         }
@@ -213,13 +223,14 @@ impl Inner {
             Err(stamp) => stamp,
         };
         let unit = match line {
-            Some(_) => Some(bus.unit(agent).await?),
+            Some(_) => Some(self.look(bus, agent).await?),
             None => None,
         };
         let (name, folder) = (agent.clone(), self.options.layout.launch(agent));
-        let (record, told) = blocking(agent.as_str(), move || {
+        let (record, told, end) = blocking(agent.as_str(), move || {
             let record = record::read::<LaunchRecord>(&record::record_file(records(), &name))?;
-            Ok((record, told::read(&folder)?))
+            let end = record::read::<EndRecord>(&record::end_file(records(), &name))?;
+            Ok((record, told::read(&folder)?, end))
         })
         .await?;
         let facts = Facts {
@@ -227,13 +238,45 @@ impl Inner {
             unit,
             record,
             told,
+            end,
         };
         Ok(self.view.keep_facts(stamp, agent, facts))
     }
 
+    /// Looks how many processes of a run the kernel has killed for want of memory. It is a file of the kernel's, and under
+    /// the first version of cgroups nobody says when it changes.
+    async fn count_kills(&self, agent: &AgentName, unit: &Unit) {
+        let count = match self.cgroups.oom_kills(agent, &unit.cgroup).await {
+            Ok(Some(count)) => count,
+            Ok(None) => return,
+            Err(error) => {
+                // Whether it runs is known all the same.
+                tracing::debug!(%agent, error = error.chain(), "the kernel's count of kills cannot be read");
+                return;
+            }
+        };
+        let now = self.options.clock.now();
+        let mut kills = locked(&self.kills);
+        let seen = Kills::seen(kills.get(agent), &unit.invocation, count, now);
+        kills.insert(agent.clone(), seen);
+    }
+
+    /// The properties of a unit. They are read after its cgroup is watched, so that no change of it is missed.
+    async fn look(&self, bus: &Bus, agent: &AgentName) -> Result<Unit, HostError> {
+        let unit = bus.unit(agent).await?;
+        if unit.is_up() && self.cgroups.watch(agent, &unit.invocation, &unit.cgroup) {
+            return bus.unit(agent).await;
+        }
+        Ok(unit)
+    }
+
     fn state(&self, agent: &AgentName, facts: &Facts) -> UnitState {
         let Facts {
-            unit, record, told, ..
+            unit,
+            record,
+            told,
+            end,
+            line: _,
         } = facts;
         let run = record.as_ref().map_or("", |record| record.invocation.as_str());
         let now = self.options.clock.now();
@@ -247,9 +290,12 @@ impl Inner {
                 }
             }
         };
+        let kills = locked(&self.kills).get(agent).cloned();
         let around = Around {
             record: record.as_ref(),
             told: told.as_deref(),
+            end: end.as_ref(),
+            kills: kills.as_ref(),
             first_seen,
         };
         verdict::state(unit.as_ref(), around)
@@ -351,6 +397,25 @@ impl Inner {
         )
     }
 
+    /// Sets limits again, and looks whether they hold: what does not is not to be tried without end.
+    async fn limit(&self, agent: &AgentName, declared: &LimitsSpec) -> Result<(), HostError> {
+        let wanted = Limits::of(declared)?;
+        let bus = self.bus()?;
+        let set = bus.limit(agent, wanted).await;
+        self.view.forget(agent);
+        set?;
+        match bus.unit(agent).await?.limits {
+            Some(held) if held != wanted => Err(HostError::failed(
+                format!("the limits of {agent}"),
+                format!(
+                    "systemd was told and does not keep them: {}",
+                    held.differences(&wanted)
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     async fn stop(&self, agent: &AgentName) -> Result<(), HostError> {
         let bus = self.bus()?;
         let unit = bus.unit(agent).await?;
@@ -405,6 +470,11 @@ impl Runtime for NspawnRuntime {
     async fn stop(&self, agent: &AgentName) -> Result<(), HostError> {
         let _turn = self.turn(agent).await;
         self.inner.stop(agent).await
+    }
+
+    async fn limit(&self, agent: &AgentName, limits: &LimitsSpec) -> Result<(), HostError> {
+        let _turn = self.turn(agent).await;
+        self.inner.limit(agent, limits).await
     }
 
     async fn output(&self, agent: &AgentName, max: u64) -> Result<Output, HostError> {

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use shared::spec::RuntimeKind;
+use shared::spec::{LimitsSpec, RuntimeKind};
 use shared::{AgentName, AgentUid};
 
 pub(in crate::host) use output::read_end;
@@ -37,7 +37,7 @@ use self::record::{ExitRecord, Handles, Run, RunFiles};
 pub(super) use self::secrets::{inspect as inspect_secrets, read as read_secrets};
 use self::watch::Watches;
 use super::layout::Layout;
-use super::{Clock, ExitCause, HostError, LaunchFile, Lines, Output, Runtime, UnitState};
+use super::{Clock, ExitCause, HostError, LaunchFile, Lines, Output, Resources, Runtime, UnitState};
 
 /// Is told which agent's processes have ended.
 pub type Notify = Arc<dyn Fn(AgentName) + Send + Sync>;
@@ -231,6 +231,7 @@ impl Runtime for ProcessRuntime {
                         toplevel: record.toplevel,
                         since: record.since,
                         run: record.run,
+                        resources: Resources::default(),
                     }
                 }
                 Look::Ended(run, exit) => UnitState::Exited {
@@ -256,6 +257,10 @@ impl Runtime for ProcessRuntime {
     async fn stop(&self, agent: &AgentName) -> Result<(), HostError> {
         let _turn = self.turn(agent).await;
         self.stop_in_turn(agent).await
+    }
+
+    async fn limit(&self, _agent: &AgentName, _limits: &LimitsSpec) -> Result<(), HostError> {
+        Ok(())
     }
 
     async fn output(&self, agent: &AgentName, max: u64) -> Result<Output, HostError> {

@@ -57,6 +57,7 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
                     purge: None,
                     draft: None,
                     recovered: None,
+                    out_of_memory: None,
                 },
             )
         }
@@ -93,6 +94,7 @@ fn apply(tx: &mut Tx<'_>, change: Change) -> Result<(), LedgerError> {
             gate,
             at,
         } => orders::obey(tx, uid, number, Allowed { declared, gate, at }),
+        Change::OutOfMemory { uid, told } => update(tx, uid, |agent| agent.out_of_memory = Some(told)),
         Change::Rebuild { uid, wanted } => update(tx, uid, |agent| agent.rebuild = wanted),
         Change::OrderEnded {
             uid,

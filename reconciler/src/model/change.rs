@@ -11,8 +11,8 @@ use shared::{AgentName, AgentUid, CommitOid, Digest, GateId, ProposalNumber};
 use crate::model::draft::Draft;
 use crate::model::order::ManagerOrder;
 use crate::model::records::{
-    AgentLife, AgentOrigin, BuildState, Deployed, Failures, Mark, Order, Override, Probation, Proposal,
-    Quarantine,
+    AgentLife, AgentOrigin, BuildState, Deployed, Failures, Mark, Order, OutOfMemory, Override, Probation,
+    Proposal, Quarantine,
 };
 
 /// One change.
@@ -221,6 +221,13 @@ pub enum Change {
         uid: AgentUid,
         /// The override.
         suspended: Option<Override<()>>,
+    },
+    /// What was told of processes killed for want of memory.
+    OutOfMemory {
+        /// The agent.
+        uid: AgentUid,
+        /// All that was told.
+        told: OutOfMemory,
     },
     /// The agent's unasked ends.
     Failures {

@@ -123,6 +123,9 @@ pub struct AgentRecord {
     /// This record was lost, and made anew from what was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered: Option<Recovered>,
+    /// What was told last of processes killed for want of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_memory: Option<OutOfMemory>,
 }
 
 impl AgentRecord {
@@ -154,6 +157,16 @@ impl AgentRecord {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
 fn is_false(flag: &bool) -> bool {
     !flag
+}
+
+/// Processes that the kernel killed for want of memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutOfMemory {
+    /// In which run.
+    pub run: String,
+    /// How many.
+    pub kills: u64,
 }
 
 /// What was found of an agent whose record was lost.

@@ -12,7 +12,7 @@ use shared::config::Overlay;
 use shared::draft::{StagedFile, StatePath};
 use shared::gate::{Asker, GateClass, GateView};
 use shared::plan::EffectClass;
-use shared::spec::RunState;
+use shared::spec::{LimitsSpec, RunState};
 use shared::{AgentName, AgentUid, CommitOid, Digest, GateId, ProposalNumber, ServerName};
 
 use crate::host::RefUpdate;
@@ -169,6 +169,14 @@ pub enum Action {
         /// The run that is ended.
         run: String,
     },
+    /// Holds the running agent to its limits again.
+    #[serde(rename_all = "camelCase")]
+    Limit {
+        /// The limits.
+        limits: LimitsSpec,
+        /// What was found instead, in words.
+        found: String,
+    },
     /// Starts or stops the clock of a probation.
     #[serde(rename_all = "camelCase")]
     ProbationClock {
@@ -207,6 +215,17 @@ pub enum Action {
         at: Timestamp,
         /// What it looked like.
         what: String,
+        /// It ended for want of memory.
+        #[serde(default)]
+        out_of_memory: bool,
+    },
+    /// Notes that the kernel killed processes of a run for want of memory, and tells of it.
+    #[serde(rename_all = "camelCase")]
+    NoteOutOfMemory {
+        /// The run.
+        run: String,
+        /// How many so far.
+        kills: u64,
     },
     /// Forgets failures, because the agent has run well for a while.
     ClearFailures,
@@ -302,11 +321,13 @@ impl Action {
             Self::Start { .. } => "start",
             Self::Stop { .. } => "stop",
             Self::Restart { .. } => "restart",
+            Self::Limit { .. } => "limit",
             Self::ProbationClock { .. } => "probationClock",
             Self::MarkGood { .. } => "markGood",
             Self::Revert { .. } => "revert",
             Self::Halt { .. } => "halt",
             Self::NoteFailure { .. } => "noteFailure",
+            Self::NoteOutOfMemory { .. } => "noteOutOfMemory",
             Self::ClearFailures => "clearFailures",
             Self::Archive => "archive",
             Self::Restore => "restore",
@@ -345,6 +366,7 @@ impl Action {
                 | Self::Revert { .. }
                 | Self::Halt { .. }
                 | Self::NoteFailure { .. }
+                | Self::NoteOutOfMemory { .. }
                 | Self::ClearFailures
         )
     }

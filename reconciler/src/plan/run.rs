@@ -9,7 +9,7 @@ use shared::spec::{AgentSpec, Drain, RunState};
 use super::after;
 use super::agent::Planner;
 use crate::gate;
-use crate::host::{Announcement, ExitCause, UnitState};
+use crate::host::{Announcement, ExitCause, Limits, Resources, UnitState};
 use crate::model::records::{Deployed, Override};
 use crate::model::step::{Action, Authority};
 
@@ -42,7 +42,7 @@ impl Planner<'_> {
     }
 
     /// A run that ended unasked and was not noted yet.
-    pub(super) fn new_failure(&self) -> Option<(Timestamp, String)> {
+    fn new_failure(&self) -> Option<(Timestamp, &ExitCause)> {
         match &self.inputs.inventory.unit {
             Ok(UnitState::Exited { at, cause, .. }) if *cause != ExitCause::Clean => {
                 // One that was noted in the future was noted before the clock was set back: it says nothing about later ends.
@@ -52,10 +52,22 @@ impl Planner<'_> {
                     .failures
                     .last_at
                     .is_some_and(|last| last == *at || (*at < last && last <= self.inputs.now));
-                (!noted).then(|| (*at, cause.to_string()))
+                (!noted).then_some((*at, cause))
             }
             _ => None,
         }
+    }
+
+    /// Processes killed for want of memory of which nobody was told. Told is the first, and then each time that their
+    /// number has doubled: an agent that always wants too much must not keep anybody busy.
+    fn new_kills(&self) -> Option<(String, u64)> {
+        let Ok(UnitState::Running { run, resources, .. }) = &self.inputs.inventory.unit else {
+            return None;
+        };
+        let kills = resources.oom_kills?;
+        let told = self.inputs.ledger.record.out_of_memory.as_ref();
+        let told = told.filter(|told| told.run == *run).map_or(0, |told| told.kills);
+        (kills.checked_ilog2() > told.checked_ilog2()).then(|| (run.clone(), kills))
     }
 
     /// The deployed system's files are in place.
@@ -130,9 +142,17 @@ impl Planner<'_> {
         for until in [run_until, model_until].into_iter().flatten() {
             self.plan.wake(until);
         }
-        if let Some((at, what)) = self.new_failure() {
-            self.free(Action::NoteFailure { at, what })?;
+        if let Some((at, cause)) = self.new_failure() {
+            let (what, out_of_memory) = (cause.to_string(), *cause == ExitCause::OutOfMemory);
+            self.free(Action::NoteFailure {
+                at,
+                what,
+                out_of_memory,
+            })?;
             return Ok(());
+        }
+        if let Some((run, kills)) = self.new_kills() {
+            self.free(Action::NoteOutOfMemory { run, kills })?;
         }
         if let Some(why) = self.halted() {
             let because = if self.inputs.ledger.record.last_good.is_some() {
@@ -162,7 +182,18 @@ impl Planner<'_> {
             (Ok(UnitState::Running { run, .. }), Some(_)) if wanted == RunState::Stopped => {
                 self.stop(spec, run)?;
             }
-            (Ok(UnitState::Running { toplevel, since, run }), Some(deployed)) => {
+            (
+                Ok(UnitState::Running {
+                    toplevel,
+                    since,
+                    run,
+                    resources,
+                }),
+                Some(deployed),
+            ) => {
+                if toplevel == &deployed.output.toplevel {
+                    self.limits(deployed, resources)?;
+                }
                 self.running(spec, deployed, toplevel == &deployed.output.toplevel, *since, run)?;
             }
             (Ok(UnitState::Absent | UnitState::Exited { .. }), Some(deployed))
@@ -274,6 +305,22 @@ impl Planner<'_> {
             self.await_report(deployed);
         }
         Ok(())
+    }
+
+    /// Limits that somebody changed underneath the run are put back; it goes on meanwhile.
+    fn limits(&mut self, deployed: &Deployed, resources: &Resources) -> Result<(), NotCanonical> {
+        let declared = &deployed.output.launch.limits;
+        // What cannot be understood was never started from.
+        let (Some(held), Ok(wanted)) = (resources.limits, Limits::of(declared)) else {
+            return Ok(());
+        };
+        if held == wanted {
+            return Ok(());
+        }
+        self.free(Action::Limit {
+            limits: declared.clone(),
+            found: held.differences(&wanted),
+        })
     }
 
     /// Outside a trial, a harness that does not run the written config is waited for, and shown.

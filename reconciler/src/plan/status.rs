@@ -146,6 +146,18 @@ fn notices(inputs: Inputs<'_>, plan: &Plan) -> Vec<String> {
             }
         }
     }
+    if let Ok(UnitState::Running { resources, .. }) = &inventory.unit
+        && let Some(kills @ 1..) = resources.oom_kills
+    {
+        let times = if kills == 1 {
+            "once".to_owned()
+        } else {
+            format!("{kills} times")
+        };
+        notices.push(format!(
+            "the kernel killed a process of it for want of memory {times} in this run"
+        ));
+    }
     let declared = spec.map_or_else(RunState::default, |spec| spec.run);
     if let Some(run) = ledger.overrides.run_at(declared, now) {
         let word = match run.value {

@@ -110,6 +110,7 @@ pub fn action(action: &Action) -> String {
         Action::Start { .. } => "start".to_owned(),
         Action::Stop { .. } => "stop".to_owned(),
         Action::Restart { .. } => "restart".to_owned(),
+        Action::Limit { found, .. } => format!("put its limits back: {found}"),
         Action::ProbationClock { active: true } => "start the clock of its probation".to_owned(),
         Action::ProbationClock { active: false } => "stop the clock of its probation".to_owned(),
         Action::MarkGood { system } => format!("mark {} as the last good system", short_system(system)),
@@ -123,6 +124,9 @@ pub fn action(action: &Action) -> String {
             format!("stop it: the narrowed system failed its probation ({reason})")
         }
         Action::NoteFailure { what, .. } => format!("note that it {what}"),
+        Action::NoteOutOfMemory { kills, .. } => {
+            format!("note that the kernel killed processes of it for want of memory ({kills} so far)")
+        }
         Action::ClearFailures => "forget earlier failures".to_owned(),
         Action::Archive => "move its state and repo to the archive".to_owned(),
         Action::Restore => "move its state and repo back from the archive".to_owned(),

@@ -192,6 +192,7 @@ fn blank(name: &AgentName, uid: AgentUid, now: Timestamp) -> AgentRecord {
         purge: None,
         draft: None,
         recovered: None,
+        out_of_memory: None,
     }
 }
 

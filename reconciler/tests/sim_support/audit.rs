@@ -51,6 +51,7 @@ pub(super) fn check(ledger: &Ledger, state: &State, effect: &Effect) -> Result<(
         "restore" if matches!(agent.record.life, AgentLife::Restoring { .. }) => Ok(()),
         "activate" => deployed(ledger, &agent, |system, _| system == effect.detail),
         "start" => deployed(ledger, &agent, |_, toplevel| toplevel == effect.detail),
+        "limit" => limited(&agent, &effect.detail),
         "stop" => may_stop(ledger, &agent, &state.unit(&effect.agent)),
         "updateRef" => may_move(ledger, &agent, &effect.detail),
         _ => Err("nothing allows it".to_owned()),
@@ -148,6 +149,17 @@ fn deployed(ledger: &Ledger, agent: &AgentLedger, is_it: impl Fn(&str, &str) -> 
         return Err("something else is deployed".to_owned());
     }
     allowed(ledger, deployed.gate, &deployed.output.system)
+}
+
+/// Whether an agent is held to what it was deployed with.
+fn limited(agent: &AgentLedger, limits: &str) -> Result<(), String> {
+    let deployed = agent.record.deployed.as_ref();
+    let declared = deployed.map(|deployed| serde_json::to_string(&deployed.output.launch.limits).unwrap());
+    if declared.as_deref() == Some(limits) {
+        Ok(())
+    } else {
+        Err("these are not the limits of what is deployed".to_owned())
+    }
 }
 
 fn allowed(ledger: &Ledger, gate: GateId, system: &str) -> Result<(), String> {

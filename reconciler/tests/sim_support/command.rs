@@ -4,7 +4,7 @@ use reconciler::control::command::{Because, CommandError};
 use reconciler::control::drafts::Asking;
 use reconciler::control::{Key, Reconciler};
 use reconciler::host::fake::World;
-use reconciler::host::{Imported, UnitState};
+use reconciler::host::{Imported, Limits, UnitState};
 use reconciler::ledger::{DecideError, Ledger, LedgerError};
 use reconciler::model::order::Verb;
 use reconciler::model::records::AgentRecord;
@@ -72,6 +72,19 @@ pub(super) async fn happens(world: &World, ledger: &Ledger, step: &Move) -> Opti
         }
         Move::Kill(agent) => {
             world.kill(&name(agent));
+            Some(Key::Agent(name(agent)))
+        }
+        Move::OutOfMemory(agent) => {
+            world.kill_for_memory(&name(agent));
+            Some(Key::Agent(name(agent)))
+        }
+        Move::ChangeLimits(agent) => {
+            let tiny = Limits {
+                memory: 1 << 20,
+                cpu: 10_000,
+                tasks: 1,
+            };
+            world.change_limits(&name(agent), tiny);
             Some(Key::Agent(name(agent)))
         }
         Move::TamperMain(agent) => {

@@ -45,6 +45,10 @@ pub(crate) enum Move {
     Deny,
     /// An agent's process is killed.
     Kill(#[serde(deserialize_with = "kept")] &'static str),
+    /// The kernel kills a process of an agent for want of memory.
+    OutOfMemory(#[serde(deserialize_with = "kept")] &'static str),
+    /// Somebody holds an agent's container to other limits.
+    ChangeLimits(#[serde(deserialize_with = "kept")] &'static str),
     /// Somebody moves `main` of an agent's repo to its seed.
     TamperMain(#[serde(deserialize_with = "kept")] &'static str),
     /// The operator stops an agent.

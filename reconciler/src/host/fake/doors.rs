@@ -8,15 +8,13 @@ use camino::Utf8Path;
 use jiff::Timestamp;
 use shared::agent_api::Report;
 use shared::config::{ConfigFile, OVERLAY_FILE, Overlay};
-use shared::spec::RuntimeKind;
 use shared::status::{McpHealth, McpServerState, TurnState};
 use shared::{AgentName, AgentUid, CommitOid, HiveId, LoginId, ServerName};
 
 use super::{Behaviour, Source, State, World, oid};
 use crate::host::{
     Announcement, ArchiveState, Builder, Clock, ExitCause, FolderState, Folders, HarnessLink, HarnessState,
-    HostError, Ids, Imported, LaunchFile, Lines, Output, RefUpdate, RepoState, Repos, Runtime, Space,
-    SpecFile, TagState, UnitState,
+    HostError, Ids, Imported, LaunchFile, RefUpdate, RepoState, Repos, Space, SpecFile, TagState, UnitState,
 };
 use crate::model::build::{BuildOutput, BuildRequest, assemble};
 
@@ -49,113 +47,6 @@ impl Ids for World {
 
     fn jitter(&self) -> f64 {
         0.0
-    }
-}
-
-#[async_trait]
-impl Runtime for World {
-    fn kind(&self) -> RuntimeKind {
-        RuntimeKind::Process
-    }
-
-    async fn observe(&self, agents: &[AgentName]) -> Result<BTreeMap<AgentName, UnitState>, HostError> {
-        self.see(Source::Runtime, |state| {
-            let unit = |name: &AgentName| state.units.get(name).cloned().unwrap_or(UnitState::Absent);
-            agents.iter().map(|name| (name.clone(), unit(name))).collect()
-        })
-    }
-
-    async fn can_start(&self, _launch: &LaunchFile) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    async fn start(&self, launch: &LaunchFile) -> Result<(), HostError> {
-        let agent = launch.launch.agent.clone();
-        self.effect("start", &agent, launch.digest.to_string(), |state| {
-            if let Some(UnitState::Running { toplevel, .. }) = state.units.get(&agent) {
-                if *toplevel != launch.digest {
-                    return Err(HostError::failed(
-                        agent.as_str(),
-                        "it runs already, from another toplevel",
-                    ));
-                }
-                state.changes_nothing = true;
-                // Its harness goes on calling, whatever the daemon forgot.
-                state.forgotten.remove(&agent);
-                return Ok(());
-            }
-            let config = state.folders.get(&agent).and_then(|(_, config)| config.clone());
-            let behaviour = config
-                .as_ref()
-                .map(|config| state.behaviour(config))
-                .unwrap_or_default();
-            state.runs += 1;
-            let unit = if behaviour == Behaviour::Crashes {
-                let cause = ExitCause::Code(1);
-                UnitState::Exited {
-                    toplevel: Some(launch.digest.clone()),
-                    at: state.now,
-                    cause,
-                }
-            } else {
-                let run = state.runs.to_string();
-                UnitState::Running {
-                    toplevel: launch.digest.clone(),
-                    since: state.now,
-                    run,
-                }
-            };
-            state.units.insert(agent.clone(), unit);
-            state.loaded.remove(&agent);
-            if let Some(config) = config.filter(|_| behaviour == Behaviour::Good) {
-                state.loaded.insert(agent.clone(), config);
-            }
-            state.forgotten.remove(&agent);
-            Ok(())
-        })
-        .await
-    }
-
-    async fn stop(&self, agent: &AgentName) -> Result<(), HostError> {
-        self.effect("stop", agent, "", |state| {
-            if let Some(UnitState::Running { toplevel, .. }) = state.units.get(agent).cloned() {
-                let exited = UnitState::Exited {
-                    toplevel: Some(toplevel),
-                    at: state.now,
-                    cause: ExitCause::Clean,
-                };
-                state.units.insert(agent.clone(), exited);
-            } else {
-                state.changes_nothing = true;
-            }
-            state.loaded.remove(agent);
-            state.busy.remove(agent);
-            Ok(())
-        })
-        .await
-    }
-
-    async fn output(&self, agent: &AgentName, max: u64) -> Result<Output, HostError> {
-        let printed = self.lock().printed.get(agent).cloned().unwrap_or_default();
-        let begin = printed
-            .len()
-            .saturating_sub(usize::try_from(max).unwrap_or(usize::MAX));
-        Ok(Output {
-            end: printed[begin..].to_vec(),
-            cut: begin > 0,
-        })
-    }
-
-    async fn follow(&self, _agent: &AgentName, _lines: u32) -> Result<Lines, HostError> {
-        Ok(Lines::none())
-    }
-
-    async fn wipe(&self, _agent: &AgentName, _uid: AgentUid) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn unsandboxed(&self) -> Option<String> {
-        None
     }
 }
 

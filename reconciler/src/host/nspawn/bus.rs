@@ -174,6 +174,8 @@ impl Bus {
             result: text(&service, "Result"),
             exit_code: number(&service, "ExecMainCode"),
             exit_status: number(&service, "ExecMainStatus"),
+            limits: limits(&service),
+            cgroup: text(&service, "ControlGroup"),
         })
     }
 
@@ -300,11 +302,21 @@ fn number(properties: &HashMap<String, OwnedVariant>, name: &str) -> i32 {
         .unwrap_or_default()
 }
 
+fn count(properties: &HashMap<String, OwnedVariant>, name: &str) -> Option<u64> {
+    u64::try_from(&**properties.get(name)?).ok()
+}
+
+fn limits(service: &HashMap<String, OwnedVariant>) -> Option<Limits> {
+    Some(Limits {
+        memory: count(service, "MemoryMax")?,
+        cpu: count(service, "CPUQuotaPerSecUSec")?,
+        tasks: count(service, "TasksMax")?,
+    })
+}
+
 /// Microseconds since 1970; 0 means never.
 fn time(properties: &HashMap<String, OwnedVariant>, name: &str) -> Option<Timestamp> {
-    let micros = properties
-        .get(name)
-        .and_then(|value| u64::try_from(&**value).ok())?;
+    let micros = count(properties, name)?;
     let micros = i64::try_from(micros).ok().filter(|micros| *micros > 0)?;
     Timestamp::from_microsecond(micros).ok()
 }

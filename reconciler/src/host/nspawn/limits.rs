@@ -1,5 +1,6 @@
 //! Limits as systemd's unit properties. Pure.
 
+use serde::{Deserialize, Serialize};
 use shared::spec::LimitsSpec;
 
 use crate::host::HostError;
@@ -8,14 +9,15 @@ use crate::host::HostError;
 const NO_LIMIT: u64 = u64::MAX;
 
 /// The limits of a unit, in the units of systemd's properties.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Limits {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
     /// `MemoryMax`, in bytes.
-    pub(super) memory: u64,
+    pub memory: u64,
     /// `CPUQuotaPerSecUSec`: microseconds of processor time a second.
-    pub(super) cpu: u64,
+    pub cpu: u64,
     /// `TasksMax`.
-    pub(super) tasks: u64,
+    pub tasks: u64,
 }
 
 /// What a container may have that nobody limits: what systemd gives its own containers.
@@ -26,7 +28,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`HostError::Refused`], which names the field, when a value cannot be understood.
-    pub(super) fn of(spec: &LimitsSpec) -> Result<Self, HostError> {
+    pub fn of(spec: &LimitsSpec) -> Result<Self, HostError> {
         let bad = |field: &str, text: &str, like: &str| {
             HostError::refused(
                 format!("limits.{field}"),
@@ -47,6 +49,43 @@ impl Limits {
             tasks: spec.tasks.map_or(TASKS, u64::from),
         })
     }
+
+    /// What of these is not as wanted, in words; empty when all is.
+    pub fn differences(&self, wanted: &Self) -> String {
+        let of = |field: &str, is: u64, wanted: u64, text: fn(u64) -> String| {
+            (is != wanted).then(|| format!("{field} is {} and not {}", text(is), text(wanted)))
+        };
+        let all = [
+            of("memory", self.memory, wanted.memory, memory_text),
+            of("cpu", self.cpu, wanted.cpu, cpu_text),
+            of("tasks", self.tasks, wanted.tasks, tasks_text),
+        ];
+        all.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn or_unlimited(value: u64, text: impl FnOnce(u64) -> String) -> String {
+    if value == NO_LIMIT {
+        "unlimited".to_owned()
+    } else {
+        text(value)
+    }
+}
+
+fn memory_text(bytes: u64) -> String {
+    or_unlimited(bytes, |bytes| match bytes {
+        _ if bytes.is_multiple_of(1 << 30) => format!("{}G", bytes >> 30),
+        _ if bytes.is_multiple_of(1 << 20) => format!("{}M", bytes >> 20),
+        _ => bytes.to_string(),
+    })
+}
+
+fn cpu_text(micros: u64) -> String {
+    or_unlimited(micros, |micros| format!("{}%", micros / 10_000))
+}
+
+fn tasks_text(tasks: u64) -> String {
+    or_unlimited(tasks, |tasks| tasks.to_string())
 }
 
 /// Bytes, with an optional suffix K, M, G or T to the base 1024.
@@ -91,6 +130,21 @@ mod tests {
         );
         let none = limits("{}").unwrap();
         assert_eq!((none.memory, none.cpu, none.tasks), (u64::MAX, u64::MAX, 16_384));
+    }
+
+    #[test]
+    fn what_differs_is_named_as_it_is_declared() {
+        let wanted = limits(r#"{ "memory": "4G", "cpu": "150%" }"#).unwrap();
+        assert_eq!(wanted.differences(&wanted), "");
+        let is = Limits {
+            memory: 300 << 20,
+            cpu: NO_LIMIT,
+            tasks: 7,
+        };
+        assert_eq!(
+            is.differences(&wanted),
+            "memory is 300M and not 4G, cpu is unlimited and not 150%, tasks is 7 and not 16384"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //! /run/hyperhive-launch/NAME.json         what runs, or ran last since the machine came up
 //! /run/hyperhive-launch/NAME.error.json   why the launcher did not become the container
+//! /run/hyperhive-launch/NAME.end.json     how the run that ended last ended
 //! ```
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -43,6 +44,16 @@ pub(super) struct LaunchFailure {
     pub(super) refused: bool,
 }
 
+/// How a run ended, written by what cleans up after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EndRecord {
+    /// systemd's id of the run.
+    pub(super) invocation: String,
+    /// How many of its processes the kernel had killed for want of memory.
+    pub(super) oom_kills: u64,
+}
+
 pub(super) fn record_file(folder: &Utf8Path, agent: &AgentName) -> Utf8PathBuf {
     folder.join(format!("{agent}.json"))
 }
@@ -50,6 +61,10 @@ pub(super) fn record_file(folder: &Utf8Path, agent: &AgentName) -> Utf8PathBuf {
 pub(super) fn failure_file(folder: &Utf8Path, agent: &AgentName) -> Utf8PathBuf {
     // No agent's name has a dot.
     folder.join(format!("{agent}.error.json"))
+}
+
+pub(super) fn end_file(folder: &Utf8Path, agent: &AgentName) -> Utf8PathBuf {
+    folder.join(format!("{agent}.end.json"))
 }
 
 /// Reads a record; one that is missing or broken counts as none.

@@ -1,10 +1,11 @@
 //! What a unit's properties and the launcher's record say about an agent. Pure.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+use super::limits::Limits;
 use super::names::TEMPLATE;
-use super::record::LaunchRecord;
-use crate::host::{ExitCause, UnitState};
+use super::record::{EndRecord, LaunchRecord};
+use crate::host::{ExitCause, Resources, UnitState};
 
 /// The exit status of systemd-nspawn when the system inside rebooted itself.
 const REBOOTED: i32 = 133;
@@ -32,6 +33,10 @@ pub(super) struct Unit {
     pub(super) exit_code: i32,
     /// `ExecMainStatus`: exit status or signal.
     pub(super) exit_status: i32,
+    /// What systemd holds it to.
+    pub(super) limits: Option<Limits>,
+    /// `ControlGroup`: its cgroup, from the root of the hierarchy; empty when it has none.
+    pub(super) cgroup: String,
 }
 
 impl Unit {
@@ -81,8 +86,57 @@ pub(super) struct Around<'a> {
     pub(super) record: Option<&'a LaunchRecord>,
     /// The run that this hive told to end.
     pub(super) told: Option<&'a str>,
+    /// What was noted when a run was over.
+    pub(super) end: Option<&'a EndRecord>,
+    /// The kills for want of memory that were seen while it ran.
+    pub(super) kills: Option<&'a Kills>,
     /// When a run whose end nobody saw was first seen to be over.
     pub(super) first_seen: Timestamp,
+}
+
+/// A run that ends so soon after a kill for want of memory ended because of it.
+const AFTERMATH: SignedDuration = SignedDuration::from_secs(5);
+
+/// How many processes of a run the kernel has killed for want of memory, as far as it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kills {
+    run: String,
+    count: u64,
+    /// When it was seen to be more than before; `None`: it was so when it was first looked at.
+    rose_at: Option<Timestamp>,
+}
+
+impl Kills {
+    /// After another look; `before`: after the look before it.
+    pub(super) fn seen(before: Option<&Self>, run: &str, count: u64, now: Timestamp) -> Self {
+        let before = before.filter(|before| before.run == run);
+        let rose_at = match before {
+            Some(before) if before.count == count => before.rose_at,
+            Some(_) => Some(now),
+            None => None,
+        };
+        Self {
+            run: run.to_owned(),
+            count,
+            rose_at,
+        }
+    }
+
+    /// How many there were.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+/// Whether a run that ended at this time did so for want of memory: there was a kill that is not long ago.
+fn out_of_memory(run: &str, at: Timestamp, around: Around<'_>) -> bool {
+    let noted = around.end.filter(|end| end.invocation == run);
+    let seen = around.kills.filter(|kills| kills.run == run);
+    let before = seen.map_or(0, |seen| seen.count);
+    let just_now = seen
+        .and_then(|seen| seen.rose_at)
+        .is_some_and(|rose| at.duration_since(rose) < AFTERMATH);
+    just_now || noted.is_some_and(|end| end.oom_kills > before)
 }
 
 /// The state of an agent. `unit`: its properties; `None`: systemd has not loaded it, so it does not run.
@@ -104,6 +158,13 @@ pub(super) fn state(unit: Option<&Unit>, around: Around<'_>) -> UnitState {
             toplevel: record.toplevel.clone(),
             since: unit.active_since.or(unit.began).unwrap_or(around.first_seen),
             run: unit.invocation.clone(),
+            resources: Resources {
+                limits: unit.limits,
+                oom_kills: around
+                    .kills
+                    .filter(|kills| kills.run == unit.invocation)
+                    .map(Kills::count),
+            },
         },
         // The launcher has not come so far, or it is not the launcher that runs.
         None => UnitState::Foreign {
@@ -122,14 +183,19 @@ fn ended(unit: Option<&Unit>, around: Around<'_>) -> UnitState {
     // systemd forgets a unit that ended well once nobody looks at it.
     let unit = unit.filter(|unit| unit.invocation == record.invocation);
     let told = around.told == Some(record.invocation.as_str());
-    let cause = match unit {
+    let at = unit.and_then(|unit| unit.ended).unwrap_or(around.first_seen);
+    let cause = match unit.map_or(ExitCause::Unseen, Unit::cause) {
         _ if told => ExitCause::Clean,
-        Some(unit) => unit.cause(),
-        None => ExitCause::Unseen,
+        ExitCause::Code(_) | ExitCause::Signal(_) | ExitCause::Unseen
+            if out_of_memory(&record.invocation, at, around) =>
+        {
+            ExitCause::OutOfMemory
+        }
+        other => other,
     };
     UnitState::Exited {
         toplevel: Some(record.toplevel.clone()),
-        at: unit.and_then(|unit| unit.ended).unwrap_or(around.first_seen),
+        at,
         cause,
     }
 }
@@ -140,6 +206,11 @@ mod tests {
     use crate::model::user_range::UserRange;
 
     const SEEN: i64 = 900;
+    const LIMITS: Limits = Limits {
+        memory: 1,
+        cpu: 2,
+        tasks: 3,
+    };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -165,6 +236,8 @@ mod tests {
             result: result.to_owned(),
             exit_code: exit.0,
             exit_status: exit.1,
+            limits: Some(LIMITS),
+            cgroup: "/hyperhive.slice/x".to_owned(),
         }
     }
 
@@ -176,6 +249,7 @@ mod tests {
                 record,
                 told,
                 first_seen,
+                ..Around::default()
             },
         )
     }
@@ -209,6 +283,67 @@ mod tests {
             (unit("failed", "timeout", (2, 9)), ExitCause::Signal(9)),
         ] {
             assert_eq!(cause(&unit), expected, "{unit:?}");
+        }
+    }
+
+    /// Why a run ended that did so at second 200, when these many kills were noted at its end.
+    fn cause_after(ended: &Unit, noted: Option<(&str, u64)>, kills: Option<&Kills>) -> ExitCause {
+        let end = noted.map(|(run, oom_kills)| EndRecord {
+            invocation: run.to_owned(),
+            oom_kills,
+        });
+        let record = record();
+        let around = Around {
+            record: Some(&record),
+            end: end.as_ref(),
+            kills,
+            ..Around::default()
+        };
+        match state(Some(ended), around) {
+            UnitState::Exited { cause, .. } => cause,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_run_that_ends_with_a_kill_that_was_not_there_before_ran_out_of_memory() {
+        let died = unit("failed", "exit-code", (1, 1));
+        let one = Kills::seen(None, "aa", 1, at(100));
+        let of_another_run = Kills::seen(None, "bb", 9, at(100));
+        for (noted, kills, expected) in [
+            (None, None, ExitCause::Code(1)),
+            (Some(("aa", 0)), None, ExitCause::Code(1)),
+            (Some(("aa", 1)), None, ExitCause::OutOfMemory),
+            (Some(("bb", 1)), None, ExitCause::Code(1)),
+            (Some(("aa", 1)), Some(&one), ExitCause::Code(1)),
+            (Some(("aa", 2)), Some(&one), ExitCause::OutOfMemory),
+            (Some(("aa", 1)), Some(&of_another_run), ExitCause::OutOfMemory),
+        ] {
+            assert_eq!(cause_after(&died, noted, kills), expected, "{noted:?} {kills:?}");
+        }
+        let killed = unit("failed", "signal", (2, 9));
+        assert_eq!(
+            cause_after(&killed, Some(("aa", 1)), None),
+            ExitCause::OutOfMemory
+        );
+    }
+
+    #[test]
+    fn a_kill_that_was_seen_right_before_the_end_is_its_cause_and_an_older_one_is_not() {
+        let died = unit("failed", "exit-code", (1, 1));
+        let none = Kills::seen(None, "aa", 0, at(100));
+        for (rose, expected) in [(196, ExitCause::OutOfMemory), (195, ExitCause::Code(1))] {
+            let rose = Kills::seen(Some(&none), "aa", 1, at(rose));
+            let same = Kills::seen(Some(&rose), "aa", 1, at(199));
+            assert_eq!(cause_after(&died, Some(("aa", 1)), Some(&same)), expected);
+        }
+    }
+
+    #[test]
+    fn whoever_switched_itself_off_did_not_run_out_of_memory() {
+        for (exit, expected) in [(0, ExitCause::PowerOff), (133, ExitCause::Reboot)] {
+            let off = unit("inactive", "success", (1, exit));
+            assert_eq!(cause_after(&off, Some(("aa", 1)), None), expected);
         }
     }
 
@@ -256,6 +391,10 @@ mod tests {
             toplevel: record().toplevel,
             since: at(100),
             run: "aa".to_owned(),
+            resources: Resources {
+                limits: Some(LIMITS),
+                oom_kills: None,
+            },
         };
         assert_eq!(
             look(Some(&unit("active", "success", (0, 0))), Some(&record()), None),

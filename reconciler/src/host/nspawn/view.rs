@@ -8,7 +8,7 @@ use shared::AgentName;
 
 use super::bus::Line;
 use super::locked;
-use super::record::LaunchRecord;
+use super::record::{EndRecord, LaunchRecord};
 use super::verdict::Unit;
 
 /// What the state of an agent follows from.
@@ -22,6 +22,8 @@ pub(super) struct Facts {
     pub(super) record: Option<LaunchRecord>,
     /// The run that was told to end.
     pub(super) told: Option<String>,
+    /// What was noted when a run was over.
+    pub(super) end: Option<EndRecord>,
 }
 
 /// The state of the view when a look began. What was seen is kept only if nothing changed since.

@@ -7,10 +7,11 @@ use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{AtFlags, FileType};
 use shared::{AgentName, AgentUid};
 
-use super::record;
+use super::cgroup;
+use super::record::{self, EndRecord};
 use super::tree::{self, range_of};
 use crate::host::HostError;
-use crate::host::folders::remove_folder;
+use crate::host::folders::{remove_folder, write_atomic};
 use crate::host::layout::Layout;
 
 /// Where systemd keeps limits that were set at run time.
@@ -35,6 +36,9 @@ pub struct WipeArgs {
         conflicts_with = "archive"
     )]
     pub tree: Option<AgentName>,
+    /// systemd's id of the run that is over, to note how it ended
+    #[arg(long, value_name = "ID", requires = "tree")]
+    pub invocation: Option<String>,
     /// All that is left of the agent whose archive this is: its name, a dash, its uid
     #[arg(long, value_name = "AGENT-UID", value_parser = parse_archive)]
     pub archive: Option<(AgentName, AgentUid)>,
@@ -59,7 +63,13 @@ fn parse_archive(text: &str) -> Result<(AgentName, AgentUid), String> {
 /// When something is in the way; what is left is deleted by the next try.
 pub fn run(args: &WipeArgs) -> Result<(), HostError> {
     if let Some(agent) = &args.tree {
-        return remove_folder(&args.roots.join(agent.as_str()));
+        // Whatever becomes of the note, the tree has to go.
+        let noted = args
+            .invocation
+            .as_ref()
+            .map_or(Ok(()), |run| note_end(agent, run));
+        remove_folder(&args.roots.join(agent.as_str()))?;
+        return noted;
     }
     let Some((agent, uid)) = &args.archive else {
         return Ok(());
@@ -79,6 +89,7 @@ pub fn run(args: &WipeArgs) -> Result<(), HostError> {
     for file in [
         record::record_file(super::records(), agent),
         record::failure_file(super::records(), agent),
+        record::end_file(super::records(), agent),
     ] {
         match std::fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -88,6 +99,21 @@ pub fn run(args: &WipeArgs) -> Result<(), HostError> {
         }
     }
     Ok(())
+}
+
+/// Notes what only the unit's cgroup knows, which is gone after us.
+fn note_end(agent: &AgentName, invocation: &str) -> Result<(), HostError> {
+    let Some(oom_kills) = cgroup::own_oom_kills()? else {
+        return Ok(());
+    };
+    let end = EndRecord {
+        invocation: invocation.to_owned(),
+        oom_kills,
+    };
+    let path = record::end_file(super::records(), agent);
+    let bytes =
+        serde_json::to_vec(&end).map_err(|error| HostError::failed(path.as_str(), error.to_string()))?;
+    write_atomic(&path, &bytes, 0o644)
 }
 
 /// Deletes the state that lies in an archive that was put aside, if it belongs to a container.
@@ -120,7 +146,6 @@ mod tests {
     use std::os::unix::fs::{chown, symlink};
 
     use super::*;
-    use crate::host::folders::write_atomic;
     use crate::model::user_range::UserRange;
 
     const UID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";

@@ -8,7 +8,6 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 
 use shared::AgentName;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::Child;
 use tokio::sync::watch;
@@ -16,6 +15,7 @@ use tokio::sync::watch;
 use super::record::{ExitRecord, Handles, Run, cause_of_code};
 use super::{Inner, locked};
 use crate::host::folders::{remove_leftovers, write_atomic};
+use crate::host::readable::readable;
 use crate::host::{ExitCause, HostError};
 
 /// Which run of which agent is watched.
@@ -153,7 +153,7 @@ impl Registration {
     /// Hands the run to a task of its own. A child is also reaped.
     pub(super) fn watch(self, handles: Handles, child: Option<Child>) -> Result<(), HostError> {
         let watched = |handle: Option<OwnedFd>| {
-            let watched = handle.map(register).transpose();
+            let watched = handle.map(readable).transpose();
             watched.map_err(HostError::io("watch", self.agent.as_str()))
         };
         let (outer, harness) = (watched(handles.outer)?, watched(handles.harness)?);
@@ -186,16 +186,6 @@ impl Registration {
         drop(self);
         (inner.options.notify)(agent);
     }
-}
-
-#[expect(
-    unsafe_code,
-    reason = "tokio has no safe way to wait for a descriptor of its own kind"
-)]
-fn register(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` is one open descriptor for as long as it lives, and nothing takes it out of the `AsyncFd`.
-    let watched = unsafe { AsyncFd::register_with_interest(handle, Interest::READABLE) };
-    Ok(watched?)
 }
 
 /// Waits until the process is gone.

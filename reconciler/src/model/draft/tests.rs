@@ -25,6 +25,7 @@ fn record(name: &str, number: u128, life: AgentLife) -> AgentRecord {
         rebuild: false,
         purge: None,
         recovered: None,
+        out_of_memory: None,
         draft: None,
     }
 }

@@ -60,6 +60,7 @@ fn note(ledger: &mut AgentLedger, change: Change) {
             system, quarantine, ..
         } => drop(ledger.quarantine.insert(system, quarantine)),
         Change::Failures { failures, .. } => ledger.failures = failures,
+        Change::OutOfMemory { told, .. } => ledger.record.out_of_memory = Some(told),
         Change::Event { .. } | Change::Notify { .. } | Change::NotifyManagers { .. } => {}
         other => panic!("no step of an agent makes this change: {other:?}"),
     }
@@ -97,6 +98,7 @@ fn apply(case: &mut Case, action: &Action) {
                 toplevel: toplevel.clone(),
                 since: case.now,
                 run: format!("run at {}", case.now),
+                resources: crate::host::Resources::default(),
             });
             case.inventory.harness = None;
         }

@@ -2,11 +2,11 @@
 
 use shared::gate::GateClass;
 use shared::plan::WaitingOn;
-use shared::spec::{Drain, RunState};
+use shared::spec::{Drain, LimitsSpec, RunState};
 
 use super::world::*;
-use crate::host::{ExitCause, UnitState};
-use crate::model::records::{Failures, Override, Recovered};
+use crate::host::{ExitCause, Limits, UnitState};
+use crate::model::records::{Failures, OutOfMemory, Override, Recovered};
 use crate::model::step::{Action, Authority};
 
 fn crashed(case: &mut Case, secs: i64) {
@@ -189,6 +189,100 @@ fn an_immediate_drain_waits_for_nothing() {
     case.busy();
     case.spec.as_mut().unwrap().drain = Drain::Immediate;
     assert_eq!(case.kinds(), ["restart"]);
+}
+
+/// At rest, and held to other limits than declared.
+fn held_to(memory: u64) -> Case {
+    let mut case = Case::at_rest();
+    let Ok(UnitState::Running { resources, .. }) = &mut case.inventory.unit else {
+        panic!("it runs");
+    };
+    let declared = Limits::of(&LimitsSpec::default()).unwrap();
+    resources.limits = Some(Limits { memory, ..declared });
+    case
+}
+
+#[test]
+fn limits_that_were_changed_are_put_back_without_an_end_of_the_run() {
+    let case = held_to(64 << 20);
+    assert_eq!(case.kinds(), ["limit"]);
+    let plan = case.plan();
+    let planned = step(&plan, "limit");
+    assert_eq!(planned.step.authority, Authority::Free);
+    assert!(matches!(&planned.step.action, Action::Limit { limits, found }
+            if *limits == LimitsSpec::default() && found == "memory is 64M and not unlimited"));
+}
+
+#[test]
+fn limits_that_are_as_declared_or_not_known_ask_for_nothing() {
+    assert!(held_to(u64::MAX).kinds().is_empty());
+    let mut case = held_to(64 << 20);
+    if let Ok(UnitState::Running { resources, .. }) = &mut case.inventory.unit {
+        resources.limits = None;
+    }
+    assert!(case.kinds().is_empty());
+}
+
+#[test]
+fn limits_of_a_run_that_is_to_be_restarted_are_left_to_the_restart() {
+    let mut case = held_to(64 << 20);
+    let other = case.output().config_digest;
+    if let Ok(UnitState::Running { toplevel, .. }) = &mut case.inventory.unit {
+        *toplevel = other;
+    }
+    assert_eq!(case.kinds(), ["restart"]);
+}
+
+/// At rest, and with so many processes killed in this run.
+fn killed(kills: u64) -> Case {
+    let mut case = Case::at_rest();
+    let Ok(UnitState::Running { resources, .. }) = &mut case.inventory.unit else {
+        panic!("it runs");
+    };
+    resources.oom_kills = Some(kills);
+    case
+}
+
+#[test]
+fn kills_for_want_of_memory_are_told_of_at_first_and_whenever_their_number_has_doubled() {
+    let told = |run: &str, kills| {
+        Some(OutOfMemory {
+            run: run.to_owned(),
+            kills,
+        })
+    };
+    for (kills, before, is_told) in [
+        (0, None, false),
+        (1, None, true),
+        (1, told("run-1", 1), false),
+        (2, told("run-1", 1), true),
+        (3, told("run-1", 2), false),
+        (7, told("run-1", 3), true),
+        (7, told("run-1", 4), false),
+        (1, told("run-0", 900), true),
+        (0, told("run-1", 4), false),
+    ] {
+        let mut case = killed(kills);
+        case.ledger.record.out_of_memory = before.clone();
+        let expected: &[&str] = if is_told { &["noteOutOfMemory"] } else { &[] };
+        assert_eq!(case.kinds(), expected, "{kills} after {before:?}");
+    }
+}
+
+#[test]
+fn an_end_for_want_of_memory_is_noted_as_one() {
+    for (cause, expected) in [(ExitCause::OutOfMemory, true), (ExitCause::Signal(9), false)] {
+        let mut case = Case::at_rest();
+        crashed(&mut case, NOW - 1);
+        if let Ok(UnitState::Exited { cause: of, .. }) = &mut case.inventory.unit {
+            *of = cause;
+        }
+        let plan = case.plan();
+        let planned = step(&plan, "noteFailure");
+        assert!(
+            matches!(planned.step.action, Action::NoteFailure { out_of_memory, .. } if out_of_memory == expected)
+        );
+    }
 }
 
 #[test]

@@ -189,6 +189,7 @@ fn the_clock_stands_while_the_old_system_runs_and_while_nothing_is_known() {
         toplevel: case.output().config_digest,
         since: at(200),
         run: "run-0".to_owned(),
+        resources: crate::host::Resources::default(),
     };
     case.busy();
     case.inventory.unit = Ok(other);

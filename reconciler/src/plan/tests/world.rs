@@ -92,6 +92,7 @@ impl Case {
             purge: None,
             draft: None,
             recovered: None,
+            out_of_memory: None,
         };
         let ledger = AgentLedger {
             record,
@@ -229,6 +230,7 @@ impl Case {
             toplevel: output.toplevel,
             since: at(200),
             run: "run-1".to_owned(),
+            resources: crate::host::Resources::default(),
         });
         self.inventory.harness = Some(HarnessState {
             report: Report {

@@ -64,6 +64,26 @@ pub(super) fn all() -> Vec<Scenario> {
             },
         ),
         scenario(
+            "limits that somebody changes are put back while the agent runs on",
+            vec![two_agents(), Move::Wait(60), Move::ChangeLimits("alice")],
+            |end| {
+                in_sync(end, "alice");
+                assert_eq!((end.count("start"), end.count("stop")), (2, 0));
+                assert_eq!(end.count("limit"), 1);
+            },
+        ),
+        scenario(
+            "a process that is killed for want of memory is told of while the agent runs on",
+            vec![two_agents(), Move::Wait(60), Move::OutOfMemory("alice")],
+            |end| {
+                in_sync(end, "alice");
+                assert_eq!((end.count("start"), end.count("stop")), (2, 0));
+                for agent in ["alice", "queen"] {
+                    assert!(end.was_told(agent, "killed a process of alice"), "{:?}", end.told);
+                }
+            },
+        ),
+        scenario(
             "stop and start",
             vec![two_agents(), Move::Stop("alice"), Move::Start("alice")],
             |end| {
