@@ -30,14 +30,16 @@ pub(crate) struct Agent {
 impl Agent {
     /// Runs a line of shell inside, as this user; its standard output.
     pub(crate) fn run(&self, user: &str, line: &str) -> Result<String> {
-        program::run("systemd-run", self.systemd_run(&format!("--uid={user}"), line))
+        let (user, line) = (format!("--uid={user}"), plain(line));
+        program::run("systemd-run", self.systemd_run(&user, &line))
     }
 
     /// A line of shell inside that must fail, as this user; what it said.
     pub(crate) fn cannot(&self, user: &str, line: &str) -> Result<String> {
         // That it runs at all is seen first: what cannot be started fails as well.
         self.run(user, "true")?;
-        program::fails("systemd-run", self.systemd_run(&format!("--uid={user}"), line))
+        let (user, line) = (format!("--uid={user}"), plain(line));
+        program::fails("systemd-run", self.systemd_run(&user, &line))
     }
 
     fn systemd_run<'a>(&'a self, user: &'a str, line: &'a str) -> [&'a str; 11] {
@@ -198,6 +200,11 @@ impl Agent {
         )?;
         Ok(())
     }
+}
+
+/// A line that the shell gets as it is: systemd would put variables of its own in.
+fn plain(line: &str) -> String {
+    line.replace('$', "$$")
 }
 
 fn read_number(path: &Utf8Path) -> Result<u64> {

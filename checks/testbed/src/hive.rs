@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::agent::Agent;
 use crate::bus::{Bus, Unit};
-use crate::{guest, program, wait};
+use crate::{guest, nix, program, wait};
 
 /// The program, where the product is installed in a nest.
 pub(crate) const HIVE: &str = "/nix/store/00000000000000000000000000000000-hyperhive/bin/hive";
@@ -33,6 +33,8 @@ const RANGE: u32 = 0x1_0000;
 pub(crate) struct Hive {
     /// The host's bus.
     pub(crate) bus: Bus,
+    /// What its spec says of the builder.
+    builder: Value,
 }
 
 /// An agent as most scenarios want it: it runs, a script drives it, and its network is its own loopback. `more` is added.
@@ -51,14 +53,49 @@ pub(crate) fn declared(more: Value) -> Result<Value> {
     Ok(agent)
 }
 
+/// [`declared`], but for its system: Nix builds it, and boots it as the bed's guests boot.
+pub(crate) fn built(more: Value) -> Result<Value> {
+    let mut agent = declared(json!({ "modules": [nix::module()] }))?;
+    if let (Some(agent), Value::Object(more)) = (agent.as_object_mut(), more) {
+        agent.remove("system");
+        agent.extend(more);
+    }
+    Ok(agent)
+}
+
 impl Hive {
     /// Installs a hive with these agents as `hive units` does it, and starts its daemon.
     pub(crate) fn install(agents: &Value) -> Result<Self> {
-        let hive = Self { bus: Bus::connect()? };
+        Self::install_on(Self::new()?, agents)
+    }
+
+    /// [`Self::install`], with agents whose systems Nix builds.
+    pub(crate) fn install_with_nix(agents: &Value) -> Result<Self> {
+        let builder = nix::builder()?;
+        Self::install_on(
+            Self {
+                builder,
+                ..Self::new()?
+            },
+            agents,
+        )
+    }
+
+    fn new() -> Result<Self> {
+        Ok(Self {
+            bus: Bus::connect()?,
+            builder: json!({ "kind": "plain" }),
+        })
+    }
+
+    fn install_on(hive: Self, agents: &Value) -> Result<Self> {
         hive.declare(agents)?;
         program::run(HIVE, ["units", "--install"])?;
         program::run("systemd-sysusers", [])?;
         hive.bus.reload()?;
+        if hive.builder["kind"] == "nix" {
+            nix::set_up(&hive.bus)?;
+        }
         program::run("systemctl", ["enable", "--quiet", DAEMON])?;
         hive.start()?;
         Ok(hive)
@@ -66,7 +103,7 @@ impl Hive {
 
     /// The hive that an earlier boot installed, whose daemon was started with the host.
     pub(crate) fn installed() -> Result<Self> {
-        let hive = Self { bus: Bus::connect()? };
+        let hive = Self::new()?;
         hive.start()?;
         Ok(hive)
     }
@@ -77,7 +114,7 @@ impl Hive {
             "version": 1,
             "hive": { "name": "bed" },
             "runtime": { "kind": "nspawn" },
-            "builder": { "kind": "plain" },
+            "builder": self.builder,
             "agents": agents,
         });
         let new = format!("{SPEC}.new");
@@ -150,6 +187,50 @@ impl Hive {
         };
         self.until(&format!("{names:?} are at rest"), ["status"], all)
             .map(drop)
+    }
+
+    /// The open gates of this agent. A purge is asked for by the hive: its agent is gone.
+    pub(crate) fn open_gates(&self, name: &str) -> Result<Vec<Value>> {
+        let gates = self.ask(["gate", "list"])?;
+        let gates = gates.as_array().context("a list of gates")?.iter();
+        let open =
+            gates.filter(|it| it["state"] == "open" && (it["agent"] == name || it["class"] == "purge"));
+        Ok(open.cloned().collect())
+    }
+
+    /// Waits for the one open gate of this agent.
+    pub(crate) fn gate(&self, name: &str) -> Result<Value> {
+        let gates = wait::until(
+            &format!("a gate of {name} is open"),
+            || self.open_gates(name),
+            |it| !it.is_empty(),
+        )?;
+        ensure!(gates.len() == 1, "{name} has more than one gate: {gates:?}");
+        gates.into_iter().next().context("one gate")
+    }
+
+    /// Approves the one open gate of this agent, as an operator who read it.
+    pub(crate) fn approve(&self, name: &str) -> Result<()> {
+        let gate = self.gate(name)?;
+        let digest = gate["digest"].as_str().unwrap_or_default();
+        program::run(
+            HIVE,
+            ["gate", "approve", &gate["id"].to_string(), "--digest", digest],
+        )?;
+        Ok(())
+    }
+
+    /// How often systemd has started the agent's unit, by its journal.
+    pub(crate) fn starts(&self, name: &str) -> Result<usize> {
+        let unit = format!("UNIT={}", unit_of(name));
+        let fields = ["_PID=1", &unit, "JOB_TYPE=start", "JOB_RESULT=done"];
+        let said = program::run(
+            "journalctl",
+            fields
+                .into_iter()
+                .chain(["--output=cat", "--no-pager", "--quiet"]),
+        )?;
+        Ok(said.lines().count())
     }
 
     /// All events so far.

@@ -4,6 +4,7 @@ mod apart;
 mod bare;
 mod drift;
 mod life;
+mod proposal;
 mod start;
 mod way_out;
 
@@ -40,6 +41,11 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "way_out",
         summary: "hosts that are not listed are refused and told of; the provider's key stays outside, a secret with its agent",
         play: way_out::play,
+    },
+    Scenario {
+        name: "proposal",
+        summary: "a commit that changes an agent's system is built by Nix, asked about, and deployed by one restart",
+        play: proposal::play,
     },
     Scenario {
         name: "endings",

@@ -1,0 +1,65 @@
+//! The real Nix of the nest, with its daemon, and a stand-in for nixpkgs.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+
+use anyhow::{Context as _, Result, ensure};
+use camino::Utf8PathBuf;
+use serde_json::{Value, json};
+
+use crate::bus::Bus;
+use crate::hive::USER;
+use crate::{guest, program, wait};
+
+/// Where the nest has the recipes that hives of it are made from.
+const RECIPE: &str = "/usr/local/share/testbed";
+/// Nix's own daemon: Debian's `nix-bin` brings the program and no unit.
+const DAEMON: &str = "nix-daemon.service";
+/// Where it listens.
+const SOCKET: &str = "/nix/var/nix/daemon-socket/socket";
+/// Where agents' generations lie.
+const PROFILES: &str = "/nix/var/nix/profiles/hyperhive";
+
+/// Starts Nix's daemon, and makes the folder that the hive's daemon needs.
+pub(crate) fn set_up(bus: &Bus) -> Result<()> {
+    fs::write(
+        format!("/etc/systemd/system/{DAEMON}"),
+        "[Service]\nExecStart=/usr/bin/nix-daemon\nKillMode=process\n",
+    )
+    .context("writing the unit of Nix's daemon")?;
+    bus.reload()?;
+    bus.start(DAEMON)?;
+    let listens = || Ok(UnixStream::connect(SOCKET)?);
+    wait::until("Nix's daemon listens", listens, |_| true)?;
+    program::run("install", ["-d", "-o", USER, "-g", USER, PROFILES])?;
+    Ok(())
+}
+
+/// What the spec says of the builder.
+pub(crate) fn builder() -> Result<Value> {
+    Ok(json!({
+        "kind": "nix",
+        "nixpkgs": format!("{RECIPE}/nixpkgs"),
+        "guestModule": format!("{RECIPE}/guest"),
+        "inputs": { "system": guest::system()? },
+    }))
+}
+
+/// The operator's module that makes a system that boots.
+pub(crate) fn module() -> String {
+    format!("{RECIPE}/whole.nix")
+}
+
+/// The system that Nix has as the deployed one of this agent.
+pub(crate) fn deployed(agent: &str) -> Result<Utf8PathBuf> {
+    let profile = Utf8PathBuf::from(format!("{PROFILES}/{agent}/system"));
+    let system = profile
+        .canonicalize_utf8()
+        .with_context(|| format!("following {profile}"))?;
+    let deriver = program::run("nix-store", ["--query", "--deriver", system.as_str()])?;
+    ensure!(
+        deriver.trim().ends_with(".drv"),
+        "{system} was not built here: Nix says its deriver is {deriver}"
+    );
+    Ok(system)
+}
