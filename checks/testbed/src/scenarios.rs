@@ -32,6 +32,12 @@ pub(crate) struct Scenario {
 
 /// In the order they are played.
 pub(crate) const ALL: &[Scenario] = &[
+    // Probation takes a minute: others are played meanwhile.
+    Scenario {
+        name: "reverted",
+        summary: "a system whose harness does not come up goes back to the last good one, and both sides are told",
+        play: proposal::reverted,
+    },
     Scenario {
         name: "start",
         summary: "agents of a spec come up as containers that systemd, machined, kernel and journal know",

@@ -1,13 +1,15 @@
 //! What becomes of a commit that an agent offers, with systems that Nix builds.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::Then;
+use crate::agent::Agent;
 use crate::hive::{self, Hive};
-use crate::{guest, nix, program, proposal};
+use crate::{guest, nix, program, proposal, wait};
 
 /// A module that changes the system.
 const TOOL: &str = r#"{ pkgs, ... }: {
@@ -70,6 +72,87 @@ pub(crate) fn play(_boot: u32) -> Result<Then> {
     );
     hive.tells("passed its probation")?;
     Ok(Then::Done)
+}
+
+/// A guest that comes up, but whose harness does not.
+const BROKEN: &str = r#"{ ... }: {
+  environment.etc.built.text = "broken";
+  systemd.services.hive-harness.serviceConfig.ExecStartPre = "/bin/false";
+}
+"#;
+
+/// A system whose harness does not come up goes back to the last good one, which both sides are told. A daemon that dies
+/// meanwhile takes nothing from that.
+pub(crate) fn reverted(_boot: u32) -> Result<Then> {
+    let hive = Hive::install_with_nix(&json!({ "alice": hive::built(json!({}))? }))?;
+    hive.rests(&["alice"])?;
+    let alice = hive.agent("alice")?;
+    let (good, main) = (
+        nix::deployed("alice")?,
+        proposal::git("alice", ["rev-parse", "main"])?,
+    );
+    alice.run(
+        "agent",
+        "mkdir /state/deep && echo mine | tee /state/kept > /state/deep/er",
+    )?;
+    let before = hive.bus.unit(&alice.unit)?;
+
+    let offered = proposal::offer(&alice, "No harness", &[("agent.nix", BROKEN)])?;
+    // What the agent itself does to its state is over.
+    let kept = state_of(&alice)?;
+    hive.approve("alice")?;
+    let broken = hive.runs_again("alice", &before)?;
+    proposal::is_deployed("alice", &offered)?;
+    let bad = nix::deployed("alice")?;
+    ensure!(bad != good);
+    runs(&hive, "alice", &bad)?;
+    hive.kill()?;
+    ensure!(
+        hive.bus.unit(&alice.unit)? == broken,
+        "the new daemon did not leave alice alone"
+    );
+
+    let again = wait::within(
+        Duration::from_secs(110),
+        "alice runs what it ran before",
+        || hive.bus.unit(&alice.unit),
+        |it| it.active == "active" && it.invocation != broken.invocation,
+    )?;
+    hive.rests(&["alice"])?;
+    ensure!(
+        hive.bus.unit(&alice.unit)? == again,
+        "alice was started once more"
+    );
+    runs(&hive, "alice", &good)?;
+    ensure!(hive.starts("alice")? == 3, "it is the third start");
+    ensure!(nix::deployed("alice")? == good);
+    ensure!(
+        proposal::git("alice", ["rev-parse", "main"])? == main,
+        "main is where it was"
+    );
+    ensure!(proposal::git("alice", ["rev-parse", "failed/1^{commit}"])? == offered.commit);
+    proposal::git("alice", ["rev-parse", "deployed/1"])
+        .err()
+        .context("the tag deployed/1 is still there")?;
+    let now = state_of(&alice)?;
+    ensure!(now == kept, "the state was {kept}, and is {now}");
+    hive.tells("failed its probation: its harness has not reported")?;
+    let mail = hive.ask(["inbox", "alice"])?.to_string();
+    ensure!(
+        mail.contains("failed its probation: its harness has not reported"),
+        "alice was told {mail}"
+    );
+    ensure!(hive.open_gates("alice")?.is_empty());
+    Ok(Then::Done)
+}
+
+/// The state of an agent, but for what its harness keeps there.
+fn state_of(agent: &Agent) -> Result<String> {
+    let line = format!(
+        "cd {} && find kept deep -printf '%p %U:%G %m %T@\n' && md5sum kept deep/er",
+        agent.state
+    );
+    program::shell(&line)
 }
 
 /// The agent's container was started from this system: its manager's command line says so, and who wrote it is root.
