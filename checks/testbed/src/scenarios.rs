@@ -54,6 +54,11 @@ pub(crate) const ALL: &[Scenario] = &[
         play: proposal::play,
     },
     Scenario {
+        name: "reload",
+        summary: "a commit that only adds an MCP server, and a new prompt, are taken up without any restart",
+        play: proposal::reloaded,
+    },
+    Scenario {
         name: "endings",
         summary: "poweroff, reboot, a killed container and a killed guest are told apart, and the agent runs again",
         play: life::endings,

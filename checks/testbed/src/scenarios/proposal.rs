@@ -155,6 +155,76 @@ fn state_of(agent: &Agent) -> Result<String> {
     program::shell(&line)
 }
 
+/// A server that Nix builds from a file of the commit. It leaves a trace when it is started.
+const SERVED: &str = r#"{ pkgs, ... }: {
+  hyperhive.mcpServers.wiki = {
+    command = "${pkgs.writeShellScriptBin "wiki" (builtins.readFile ./server.sh)}/bin/wiki";
+    args = [ ];
+  };
+}
+"#;
+const SERVER: &str = include_str!("../../../../harness/tests/mcp-server.sh");
+
+/// A commit that only adds an MCP server is taken up by the harness that runs: neither it nor its container is restarted.
+pub(crate) fn reloaded(_boot: u32) -> Result<Then> {
+    let hive = Hive::install_with_nix(&json!({ "alice": hive::built(json!({}))? }))?;
+    hive.rests(&["alice"])?;
+    let alice = hive.agent("alice")?;
+    let before = (hive.bus.unit(&alice.unit)?, harness(&alice)?);
+    let system = nix::deployed("alice")?;
+
+    let server = format!("echo started >> /state/wiki\n{SERVER}");
+    let offered = proposal::offer(&alice, "A wiki", &[("agent.nix", SERVED), ("server.sh", &server)])?;
+    let gate = hive.gate("alice")?;
+    ensure!(
+        gate["view"]["steps"].to_string().contains("without a restart"),
+        "{gate}"
+    );
+    program::fails("test", ["-e", alice.state.join("wiki").as_str()])
+        .context("it ran before it was approved")?;
+    hive.approve("alice")?;
+    hive.tells("passed its probation")?;
+    hive.rests(&["alice"])?;
+    proposal::is_deployed("alice", &offered)?;
+    let taken_up = alice.run(
+        "agent",
+        "cat /state/wiki && grep -o '\"/nix/store/[^\"]*/bin/wiki\"' /config/agent.json",
+    )?;
+    ensure!(
+        taken_up.starts_with("started\n\"/nix/store/"),
+        "inside is {taken_up:?}"
+    );
+
+    // The same of a prompt that the operator writes.
+    hive.declare(&json!({ "alice": hive::built(json!({ "prompt": "Look after the wiki." }))? }))?;
+    let written = || alice.run("agent", "cat /config/agent.json");
+    wait::until("the prompt is there", written, |it| {
+        it.contains("Look after the wiki.")
+    })?;
+    hive.rests(&["alice"])?;
+    let loaded = program::run("journalctl", ["-u", &alice.unit, "--output=cat", "--no-pager"])?;
+    let loaded = loaded.matches("config loaded digest=").count();
+    ensure!(loaded == 3, "the harness loaded {loaded} configs, not three");
+
+    let after = (hive.bus.unit(&alice.unit)?, harness(&alice)?);
+    ensure!(before == after, "{before:?} became {after:?}");
+    ensure!(hive.starts("alice")? == 1 && nix::deployed("alice")? == system);
+    Ok(Then::Done)
+}
+
+/// What identifies the harness's run to the guest's systemd.
+fn harness(agent: &Agent) -> Result<String> {
+    let show = [
+        "-M",
+        &agent.machine,
+        "show",
+        "hive-harness.service",
+        "-p",
+        "InvocationID,MainPID,NRestarts",
+    ];
+    program::run("systemctl", show)
+}
+
 /// The agent's container was started from this system: its manager's command line says so, and who wrote it is root.
 fn runs(hive: &Hive, name: &str, system: &camino::Utf8Path) -> Result<()> {
     let path = format!("/proc/{}/cmdline", hive.bus.unit(&hive::unit_of(name))?.pid);
