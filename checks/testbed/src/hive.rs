@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context as _, Result, ensure};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
@@ -140,10 +140,19 @@ impl Hive {
         Ok(())
     }
 
-    /// Kills the daemon as nothing else does; systemd starts another.
+    /// Kills the daemon and all that it started; systemd starts another.
     pub(crate) fn kill(&self) -> Result<()> {
+        self.kill_of("all")
+    }
+
+    /// Kills the daemon alone, as the kernel does when it is at fault; systemd starts another.
+    pub(crate) fn kill_only(&self) -> Result<()> {
+        self.kill_of("main")
+    }
+
+    fn kill_of(&self, whom: &str) -> Result<()> {
         let before = self.bus.unit(DAEMON)?;
-        self.bus.kill(DAEMON, "all", 9)?;
+        self.bus.kill(DAEMON, whom, 9)?;
         wait::until(
             "another daemon is up",
             || self.bus.unit(DAEMON),
@@ -233,6 +242,18 @@ impl Hive {
         Ok(said.lines().count())
     }
 
+    /// The agent's container was started from this system: the command line of its manager, which is root's, says so.
+    pub(crate) fn runs(&self, name: &str, system: &Utf8Path) -> Result<()> {
+        let path = format!("/proc/{}/cmdline", self.bus.unit(&unit_of(name))?.pid);
+        let words = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let init = system.join("init");
+        ensure!(
+            words.split('\0').any(|word| word == init),
+            "{name} was started by {words:?}, not from {system}"
+        );
+        Ok(())
+    }
+
     /// All events so far.
     pub(crate) fn events(&self) -> Result<Vec<Value>> {
         let text = program::run(HIVE, ["--json", "events", "--all", "--after", "0"])?;
@@ -242,10 +263,21 @@ impl Hive {
             .context("reading events")
     }
 
+    /// How many events say this.
+    pub(crate) fn told(&self, text: &str) -> Result<usize> {
+        let says = |it: &&Value| it.to_string().contains(text);
+        Ok(self.events()?.iter().filter(says).count())
+    }
+
     /// Waits until an event says this.
     pub(crate) fn tells(&self, text: &str) -> Result<()> {
-        let said = |events: &Vec<Value>| events.iter().any(|it| it.to_string().contains(text));
-        wait::until(&format!("an event tells {text:?}"), || self.events(), said).map(drop)
+        self.tells_times(1, text)
+    }
+
+    /// Waits until so many events say this.
+    pub(crate) fn tells_times(&self, times: usize, text: &str) -> Result<()> {
+        let what = format!("{times} events tell {text:?}");
+        wait::until(&what, || self.told(text), |it| *it >= times).map(drop)
     }
 
     /// The agent's machine, which must run: its ids are the kernel's word, and must be of the pool.

@@ -3,6 +3,7 @@
 mod apart;
 mod bare;
 mod drift;
+mod killed;
 mod life;
 mod proposal;
 mod start;
@@ -57,6 +58,11 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "reload",
         summary: "a commit that only adds an MCP server, and a new prompt, are taken up without any restart",
         play: proposal::reloaded,
+    },
+    Scenario {
+        name: "deploy_killed",
+        summary: "a daemon killed at each step of a deployment leads to one gate, one deployment, one restart",
+        play: killed::play,
     },
     Scenario {
         name: "endings",
