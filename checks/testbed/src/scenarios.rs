@@ -3,6 +3,7 @@
 mod apart;
 mod bare;
 mod drift;
+mod faulty;
 mod killed;
 mod life;
 mod proposal;
@@ -63,6 +64,21 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "deploy_killed",
         summary: "a daemon killed at each step of a deployment leads to one gate, one deployment, one restart",
         play: killed::play,
+    },
+    Scenario {
+        name: "bad_commits",
+        summary: "a commit that cannot be evaluated or built opens no gate, and both sides are told why",
+        play: faulty::commits,
+    },
+    Scenario {
+        name: "vanished_system",
+        summary: "a system that vanished from the store is built again",
+        play: faulty::vanished,
+    },
+    Scenario {
+        name: "full_disk",
+        summary: "with no room for its state the daemon refuses, says so, and goes on when there is room again",
+        play: faulty::full,
     },
     Scenario {
         name: "endings",
