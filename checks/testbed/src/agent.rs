@@ -170,6 +170,33 @@ impl Agent {
         Ok(())
     }
 
+    /// How many of its processes the kernel has killed because they had no memory left.
+    pub(crate) fn killed_for_memory(&self, bus: &Bus) -> Result<u64> {
+        let cgroup = bus.unit(&self.unit)?.cgroup;
+        let read = |path: String| fs::read_to_string(&path).with_context(|| format!("reading {path}"));
+        let text = read(format!("/sys/fs/cgroup/memory{cgroup}/memory.oom_control"))
+            .or_else(|_| read(format!("/sys/fs/cgroup{cgroup}/memory.events")))?;
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.context("a count of kills")?.parse().context("a number")
+    }
+
+    /// Has the kernel kill process 1 of the guest because a program of the agent's took all memory.
+    pub(crate) fn dies_of(&self, bus: &Bus, greedy: &str) -> Result<()> {
+        let go = self.state.join("go");
+        let line = format!(
+            "rm -f /state/go; touch /state/ready; until [ -e /state/go ]; do sleep 0.1; done; {greedy}"
+        );
+        let user = ["--uid=agent", "--", "/bin/sh", "-euc", &line];
+        let begin = ["--machine", &self.machine, "--quiet", "--collect"];
+        program::run("systemd-run", begin.into_iter().chain(user))?;
+        let ready = self.state.join("ready");
+        wait::until("it is ready", || Ok(fs::remove_file(&ready)?), |()| true)?;
+        // Whoever is started from now on would be as good a choice.
+        let path = format!("/proc/{}/oom_score_adj", self.leader(bus)?);
+        fs::write(&path, "1000").with_context(|| format!("writing {path}"))?;
+        fs::write(&go, "").with_context(|| format!("writing {go}"))
+    }
+
     /// No more tasks than this.
     pub(crate) fn is_held_to_tasks(&self, bus: &Bus, tasks: u64) -> Result<()> {
         let known: u64 = bus.service_property(&self.unit, "TasksMax")?;

@@ -6,6 +6,7 @@ mod drift;
 mod faulty;
 mod killed;
 mod life;
+mod memory;
 mod proposal;
 mod start;
 mod way_out;
@@ -104,6 +105,11 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "limits",
         summary: "memory, tasks and processor of an agent are bounded by the kernel",
         play: apart::limits,
+    },
+    Scenario {
+        name: "out_of_memory",
+        summary: "a harness and a guest that the kernel kills for memory come back, the guest after waits that grow",
+        play: memory::play,
     },
     Scenario {
         name: "agents_apart",
