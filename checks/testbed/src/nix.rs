@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context as _, Result, ensure};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
 
 use crate::bus::Bus;
@@ -62,4 +62,22 @@ pub(crate) fn deployed(agent: &str) -> Result<Utf8PathBuf> {
         "{system} was not built here: Nix says its deriver is {deriver}"
     );
     Ok(system)
+}
+
+/// The system of the agent's newest generation, deployed or not.
+pub(crate) fn newest(agent: &str) -> Result<Utf8PathBuf> {
+    let line = format!("readlink -f \"$(ls -d {PROFILES}/{agent}/system-*-link | sort -V | tail -n 1)\"");
+    Ok(program::shell(&line)?.trim().into())
+}
+
+/// Takes a path out of the store, whoever needs it.
+pub(crate) fn lose(system: &Utf8Path) -> Result<()> {
+    program::run("nix-store", ["--delete", "--ignore-liveness", system.as_str()])?;
+    ensure!(!has(system)?, "{system} is still there");
+    Ok(())
+}
+
+/// Whether the store has this path, whole.
+pub(crate) fn has(system: &Utf8Path) -> Result<bool> {
+    Ok(system.exists() && program::run("nix-store", ["--verify-path", system.as_str()]).is_ok())
 }

@@ -1,6 +1,7 @@
 //! What goes wrong besides agents: commits that cannot be built, a store without what was built, a full disk.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
@@ -77,26 +78,45 @@ fn told_of(hive: &Hive, offered: &proposal::Offered, why: &str) -> Result<()> {
     Ok(())
 }
 
-/// What Nix built is gone from the store while its agent does not run: it is built again, and the agent runs from it.
+/// What Nix built is gone from the store: it is built again, whether its agent runs, does not, or is still to get it.
 pub(crate) fn vanished(_boot: u32) -> Result<Then> {
     let hive = Hive::install_with_nix(&json!({ "alice": hive::built(json!({}))? }))?;
     hive.rests(&["alice"])?;
     let alice = hive.agent("alice")?;
-    let system = nix::deployed("alice")?;
-    program::run(hive::HIVE, ["stop", "alice"])?;
     let unit = || hive.bus.unit(&alice.unit);
+    let (system, running) = (nix::deployed("alice")?, unit()?);
+    nix::lose(&system)?;
+    hive.kill()?;
+    wait::until("it is built again", || nix::has(&system), |it| *it)?;
+    hive.rests(&["alice"])?;
+    ensure!(unit()? == running, "alice was touched");
+
+    program::run(hive::HIVE, ["stop", "alice"])?;
     let down = |it: &Unit| it.active == "inactive";
     let stopped = wait::until("alice is stopped", unit, down)?;
-    program::run("nix-store", ["--delete", "--ignore-liveness", system.as_str()])?;
-    ensure!(!system.exists());
+    nix::lose(&system)?;
     program::run(hive::HIVE, ["start", "alice"])?;
-    hive.runs_again("alice", &stopped)?;
+    let started = hive.runs_again("alice", &stopped)?;
     hive.rests(&["alice"])?;
     hive.runs("alice", &system)?;
     ensure!(nix::deployed("alice")? == system);
-    program::run("nix-store", ["--verify-path", system.as_str()])?;
+
+    let module = "{ ... }: { environment.etc.built.text = \"by Nix\"; }";
+    let offered = proposal::offer(&hive.agent("alice")?, "Built", &[("agent.nix", module)])?;
+    hive.gate("alice")?;
+    nix::lose(&nix::newest("alice")?)?;
+    hive.approve("alice")?;
+    hive.runs_again("alice", &started)?;
+    hive.rests(&["alice"])?;
+    proposal::is_deployed("alice", &offered)?;
+    let system = nix::deployed("alice")?;
+    hive.runs("alice", &system)?;
+    ensure!(nix::has(&system)?);
     Ok(Then::Done)
 }
+
+/// How long a turn takes before it has something to write.
+const WORK: Duration = Duration::from_millis(2500);
 
 /// With no room left for the state folder the daemon says so and lives; agents go on, and with room again so does all.
 pub(crate) fn full(_boot: u32) -> Result<Then> {
@@ -104,10 +124,20 @@ pub(crate) fn full(_boot: u32) -> Result<Then> {
         "mount",
         ["-t", "tmpfs", "-o", "size=48M,mode=755", "tmpfs", STATE],
     )?;
-    let hive = Hive::install(&json!({ "alice": hive::declared(json!({}))? }))?;
+    let send = |body: &str| json!({ "send": { "to": "operator", "body": body } });
+    let script = json!([
+        { "on": "hello", "do": [send("hello yourself")] },
+        { "on": "work", "do": [{ "sleep": WORK.as_millis() }, send("worked")] },
+    ]);
+    let driver = json!({ "driver": { "kind": "scripted", "script": script } });
+    let hive = Hive::install(&json!({ "alice": hive::declared(driver)? }))?;
     hive.rests(&["alice"])?;
     let alice = hive.agent("alice")?;
     let before = (hive.bus.unit(&alice.unit)?, hive.bus.unit(hive::DAEMON)?);
+    program::run(hive::HIVE, ["send", "alice", "work"])?;
+    let journal = || program::run("journalctl", ["-u", &alice.unit, "--output=cat", "--no-pager"]);
+    wait::until("alice is at work", journal, |it| it.contains("turn started"))?;
+    let begun = Instant::now();
     let filling = format!("{STATE}/filling");
     program::fails("dd", ["if=/dev/zero", &format!("of={filling}"), "bs=64k"])
         .context("the disk is not full")?;
@@ -121,9 +151,18 @@ pub(crate) fn full(_boot: u32) -> Result<Then> {
         "somebody was restarted"
     );
 
+    let longer = |it: &Duration| *it > 2 * WORK;
+    wait::until("its work is over", || Ok(begun.elapsed()), longer)?;
+    ensure!(
+        !journal()?.contains("turn over"),
+        "its turn ended with nothing written"
+    );
+
     fs::remove_file(&filling).context("making room")?;
     let sent = || program::run(hive::HIVE, ["send", "alice", "hello"]);
     wait::until("a message is accepted", sent, |_| true)?;
+    // What the agent wrote while there was no room is not lost.
+    hive.tells("worked")?;
     hive.tells("hello yourself")?;
     hive.rests(&["alice"])?;
     ensure!(
