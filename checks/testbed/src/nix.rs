@@ -24,10 +24,11 @@ const PROFILES: &str = "/nix/var/nix/profiles/hyperhive";
 pub(crate) fn set_up(bus: &Bus) -> Result<()> {
     fs::write(
         format!("/etc/systemd/system/{DAEMON}"),
-        "[Service]\nExecStart=/usr/bin/nix-daemon\nKillMode=process\n",
+        "[Service]\nExecStart=/usr/bin/nix-daemon\nKillMode=process\n[Install]\nWantedBy=multi-user.target\n",
     )
     .context("writing the unit of Nix's daemon")?;
     bus.reload()?;
+    program::run("systemctl", ["enable", "--quiet", DAEMON])?;
     bus.start(DAEMON)?;
     let listens = || Ok(UnixStream::connect(SOCKET)?);
     wait::until("Nix's daemon listens", listens, |_| true)?;

@@ -35,11 +35,16 @@ pub(crate) struct Scenario {
 
 /// In the order they are played.
 pub(crate) const ALL: &[Scenario] = &[
-    // Probation takes a minute: others are played meanwhile.
+    // These two take long, most of it waiting: others are played meanwhile.
     Scenario {
         name: "reverted",
         summary: "a system whose harness does not come up goes back to the last good one, and both sides are told",
         play: proposal::reverted,
+    },
+    Scenario {
+        name: "out_of_memory",
+        summary: "a harness and a guest that the kernel kills for memory come back, the guest after waits that grow",
+        play: memory::play,
     },
     Scenario {
         name: "start",
@@ -60,6 +65,16 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "reload",
         summary: "a commit that only adds an MCP server, and a new prompt, are taken up without any restart",
         play: proposal::reloaded,
+    },
+    Scenario {
+        name: "given_up",
+        summary: "a system that ends as soon as it is started is given up after three tries",
+        play: proposal::given_up,
+    },
+    Scenario {
+        name: "deploy_rebooted",
+        summary: "a probation goes on after the host has rebooted",
+        play: proposal::rebooted,
     },
     Scenario {
         name: "deploy_killed",
@@ -105,11 +120,6 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "limits",
         summary: "memory, tasks and processor of an agent are bounded by the kernel",
         play: apart::limits,
-    },
-    Scenario {
-        name: "out_of_memory",
-        summary: "a harness and a guest that the kernel kills for memory come back, the guest after waits that grow",
-        play: memory::play,
     },
     Scenario {
         name: "agents_apart",

@@ -1,5 +1,6 @@
 //! What becomes of a commit that an agent offers, with systems that Nix builds.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -7,6 +8,7 @@ use serde_json::json;
 
 use super::Then;
 use crate::agent::Agent;
+use crate::bus::Unit;
 use crate::hive::{self, Hive};
 use crate::{guest, nix, program, proposal, wait};
 
@@ -144,6 +146,76 @@ pub(crate) fn reverted(_boot: u32) -> Result<Then> {
     ensure!(hive.open_gates("alice")?.is_empty());
     Ok(Then::Done)
 }
+
+/// A guest that ends as soon as it is started is given up after a few tries, without waiting for the end of its probation.
+pub(crate) fn given_up(_boot: u32) -> Result<Then> {
+    let hive = Hive::install_with_nix(&json!({ "alice": hive::built(json!({}))? }))?;
+    hive.rests(&["alice"])?;
+    let alice = hive.agent("alice")?;
+    let good = nix::deployed("alice")?;
+    let ends = r##"{ lib, ... }: { boot.initScript = lib.mkForce "#!/nowhere"; }"##;
+    let offered = proposal::offer(&alice, "No init", &[("agent.nix", ends)])?;
+    hive.approve("alice")?;
+    hive.tells("failed its probation")?;
+    hive.rests(&["alice"])?;
+    hive.runs("alice", &good)?;
+    guest::is_content(&alice)?;
+    ensure!(
+        hive.starts("alice")? == 2,
+        "a guest that ended at once counts as started"
+    );
+    ensure!(proposal::git("alice", ["rev-parse", "failed/1^{commit}"])? == offered.commit);
+    hive.tells("exited with status 1 (time 3 in a row)")?;
+    Ok(Then::Done)
+}
+
+/// The host reboots while a deployment is on probation, which goes on.
+pub(crate) fn rebooted(boot: u32) -> Result<Then> {
+    let deployed = || proposal::git("alice", ["rev-parse", "--verify", "deployed/1^{commit}"]);
+    if boot == 1 {
+        let hive = Hive::install_with_nix(&json!({ "alice": hive::built(json!({}))? }))?;
+        hive.rests(&["alice"])?;
+        let alice = hive.agent("alice")?;
+        let before = hive.bus.unit(&alice.unit)?;
+        proposal::offer(&alice, "Late", &[("agent.nix", LATE)])?;
+        hive.approve("alice")?;
+        hive.runs_again("alice", &before)?;
+        wait::until("it is deployed", deployed, |_| true)?;
+        ensure!(
+            hive.told("passed its probation")? == 1,
+            "it passed before its harness ran"
+        );
+        return Ok(Then::Reboot);
+    }
+    let hive = Hive::installed()?;
+    let up = |it: &Unit| it.active == "active";
+    wait::until("alice runs", || hive.bus.unit(&hive::unit_of("alice")), up)?;
+    let system = nix::deployed("alice")?;
+    hive.runs("alice", &system)?;
+    let alice = hive.agent("alice")?;
+    ensure!(alice.run("agent", "cat /etc/built")? == "late\n");
+    ensure!(
+        hive.told("passed its probation")? == 1,
+        "it passed before its harness ran"
+    );
+    fs::write(alice.state.join("may-start"), "")?;
+    hive.tells_times(2, "passed its probation")?;
+    hive.rests(&["alice"])?;
+    hive.runs("alice", &system)?;
+    ensure!(deployed()? == proposal::git("alice", ["rev-parse", "main"])?);
+    ensure!(hive.open_gates("alice")?.is_empty());
+    Ok(Then::Done)
+}
+
+/// A harness that does not start without a file.
+const LATE: &str = r#"{ ... }: {
+  environment.etc.built.text = "late";
+  systemd.services.hive-harness = {
+    unitConfig.StartLimitIntervalSec = 0;
+    serviceConfig.ExecStartPre = "/bin/sh -c 'test -e /state/may-start'";
+  };
+}
+"#;
 
 /// The state of an agent, but for what its harness keeps there.
 fn state_of(agent: &Agent) -> Result<String> {
