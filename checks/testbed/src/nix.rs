@@ -14,7 +14,7 @@ use crate::{guest, program, wait};
 /// Where the nest has the recipes that hives of it are made from.
 const RECIPE: &str = "/usr/local/share/testbed";
 /// Nix's own daemon: Debian's `nix-bin` brings the program and no unit.
-const DAEMON: &str = "nix-daemon.service";
+pub(crate) const DAEMON: &str = "nix-daemon.service";
 /// Where it listens.
 const SOCKET: &str = "/nix/var/nix/daemon-socket/socket";
 /// Where agents' generations lie.
@@ -24,16 +24,26 @@ const PROFILES: &str = "/nix/var/nix/profiles/hyperhive";
 pub(crate) fn set_up(bus: &Bus) -> Result<()> {
     fs::write(
         format!("/etc/systemd/system/{DAEMON}"),
-        "[Service]\nExecStart=/usr/bin/nix-daemon\nKillMode=process\n[Install]\nWantedBy=multi-user.target\n",
+        "[Service]\nExecStart=/usr/bin/nix-daemon\nKillMode=process\nRestart=always\nRestartSec=0\n\
+         [Install]\nWantedBy=multi-user.target\n",
     )
     .context("writing the unit of Nix's daemon")?;
     bus.reload()?;
     program::run("systemctl", ["enable", "--quiet", DAEMON])?;
     bus.start(DAEMON)?;
-    let listens = || Ok(UnixStream::connect(SOCKET)?);
-    wait::until("Nix's daemon listens", listens, |_| true)?;
+    listens()?;
     program::run("install", ["-d", "-o", USER, "-g", USER, PROFILES])?;
     Ok(())
+}
+
+/// Waits until Nix's daemon takes connections.
+pub(crate) fn listens() -> Result<()> {
+    wait::until(
+        "Nix's daemon listens",
+        || Ok(UnixStream::connect(SOCKET)?),
+        |_| true,
+    )
+    .map(drop)
 }
 
 /// What the spec says of the builder.

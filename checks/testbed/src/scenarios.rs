@@ -87,6 +87,11 @@ pub(crate) const ALL: &[Scenario] = &[
         play: faulty::commits,
     },
     Scenario {
+        name: "nix_away",
+        summary: "a commit whose build lost Nix's daemon, or found none, is built when it is there again",
+        play: faulty::nix_away,
+    },
+    Scenario {
         name: "vanished_system",
         summary: "a system that vanished from the store is built again",
         play: faulty::vanished,

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Then;
 use crate::bus::Unit;
@@ -76,6 +76,42 @@ fn told_of(hive: &Hive, offered: &proposal::Offered, why: &str) -> Result<()> {
     let deployments = asked.filter(|it| it["proposal"] == offered.number && it["class"] != "build");
     ensure!(deployments.count() == 0, "there was a gate: {gates}");
     Ok(())
+}
+
+/// Nix's daemon dies in mid-build, and is not there at the next: neither is the commit's fault, and both are built.
+pub(crate) fn nix_away(_boot: u32) -> Result<Then> {
+    let hive = Hive::install_with_nix(&json!({ "alice": hive::built(json!({}))? }))?;
+    hive.rests(&["alice"])?;
+    let alice = hive.agent("alice")?;
+    program::run("mkfifo", ["/tmp/may-build"])?;
+    let slow = r#"{ pkgs, ... }: { environment.systemPackages = [
+        (pkgs.runCommand "slow" { } "echo x >> /tmp/builds; read line < /tmp/may-build; mkdir -p $out/bin")
+    ]; }"#;
+    let builds = || Ok(fs::read_to_string("/tmp/builds")?.lines().count());
+
+    let offered = proposal::offer(&alice, "Slow", &[("agent.nix", slow)])?;
+    wait::until("Nix builds", builds, |it| *it == 1)?;
+    hive.bus.kill(nix::DAEMON, "all", 9)?;
+    wait::until("Nix builds again", builds, |it| *it == 2)?;
+    fs::write("/tmp/may-build", "now\n")?;
+    let gate = hive.gate("alice")?;
+    ensure!(gate["commit"] == offered.commit, "{gate}");
+
+    hive.bus.stop(nix::DAEMON)?;
+    let down = |it: &Unit| it.active == "inactive";
+    wait::until("Nix's daemon is down", || hive.bus.unit(nix::DAEMON), down)?;
+    let other = "{ ... }: { environment.etc.built.text = \"by Nix\"; }";
+    let offered = proposal::offer(&alice, "Other", &[("agent.nix", other)])?;
+    hive.until("the next try is named", ["status", "alice"], |it| {
+        it.to_string().contains("the Nix store cannot be used")
+    })?;
+    hive.bus.start(nix::DAEMON)?;
+    nix::listens()?;
+    program::any(hive::HIVE, ["retry", "alice"])?;
+    let of_it = |it: &Vec<Value>| it.iter().any(|it| it["commit"] == offered.commit);
+    wait::until("it is asked about", || hive.open_gates("alice"), of_it)?;
+    ensure!(hive.told("is not built")? == 0);
+    Ok(Then::Done)
 }
 
 /// What Nix built is gone from the store: it is built again, whether its agent runs, does not, or is still to get it.
