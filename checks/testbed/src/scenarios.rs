@@ -67,6 +67,11 @@ pub(crate) const ALL: &[Scenario] = &[
         play: proposal::reloaded,
     },
     Scenario {
+        name: "turn_boundary",
+        summary: "a restart into what was approved waits for the end of the turn",
+        play: proposal::at_turn_boundary,
+    },
+    Scenario {
         name: "given_up",
         summary: "a system that ends as soon as it is started is given up after three tries",
         play: proposal::given_up,

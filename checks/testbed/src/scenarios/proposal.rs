@@ -72,6 +72,51 @@ pub(crate) fn play(_boot: u32) -> Result<Then> {
         "inside is {inside:?}"
     );
     hive.tells_times(2, "passed its probation")?;
+
+    // And back, as a commit of its own; the operator's command is the decision.
+    let before = hive.bus.unit(&alice.unit)?;
+    program::run(hive::HIVE, ["rollback", "alice", "--to", "0"])?;
+    hive.runs_again("alice", &before)?;
+    hive.rests(&["alice"])?;
+    hive.runs("alice", &first)?;
+    ensure!(nix::deployed("alice")? == first && hive.starts("alice")? == 3);
+    alice.cannot("agent", "test -e /etc/built")?;
+    ensure!(proposal::git("alice", ["rev-parse", "main^"])? == offered.commit);
+    Ok(Then::Done)
+}
+
+/// A turn is not cut short by what was approved meanwhile: the restart waits for its end.
+pub(crate) fn at_turn_boundary(_boot: u32) -> Result<Then> {
+    let script = json!([{ "on": "work", "do": [
+        { "sleep": 8000 }, { "send": { "to": "operator", "body": "worked" } },
+    ] }]);
+    let works = json!({ "driver": { "kind": "scripted", "script": script } });
+    let hive = Hive::install_with_nix(&json!({ "alice": hive::built(works)? }))?;
+    hive.rests(&["alice"])?;
+    let alice = hive.agent("alice")?;
+    let before = hive.bus.unit(&alice.unit)?;
+    let offered = proposal::offer(&alice, "A tool", &[("agent.nix", TOOL)])?;
+    hive.gate("alice")?;
+    program::run(hive::HIVE, ["send", "alice", "work"])?;
+    let said = || program::run("journalctl", ["-u", &alice.unit, "--output=cat", "--no-pager"]);
+    wait::until("alice is at work", said, |it| it.contains("turn started"))?;
+    hive.approve("alice")?;
+    let deployed = || proposal::is_deployed("alice", &offered);
+    wait::until("it is deployed", deployed, |()| true)?;
+    ensure!(hive.bus.unit(&alice.unit)? == before, "its turn was cut short");
+
+    hive.runs_again("alice", &before)?;
+    hive.rests(&["alice"])?;
+    let said = said()?;
+    let stopped = "Stopping hyperhive-agent@alice.service";
+    let (before, _) = said.split_once(stopped).context("it was stopped")?;
+    ensure!(
+        before.matches("turn started").count() == before.matches("turn over").count(),
+        "it was stopped in mid-turn: {before}"
+    );
+    let mail = hive.ask(["inbox"])?.to_string();
+    ensure!(mail.matches("worked").count() == 1, "it worked once: {mail}");
+    ensure!(hive.starts("alice")? == 2);
     Ok(Then::Done)
 }
 
