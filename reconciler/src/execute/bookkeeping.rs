@@ -119,7 +119,7 @@ pub(crate) fn changes(
                     },
                 });
             }
-            if let Some(trial) = &agent.probation {
+            if let Some(trial) = agent.probation.as_ref().filter(|_| !is_older(agent, *at, now)) {
                 let mut stopped = clocked(trial, false, watched_since, now);
                 stopped.failed_starts = stopped.failed_starts.saturating_add(1);
                 changes.push(Change::Probation {
@@ -157,4 +157,11 @@ pub(crate) fn changes(
         | Action::Restore
         | Action::Purge { .. } => return None,
     })
+}
+
+/// Whether what ended then ended before what is deployed was: that says nothing about it. A deployment in the future was
+/// made before the clock was set back, and is older than all that ends now.
+fn is_older(agent: &AgentLedger, ended: Timestamp, now: Timestamp) -> bool {
+    let deployed = agent.record.deployed.as_ref();
+    deployed.is_some_and(|deployed| ended < deployed.at && deployed.at <= now)
 }
