@@ -30,14 +30,16 @@ pub(crate) struct Agent {
 impl Agent {
     /// Runs a line of shell inside, as this user; its standard output.
     pub(crate) fn run(&self, user: &str, line: &str) -> Result<String> {
-        program::run("systemd-run", self.systemd_run(&format!("--uid={user}"), line))
+        let (user, line) = (format!("--uid={user}"), plain(line));
+        program::run("systemd-run", self.systemd_run(&user, &line))
     }
 
     /// A line of shell inside that must fail, as this user; what it said.
     pub(crate) fn cannot(&self, user: &str, line: &str) -> Result<String> {
         // That it runs at all is seen first: what cannot be started fails as well.
         self.run(user, "true")?;
-        program::fails("systemd-run", self.systemd_run(&format!("--uid={user}"), line))
+        let (user, line) = (format!("--uid={user}"), plain(line));
+        program::fails("systemd-run", self.systemd_run(&user, &line))
     }
 
     fn systemd_run<'a>(&'a self, user: &'a str, line: &'a str) -> [&'a str; 11] {
@@ -168,6 +170,33 @@ impl Agent {
         Ok(())
     }
 
+    /// How many of its processes the kernel has killed because they had no memory left.
+    pub(crate) fn killed_for_memory(&self, bus: &Bus) -> Result<u64> {
+        let cgroup = bus.unit(&self.unit)?.cgroup;
+        let read = |path: String| fs::read_to_string(&path).with_context(|| format!("reading {path}"));
+        let text = read(format!("/sys/fs/cgroup/memory{cgroup}/memory.oom_control"))
+            .or_else(|_| read(format!("/sys/fs/cgroup{cgroup}/memory.events")))?;
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.context("a count of kills")?.parse().context("a number")
+    }
+
+    /// Has the kernel kill process 1 of the guest because a program of the agent's took all memory.
+    pub(crate) fn dies_of(&self, bus: &Bus, greedy: &str) -> Result<()> {
+        let go = self.state.join("go");
+        let line = format!(
+            "rm -f /state/go; touch /state/ready; until [ -e /state/go ]; do sleep 0.1; done; {greedy}"
+        );
+        let user = ["--uid=agent", "--", "/bin/sh", "-euc", &line];
+        let begin = ["--machine", &self.machine, "--quiet", "--collect"];
+        program::run("systemd-run", begin.into_iter().chain(user))?;
+        let ready = self.state.join("ready");
+        wait::until("it is ready", || Ok(fs::remove_file(&ready)?), |()| true)?;
+        // Whoever is started from now on would be as good a choice.
+        let path = format!("/proc/{}/oom_score_adj", self.leader(bus)?);
+        fs::write(&path, "1000").with_context(|| format!("writing {path}"))?;
+        fs::write(&go, "").with_context(|| format!("writing {go}"))
+    }
+
     /// No more tasks than this.
     pub(crate) fn is_held_to_tasks(&self, bus: &Bus, tasks: u64) -> Result<()> {
         let known: u64 = bus.service_property(&self.unit, "TasksMax")?;
@@ -198,6 +227,11 @@ impl Agent {
         )?;
         Ok(())
     }
+}
+
+/// A line that the shell gets as it is: systemd would put variables of its own in.
+fn plain(line: &str) -> String {
+    line.replace('$', "$$")
 }
 
 fn read_number(path: &Utf8Path) -> Result<u64> {

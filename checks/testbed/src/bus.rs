@@ -1,6 +1,7 @@
 //! systemd and machined over D-Bus.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -118,6 +119,15 @@ impl Bus {
             restarts: self.property(SYSTEMD, service, "NRestarts")?,
             cgroup: self.property(SYSTEMD, service, "ControlGroup")?,
         })
+    }
+
+    /// How long a unit was down before its latest start.
+    pub(crate) fn rested(&self, name: &str) -> Result<Duration> {
+        let path: OwnedObjectPath = self.call(SYSTEMD, MANAGER, "LoadUnit", &(name,))?;
+        let unit = (path.as_str(), "org.freedesktop.systemd1.Unit");
+        let end: u64 = self.property(SYSTEMD, unit, "InactiveEnterTimestampMonotonic")?;
+        let start: u64 = self.property(SYSTEMD, unit, "InactiveExitTimestampMonotonic")?;
+        Ok(Duration::from_micros(start.saturating_sub(end)))
     }
 
     /// A property of a service.

@@ -4,12 +4,12 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context as _, Result, ensure};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
 use crate::bus::{Bus, Unit};
-use crate::{guest, program, wait};
+use crate::{guest, nix, program, wait};
 
 /// The program, where the product is installed in a nest.
 pub(crate) const HIVE: &str = "/nix/store/00000000000000000000000000000000-hyperhive/bin/hive";
@@ -33,6 +33,8 @@ const RANGE: u32 = 0x1_0000;
 pub(crate) struct Hive {
     /// The host's bus.
     pub(crate) bus: Bus,
+    /// What its spec says of the builder.
+    builder: Value,
 }
 
 /// An agent as most scenarios want it: it runs, a script drives it, and its network is its own loopback. `more` is added.
@@ -51,14 +53,49 @@ pub(crate) fn declared(more: Value) -> Result<Value> {
     Ok(agent)
 }
 
+/// [`declared`], but for its system: Nix builds it, and boots it as the bed's guests boot.
+pub(crate) fn built(more: Value) -> Result<Value> {
+    let mut agent = declared(json!({ "modules": [nix::module()] }))?;
+    if let (Some(agent), Value::Object(more)) = (agent.as_object_mut(), more) {
+        agent.remove("system");
+        agent.extend(more);
+    }
+    Ok(agent)
+}
+
 impl Hive {
     /// Installs a hive with these agents as `hive units` does it, and starts its daemon.
     pub(crate) fn install(agents: &Value) -> Result<Self> {
-        let hive = Self { bus: Bus::connect()? };
+        Self::install_on(Self::new()?, agents)
+    }
+
+    /// [`Self::install`], with agents whose systems Nix builds.
+    pub(crate) fn install_with_nix(agents: &Value) -> Result<Self> {
+        let builder = nix::builder()?;
+        Self::install_on(
+            Self {
+                builder,
+                ..Self::new()?
+            },
+            agents,
+        )
+    }
+
+    fn new() -> Result<Self> {
+        Ok(Self {
+            bus: Bus::connect()?,
+            builder: json!({ "kind": "plain" }),
+        })
+    }
+
+    fn install_on(hive: Self, agents: &Value) -> Result<Self> {
         hive.declare(agents)?;
         program::run(HIVE, ["units", "--install"])?;
         program::run("systemd-sysusers", [])?;
         hive.bus.reload()?;
+        if hive.builder["kind"] == "nix" {
+            nix::set_up(&hive.bus)?;
+        }
         program::run("systemctl", ["enable", "--quiet", DAEMON])?;
         hive.start()?;
         Ok(hive)
@@ -66,7 +103,7 @@ impl Hive {
 
     /// The hive that an earlier boot installed, whose daemon was started with the host.
     pub(crate) fn installed() -> Result<Self> {
-        let hive = Self { bus: Bus::connect()? };
+        let hive = Self::new()?;
         hive.start()?;
         Ok(hive)
     }
@@ -77,7 +114,7 @@ impl Hive {
             "version": 1,
             "hive": { "name": "bed" },
             "runtime": { "kind": "nspawn" },
-            "builder": { "kind": "plain" },
+            "builder": self.builder,
             "agents": agents,
         });
         let new = format!("{SPEC}.new");
@@ -103,10 +140,19 @@ impl Hive {
         Ok(())
     }
 
-    /// Kills the daemon as nothing else does; systemd starts another.
+    /// Kills the daemon and all that it started; systemd starts another.
     pub(crate) fn kill(&self) -> Result<()> {
+        self.kill_of("all")
+    }
+
+    /// Kills the daemon alone, as the kernel does when it is at fault; systemd starts another.
+    pub(crate) fn kill_only(&self) -> Result<()> {
+        self.kill_of("main")
+    }
+
+    fn kill_of(&self, whom: &str) -> Result<()> {
         let before = self.bus.unit(DAEMON)?;
-        self.bus.kill(DAEMON, "all", 9)?;
+        self.bus.kill(DAEMON, whom, 9)?;
         wait::until(
             "another daemon is up",
             || self.bus.unit(DAEMON),
@@ -152,6 +198,62 @@ impl Hive {
             .map(drop)
     }
 
+    /// The open gates of this agent. A purge is asked for by the hive: its agent is gone.
+    pub(crate) fn open_gates(&self, name: &str) -> Result<Vec<Value>> {
+        let gates = self.ask(["gate", "list"])?;
+        let gates = gates.as_array().context("a list of gates")?.iter();
+        let open =
+            gates.filter(|it| it["state"] == "open" && (it["agent"] == name || it["class"] == "purge"));
+        Ok(open.cloned().collect())
+    }
+
+    /// Waits for the one open gate of this agent.
+    pub(crate) fn gate(&self, name: &str) -> Result<Value> {
+        let gates = wait::until(
+            &format!("a gate of {name} is open"),
+            || self.open_gates(name),
+            |it| !it.is_empty(),
+        )?;
+        ensure!(gates.len() == 1, "{name} has more than one gate: {gates:?}");
+        gates.into_iter().next().context("one gate")
+    }
+
+    /// Approves the one open gate of this agent, as an operator who read it.
+    pub(crate) fn approve(&self, name: &str) -> Result<()> {
+        let gate = self.gate(name)?;
+        let digest = gate["digest"].as_str().unwrap_or_default();
+        program::run(
+            HIVE,
+            ["gate", "approve", &gate["id"].to_string(), "--digest", digest],
+        )?;
+        Ok(())
+    }
+
+    /// How often systemd has started the agent's unit, by its journal.
+    pub(crate) fn starts(&self, name: &str) -> Result<usize> {
+        let unit = format!("UNIT={}", unit_of(name));
+        let fields = ["_PID=1", &unit, "JOB_TYPE=start", "JOB_RESULT=done"];
+        let said = program::run(
+            "journalctl",
+            fields
+                .into_iter()
+                .chain(["--output=cat", "--no-pager", "--quiet"]),
+        )?;
+        Ok(said.lines().count())
+    }
+
+    /// The agent's container was started from this system: the command line of its manager, which is root's, says so.
+    pub(crate) fn runs(&self, name: &str, system: &Utf8Path) -> Result<()> {
+        let path = format!("/proc/{}/cmdline", self.bus.unit(&unit_of(name))?.pid);
+        let words = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let init = system.join("init");
+        ensure!(
+            words.split('\0').any(|word| word == init),
+            "{name} was started by {words:?}, not from {system}"
+        );
+        Ok(())
+    }
+
     /// All events so far.
     pub(crate) fn events(&self) -> Result<Vec<Value>> {
         let text = program::run(HIVE, ["--json", "events", "--all", "--after", "0"])?;
@@ -161,10 +263,21 @@ impl Hive {
             .context("reading events")
     }
 
+    /// How many events say this.
+    pub(crate) fn told(&self, text: &str) -> Result<usize> {
+        let says = |it: &&Value| it.to_string().contains(text);
+        Ok(self.events()?.iter().filter(says).count())
+    }
+
     /// Waits until an event says this.
     pub(crate) fn tells(&self, text: &str) -> Result<()> {
-        let said = |events: &Vec<Value>| events.iter().any(|it| it.to_string().contains(text));
-        wait::until(&format!("an event tells {text:?}"), || self.events(), said).map(drop)
+        self.tells_times(1, text)
+    }
+
+    /// Waits until so many events say this.
+    pub(crate) fn tells_times(&self, times: usize, text: &str) -> Result<()> {
+        let what = format!("{times} events tell {text:?}");
+        wait::until(&what, || self.told(text), |it| *it >= times).map(drop)
     }
 
     /// The agent's machine, which must run: its ids are the kernel's word, and must be of the pool.

@@ -13,7 +13,9 @@ mod agent;
 mod bus;
 mod guest;
 mod hive;
+mod nix;
 mod program;
+mod proposal;
 mod scenarios;
 mod wait;
 

@@ -44,6 +44,11 @@ pub(crate) fn shell(line: &str) -> Result<String> {
     run("/bin/sh", ["-euc", line])
 }
 
+/// A text as one word of shell.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 fn start<'a>(program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<(String, Output)> {
     let arguments: Vec<&str> = arguments.into_iter().collect();
     let line = format!("{program} {}", arguments.join(" "));

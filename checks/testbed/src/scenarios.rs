@@ -4,7 +4,11 @@ mod apart;
 mod bare;
 mod doctor;
 mod drift;
+mod faulty;
+mod killed;
 mod life;
+mod memory;
+mod proposal;
 mod resources;
 mod start;
 mod way_out;
@@ -33,6 +37,17 @@ pub(crate) struct Scenario {
 
 /// In the order they are played.
 pub(crate) const ALL: &[Scenario] = &[
+    // These two take long, most of it waiting: others are played meanwhile.
+    Scenario {
+        name: "reverted",
+        summary: "a system whose harness does not come up goes back to the last good one, and both sides are told",
+        play: proposal::reverted,
+    },
+    Scenario {
+        name: "out_of_memory",
+        summary: "a harness and a guest that the kernel kills for memory come back, the guest after waits that grow",
+        play: memory::play,
+    },
     Scenario {
         name: "start",
         summary: "agents of a spec come up as containers that systemd, machined, kernel and journal know",
@@ -42,6 +57,56 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "way_out",
         summary: "hosts that are not listed are refused and told of; the provider's key stays outside, a secret with its agent",
         play: way_out::play,
+    },
+    Scenario {
+        name: "proposal",
+        summary: "a commit that changes an agent's system is built by Nix, asked about, and deployed by one restart",
+        play: proposal::play,
+    },
+    Scenario {
+        name: "reload",
+        summary: "a commit that only adds an MCP server, and a new prompt, are taken up without any restart",
+        play: proposal::reloaded,
+    },
+    Scenario {
+        name: "turn_boundary",
+        summary: "a restart into what was approved waits for the end of the turn",
+        play: proposal::at_turn_boundary,
+    },
+    Scenario {
+        name: "given_up",
+        summary: "a system that ends as soon as it is started is given up after three tries",
+        play: proposal::given_up,
+    },
+    Scenario {
+        name: "deploy_rebooted",
+        summary: "a probation goes on after the host has rebooted",
+        play: proposal::rebooted,
+    },
+    Scenario {
+        name: "deploy_killed",
+        summary: "a daemon killed at each step of a deployment leads to one gate, one deployment, one restart",
+        play: killed::play,
+    },
+    Scenario {
+        name: "bad_commits",
+        summary: "a commit that cannot be evaluated or built opens no gate, and both sides are told why",
+        play: faulty::commits,
+    },
+    Scenario {
+        name: "nix_away",
+        summary: "a commit whose build lost Nix's daemon, or found none, is built when it is there again",
+        play: faulty::nix_away,
+    },
+    Scenario {
+        name: "vanished_system",
+        summary: "a system that vanished from the store is built again",
+        play: faulty::vanished,
+    },
+    Scenario {
+        name: "full_disk",
+        summary: "with no room for its state the daemon refuses, says so, and goes on when there is room again",
+        play: faulty::full,
     },
     Scenario {
         name: "endings",

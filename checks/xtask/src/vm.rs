@@ -24,6 +24,9 @@ use nest::Ground;
 /// One boot of a scenario, however busy the machine is.
 const LIMIT: Duration = Duration::from_secs(180);
 
+/// How many nests run at once unless told otherwise. They wait more than they work, so more than processors.
+const JOBS: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(3);
+
 /// A guest with systemd takes several inotify instances; Debian allows 128 for all of root's.
 const INOTIFY_INSTANCES: u32 = 1024;
 const INOTIFY_FILE: &str = "/proc/sys/fs/inotify/max_user_instances";
@@ -41,7 +44,7 @@ pub(crate) struct VmArguments {
     #[arg(long)]
     no_build: bool,
     /// How many nests run at once
-    #[arg(long, value_name = "NUMBER", default_value = "2")]
+    #[arg(long, value_name = "NUMBER", default_value_t = JOBS)]
     jobs: NonZero<usize>,
     /// Where Debian packages come from, when the image has to be made
     #[arg(long, value_name = "URL")]
@@ -69,7 +72,7 @@ pub(crate) fn check() -> Result<()> {
         list: false,
         hold: false,
         no_build: false,
-        jobs: NonZero::<usize>::MIN.saturating_add(1),
+        jobs: JOBS,
         mirror: None,
         filters: Vec::new(),
     })

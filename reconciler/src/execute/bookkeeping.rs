@@ -129,7 +129,7 @@ pub(crate) fn changes(
                     });
                 }
             }
-            if let Some(trial) = &agent.probation {
+            if let Some(trial) = agent.probation.as_ref().filter(|_| !is_older(agent, *at, now)) {
                 let mut stopped = clocked(trial, false, watched_since, now);
                 stopped.failed_starts = stopped.failed_starts.saturating_add(1);
                 changes.push(Change::Probation {
@@ -203,4 +203,11 @@ fn out_of_memory(agent: &AgentLedger, run: &str, kills: u64, now: Timestamp) -> 
         now,
     ));
     changes
+}
+
+/// Whether what ended then ended before what is deployed was: that says nothing about it. A deployment in the future was
+/// made before the clock was set back, and is older than all that ends now.
+fn is_older(agent: &AgentLedger, ended: Timestamp, now: Timestamp) -> bool {
+    let deployed = agent.record.deployed.as_ref();
+    deployed.is_some_and(|deployed| ended < deployed.at && deployed.at <= now)
 }

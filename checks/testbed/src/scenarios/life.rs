@@ -75,19 +75,7 @@ pub(crate) fn adoption(_boot: u32) -> Result<Then> {
     let after = hive.events()?.split_off(events);
     let steps = after.iter().filter(|it| it["kind"] != "daemonStarted").count();
     ensure!(steps == 0, "daemons that came back did something: {after:?}");
-    let starts = program::run(
-        "journalctl",
-        [
-            "-u",
-            "hyperhive-agent@alice.service",
-            "--output=cat",
-            "--no-pager",
-        ],
-    )?;
-    ensure!(
-        starts.matches("Started hyperhive-agent@alice.service").count() == 1,
-        "{starts}"
-    );
+    ensure!(hive.starts("alice")? == 1, "alice was started again");
     Ok(Then::Done)
 }
 
@@ -131,14 +119,14 @@ pub(crate) fn removal(_boot: u32) -> Result<Then> {
     hive.declare(&json!({ "bob": bob }))?;
     let down = |it: &Unit| it.active == "inactive";
     wait::until("alice is stopped", || hive.bus.unit(&alice.unit), down)?;
-    approve(&hive, "alice")?;
+    hive.approve("alice")?;
     wait::until(
         "alice is archived",
         || Ok(fs::exists(format!("{STATE}/agents/alice"))?),
         |it| !it,
     )?;
     program::run(hive::HIVE, ["destroy", "alice", "--purge"])?;
-    approve(&hive, "alice")?;
+    hive.approve("alice")?;
     let left = || {
         let line = format!(
             "find {STATE} {RUN} /run/hyperhive-launch /var/lib/hyperhive-roots -name '*alice*' 2>/dev/null
@@ -154,23 +142,4 @@ pub(crate) fn removal(_boot: u32) -> Result<Then> {
     ensure!(hive.bus.machines()? == ["hive-bob"]);
     hive.rests(&["bob"])?;
     Ok(Then::Done)
-}
-
-/// Approves the one open gate of this agent. A purge is asked for by the hive: its agent is gone.
-fn approve(hive: &Hive, name: &str) -> Result<()> {
-    let open = |gates: &serde_json::Value| {
-        let gates = gates.as_array().map_or(&[][..], Vec::as_slice);
-        let mut open = gates
-            .iter()
-            .filter(|it| it["state"] == "open" && (it["agent"] == name || it["class"] == "purge"));
-        open.next().cloned()
-    };
-    let gates = hive.until("a gate is open", ["gate", "list"], |it| open(it).is_some())?;
-    let gate = open(&gates).context("it was open")?;
-    let (id, digest) = (
-        gate["id"].to_string(),
-        gate["digest"].as_str().unwrap_or_default(),
-    );
-    program::run(hive::HIVE, ["gate", "approve", &id, "--digest", digest])?;
-    Ok(())
 }

@@ -88,13 +88,9 @@ fn asked(hive: &Hive, agent: &Agent, host: &str) -> Result<String> {
             "exec 3<>/dev/tcp/127.0.0.1/{port}; printf 'CONNECT {host}:443 HTTP/1.1\r\nHost: {host}\r\n\r\n' >&3; \
              timeout 20 head -c 2000 <&3 || true"
         );
-        answers.push_str(&agent.run("agent", &format!("exec bash -c {}", quoted(&ask)))?);
+        answers.push_str(&agent.run("agent", &format!("exec bash -c {}", program::quoted(&ask)))?);
     }
     Ok(answers)
-}
-
-fn quoted(line: &str) -> String {
-    format!("'{}'", line.replace('\'', "'\\''"))
 }
 
 /// No file, no environment and no command line in the guest has it. Asked by the guest's root, who can read them all.

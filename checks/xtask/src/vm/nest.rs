@@ -43,6 +43,9 @@ const PROGRAMS: [(&str, &str); 3] = [
     ("testbed", "/usr/local/bin"),
 ];
 
+/// Where a nest has what its operator would: the stand-in for nixpkgs, the guest module.
+const RECIPE: &str = "/usr/local/share/testbed";
+
 /// Each nest of this process has a number.
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
@@ -244,6 +247,7 @@ impl<'a> Nest<'a> {
             command.arg(format!("--bind={}:{place}", folder.join(name)));
         }
         command.args(store);
+        command.arg(format!("--bind-ro={}:{RECIPE}", ground.recipe));
         for (name, place) in PROGRAMS {
             command.arg(format!("--bind-ro={}:{place}/{name}", ground.programs.join(name)));
         }

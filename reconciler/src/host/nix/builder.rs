@@ -21,7 +21,7 @@ use shared::{AgentName, AgentUid, Digest};
 
 use super::answer::{self, Answer};
 use super::evaluate::{End, Evaluate, Evaluated, Job, Limits, Log};
-use super::fault::{Bounds, Machine, Stage, judge, message};
+use super::fault::{Bounds, Machine, Stage, judge, lost_daemon, message};
 use super::flake::MODULE_FILE;
 use super::generations::{self, Generations};
 use super::program::{Run, find};
@@ -113,8 +113,22 @@ impl NixBuilder {
         stage: Stage,
         words: Vec<String>,
     ) -> Result<Evaluated, HostError> {
-        let ended = self.run(&job.log, words).await?;
+        let mut ended = self.run(&job.log, words.clone()).await?;
+        if self.is_worth_another_run(job, &ended).await? {
+            ended = self.run(&job.log, words).await?;
+        }
         self.passed(job, stage, ended).await
+    }
+
+    /// Whether a run ended because Nix's daemon did: that is nobody's fault, and no judgement on the input. There is one more
+    /// run and no third, since an agent's build could say the same for ever.
+    async fn is_worth_another_run(&self, job: &Building<'_>, ended: &Evaluated) -> Result<bool, HostError> {
+        let lost = self.options.store.socket.is_some() && lost_daemon(ended);
+        if lost {
+            let note = "hyperhive: the Nix daemon went away; once more\n";
+            job.log.add(note.as_bytes().to_vec()).await?;
+        }
+        Ok(lost)
     }
 
     async fn run(&self, log: &Log, words: Vec<String>) -> Result<Evaluated, HostError> {
@@ -188,11 +202,11 @@ impl NixBuilder {
             memory: None,
             cpu_secs: None,
         };
-        let evaluated = self
-            .options
-            .evaluator
-            .evaluate(&job.key, evaluation, &job.log)
-            .await?;
+        let evaluator = &self.options.evaluator;
+        let mut evaluated = evaluator.evaluate(&job.key, evaluation.clone(), &job.log).await?;
+        if self.is_worth_another_run(job, &evaluated).await? {
+            evaluated = evaluator.evaluate(&job.key, evaluation, &job.log).await?;
+        }
         let evaluated = self.passed(job, Stage::Evaluating, evaluated).await?;
         answer::read(&self.options.store, &job.request.agent, &evaluated.stdout)
     }

@@ -85,6 +85,26 @@ pub(super) fn judge(
     }
 }
 
+/// Whether the Nix daemon seems to have gone away in the middle of a run. What a builder prints can look the same, so this
+/// is no reason for more than another run.
+pub(super) fn lost_daemon(ended: &Evaluated) -> bool {
+    let signs = [
+        "unexpected end-of-file",
+        "Nix daemon disconnected unexpectedly",
+        "cannot open connection to remote store",
+        "cannot connect to socket",
+        "Broken pipe",
+        "Connection reset by peer",
+    ];
+    let is_one = |text: &str| text.starts_with("error:") && signs.iter().any(|sign| text.contains(sign));
+    let failed = matches!(ended.end, End::Exit(status) if status != 0);
+    failed
+        && String::from_utf8_lossy(&ended.stderr)
+            .lines()
+            .map(str::trim)
+            .any(is_one)
+}
+
 fn too_much(memory: u64) -> String {
     format!(
         "it needs more than {} MiB of memory and was ended",
@@ -270,6 +290,32 @@ mod tests {
                 assert!(!error.is_terminal(), "{}", error.chain());
                 assert!(error.chain().contains(told), "{}", error.chain());
             }
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_went_away_is_known_by_what_nix_says_of_it() {
+        let lost = |end, said: &str| {
+            lost_daemon(&Evaluated {
+                end,
+                stdout: Vec::new(),
+                stderr: said.as_bytes().to_vec(),
+            })
+        };
+        for said in [
+            "building '/nix/store/y.drv'...\nerror: unexpected end-of-file\n",
+            "error: Nix daemon disconnected unexpectedly (maybe it crashed?)",
+            "error:\n       … while building\n       error: writing to file: Broken pipe",
+            "error: cannot open connection to remote store 'daemon': error: cannot connect to socket at '/x'",
+        ] {
+            assert!(lost(End::Exit(1), said), "{said}");
+            assert!(!lost(End::Exit(0), said) && !lost(End::Signal(9), said), "{said}");
+        }
+        for said in [
+            "error: syntax error, unexpected '}'",
+            "cat: Broken pipe\nerror: builder for '/nix/store/y.drv' failed with exit code 1",
+        ] {
+            assert!(!lost(End::Exit(1), said), "{said}");
         }
     }
 

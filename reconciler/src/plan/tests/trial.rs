@@ -1,11 +1,14 @@
 //! Probation.
 
+use jiff::Timestamp;
 use shared::plan::WaitingOn;
 use shared::spec::RunState;
 use shared::status::{McpHealth, McpServerState, TurnState};
 
 use super::world::*;
+use crate::execute::bookkeeping;
 use crate::host::{ExitCause, UnitState};
+use crate::model::change::Change;
 use crate::model::records::{Failures, Probation};
 use crate::model::step::Action;
 use crate::plan::trial::{clocked, ends_at};
@@ -102,6 +105,30 @@ fn three_failed_starts_are_enough() {
     assert!(!case.kinds().contains(&"revert"));
     case.on_trial().failed_starts = 3;
     assert!(case.kinds().contains(&"revert"));
+}
+
+#[test]
+fn the_end_of_a_run_from_before_the_deployment_is_no_failed_start_of_it() {
+    let case = sick();
+    let starts = |ended: Timestamp, now: Timestamp| {
+        let what = "did not come up".to_owned();
+        let action = Action::NoteFailure { at: ended, what };
+        let changes = bookkeeping::changes(&action, &case.ledger, at(0), now).expect("bookkeeping");
+        changes.into_iter().find_map(|change| match change {
+            Change::Probation { probation, .. } => probation.map(|trial| trial.failed_starts),
+            _ => None,
+        })
+    };
+    let deployed = case.ledger.record.deployed.as_ref().unwrap().at;
+    let (before, after) = (shifted(deployed, -1), shifted(deployed, 1));
+    assert_eq!(starts(before, after), None);
+    assert_eq!(starts(deployed, after), Some(1));
+    assert_eq!(starts(after, after), Some(1));
+    assert_eq!(starts(before, before), Some(1), "the clock was set back");
+}
+
+fn shifted(at: Timestamp, secs: i64) -> Timestamp {
+    at + jiff::SignedDuration::from_secs(secs)
 }
 
 #[test]
