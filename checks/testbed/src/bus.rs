@@ -41,6 +41,19 @@ pub(crate) struct Unit {
     pub(crate) cgroup: String,
 }
 
+/// When the latest of these happened to a unit, in milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Times {
+    /// It began to start.
+    pub(crate) inactive_exit: f64,
+    /// It was up.
+    pub(crate) active_enter: f64,
+    /// It began to stop.
+    pub(crate) active_exit: f64,
+    /// It was down.
+    pub(crate) inactive_enter: f64,
+}
+
 impl Bus {
     /// Connects.
     pub(crate) fn connect() -> Result<Self> {
@@ -123,11 +136,25 @@ impl Bus {
 
     /// How long a unit was down before its latest start.
     pub(crate) fn rested(&self, name: &str) -> Result<Duration> {
+        let times = self.times(name)?;
+        let down = (times.inactive_exit - times.inactive_enter).max(0.0);
+        Ok(Duration::from_secs_f64(down / 1e3))
+    }
+
+    /// What systemd noted about the latest run of a unit.
+    pub(crate) fn times(&self, name: &str) -> Result<Times> {
         let path: OwnedObjectPath = self.call(SYSTEMD, MANAGER, "LoadUnit", &(name,))?;
         let unit = (path.as_str(), "org.freedesktop.systemd1.Unit");
-        let end: u64 = self.property(SYSTEMD, unit, "InactiveEnterTimestampMonotonic")?;
-        let start: u64 = self.property(SYSTEMD, unit, "InactiveExitTimestampMonotonic")?;
-        Ok(Duration::from_micros(start.saturating_sub(end)))
+        let at = |what: &str| -> Result<f64> {
+            let micros: u64 = self.property(SYSTEMD, unit, &format!("{what}Timestamp"))?;
+            Ok(Duration::from_micros(micros).as_secs_f64() * 1e3)
+        };
+        Ok(Times {
+            inactive_exit: at("InactiveExit")?,
+            active_enter: at("ActiveEnter")?,
+            active_exit: at("ActiveExit")?,
+            inactive_enter: at("InactiveEnter")?,
+        })
     }
 
     /// A property of a service.

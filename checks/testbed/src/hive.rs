@@ -110,11 +110,17 @@ impl Hive {
 
     /// Writes the spec as NixOS would: root's, whole, by a rename.
     pub(crate) fn declare(&self, agents: &Value) -> Result<()> {
+        self.declare_with(agents, &json!({}))
+    }
+
+    /// [`Hive::declare`], with a policy.
+    pub(crate) fn declare_with(&self, agents: &Value, policy: &Value) -> Result<()> {
         let spec = json!({
             "version": 1,
             "hive": { "name": "bed" },
             "runtime": { "kind": "nspawn" },
             "builder": self.builder,
+            "policy": policy,
             "agents": agents,
         });
         let new = format!("{SPEC}.new");

@@ -10,6 +10,7 @@
 )]
 
 mod agent;
+mod bench;
 mod bus;
 mod guest;
 mod hive;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some("play") => play(),
+        Some("init") => bench::init(),
         _ => {
             println!("usage: testbed list|play; `cargo xtask vm` calls it");
             return ExitCode::from(2);
@@ -57,7 +59,8 @@ fn play() -> Result<()> {
     };
     let name = read("scenario")?;
     let boot = read("boot")?.trim().parse().context("counting boots")?;
-    let Some(scenario) = scenarios::ALL.iter().find(|it| it.name == name) else {
+    let mut all = scenarios::ALL.iter().chain(bench::ALL);
+    let Some(scenario) = all.find(|it| it.name == name) else {
         bail!("no scenario is called {name}");
     };
     println!("{name}, boot {boot}");

@@ -7,11 +7,11 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, bail};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use serde::Deserialize;
 
-use crate::toolchain;
+use crate::{toolchain, vm};
 use machine::Machine;
 use table::{Row, Verdict};
 
@@ -27,7 +27,7 @@ pub(crate) struct BenchArguments {
     /// Fail when a budget is not kept
     #[arg(long)]
     check: bool,
-    /// Measure only these: messages, live, egress, idle, hive, memory
+    /// Measure only these: messages, live, egress, idle, hive, memory, containers
     #[arg(value_name = "GROUP")]
     groups: Vec<String>,
 }
@@ -36,7 +36,18 @@ pub(crate) struct BenchArguments {
 pub(crate) fn run(arguments: &BenchArguments) -> Result<ExitCode> {
     let program = build()?;
     let machine = Machine::before()?;
-    let rows = measure(&program, arguments)?;
+    let mut rows = Vec::new();
+    let mut groups = arguments.groups.clone();
+    let named = groups
+        .iter()
+        .position(|group| group == CONTAINERS)
+        .map(|at| groups.remove(at));
+    if named.is_none() || !groups.is_empty() {
+        rows.extend(measure(&program, arguments.quick, &groups)?);
+    }
+    if named.is_some() || groups.is_empty() && may_make_nests() {
+        rows.extend(containers(&program)?);
+    }
     let machine = machine.after()?;
     if arguments.json {
         let document = serde_json::json!({ "machine": machine, "rows": table::judged(&rows) });
@@ -75,6 +86,7 @@ fn build() -> Result<Utf8PathBuf> {
         "-p",
         "harness",
     ]);
+    cargo.args(["-p", "testbed", "--bin", "testbed"]);
     cargo.args(["--bin", "hive", "--bin", "hive-harness", "--bench", "budgets"]);
     cargo.args(["--message-format", "json-render-diagnostics"]);
     let line = toolchain::command_line(&cargo);
@@ -98,22 +110,54 @@ fn build() -> Result<Utf8PathBuf> {
         .with_context(|| format!("`{line}` did not say where it put the benchmarks"))
 }
 
+/// What is measured on a real systemd, and not by the benchmarks' own program.
+const CONTAINERS: &str = "containers";
+
+fn may_make_nests() -> bool {
+    let may = rustix::process::geteuid().is_root();
+    if !may {
+        eprintln!("{CONTAINERS}: left out, because only root can make a nest");
+    }
+    may
+}
+
+/// Measures in nests, with the programs that were built with `program`.
+fn containers(program: &Utf8Path) -> Result<Vec<Row>> {
+    // <target>/release/deps/budgets-…
+    let programs = program
+        .parent()
+        .and_then(Utf8Path::parent)
+        .with_context(|| format!("{program} is in no target folder"))?;
+    let mut rows = Vec::new();
+    for name in ["bench_containers", "bench_fleet"] {
+        eprintln!("{name}");
+        for line in vm::measure(programs, name)? {
+            rows.push(read(&line)?);
+        }
+    }
+    Ok(rows)
+}
+
+fn read(line: &str) -> Result<Row> {
+    let row: Row = serde_json::from_str(line).with_context(|| format!("reading {line}"))?;
+    eprintln!("  {}", row.short());
+    Ok(row)
+}
+
 /// Runs the benchmarks, which say on standard error what they do.
-fn measure(program: &Utf8PathBuf, arguments: &BenchArguments) -> Result<Vec<Row>> {
+fn measure(program: &Utf8PathBuf, quick: bool, groups: &[String]) -> Result<Vec<Row>> {
     let mut command = Command::new(program);
-    if arguments.quick {
+    if quick {
         command.arg("--quick");
     }
-    command.args(&arguments.groups);
+    command.args(groups);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("starting {program}"))?;
     let output = child.stdout.take().context("its output")?;
     let mut rows = Vec::new();
     for line in BufReader::new(output).lines() {
         let line = line.context("reading what was measured")?;
-        let row: Row = serde_json::from_str(&line).with_context(|| format!("reading {line}"))?;
-        eprintln!("  {}", row.short());
-        rows.push(row);
+        rows.push(read(&line)?);
     }
     let status = child.wait().with_context(|| format!("waiting for {program}"))?;
     if !status.success() {

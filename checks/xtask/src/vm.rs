@@ -27,6 +27,9 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// How many nests run at once unless told otherwise. They wait more than they work, so more than processors.
 const JOBS: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(3);
 
+/// One measurement.
+const MEASURING_LIMIT: Duration = Duration::from_secs(1_200);
+
 /// A guest with systemd takes several inotify instances; Debian allows 128 for all of root's.
 const INOTIFY_INSTANCES: u32 = 1024;
 const INOTIFY_FILE: &str = "/proc/sys/fs/inotify/max_user_instances";
@@ -76,6 +79,38 @@ pub(crate) fn check() -> Result<()> {
         mirror: None,
         filters: Vec::new(),
     })
+}
+
+/// Has a measurement made with the programs in this folder; the lines it hands back.
+pub(crate) fn measure(programs: &Utf8Path, name: &str) -> Result<Vec<String>> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "a nest has to be made by root: run `sudo -E cargo xtask bench`, or leave the group containers out"
+    );
+    interrupt::catch()?;
+    let host = Host::detect()?;
+    allow_inotify_instances()?;
+    let image = Image::ensure(None)?;
+    nest::sweep(&image, &host)?;
+    let recipe = toolchain::workspace_root()?.join("checks/testbed");
+    let ground = Ground {
+        image: &image,
+        host: &host,
+        programs,
+        recipe: &recipe,
+        limit: MEASURING_LIMIT,
+        hold: false,
+    };
+    let out = toolchain::target_folder()?.join("vm").join(name);
+    let passed = nest::play(&ground, name, &out)?;
+    ensure!(
+        passed,
+        "{name} could not be measured; the end of {out}/log:\n{}",
+        nest::last_lines(&out.join("log"), 40)
+    );
+    let rows = out.join("rows");
+    let text = fs::read_to_string(&rows).with_context(|| format!("reading {rows}"))?;
+    Ok(text.lines().map(str::to_owned).collect())
 }
 
 /// A scenario as `testbed list` names it.

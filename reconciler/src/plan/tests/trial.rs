@@ -112,7 +112,11 @@ fn the_end_of_a_run_from_before_the_deployment_is_no_failed_start_of_it() {
     let case = sick();
     let starts = |ended: Timestamp, now: Timestamp| {
         let what = "did not come up".to_owned();
-        let action = Action::NoteFailure { at: ended, what };
+        let action = Action::NoteFailure {
+            at: ended,
+            what,
+            out_of_memory: false,
+        };
         let changes = bookkeeping::changes(&action, &case.ledger, at(0), now).expect("bookkeeping");
         changes.into_iter().find_map(|change| match change {
             Change::Probation { probation, .. } => probation.map(|trial| trial.failed_starts),
