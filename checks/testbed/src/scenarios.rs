@@ -117,4 +117,9 @@ pub(crate) const ALL: &[Scenario] = &[
         summary: "what a host writes outlives its reboot, what it starts does not",
         play: bare::reboot,
     },
+    Scenario {
+        name: "v2_resources",
+        summary: "with the second version of cgroups: limits bite, are put back, and kills are told of at once",
+        play: resources::v2,
+    },
 ];
