@@ -4,8 +4,10 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::wait;
+
 /// The longest that a program may run, in seconds.
-const LIMIT: &str = "60";
+const LIMIT: u32 = 60;
 
 /// What `timeout` exits with when it had to end the program.
 const TIMED_OUT: i32 = 124;
@@ -52,16 +54,17 @@ pub(crate) fn quoted(text: &str) -> String {
 fn start<'a>(program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<(String, Output)> {
     let arguments: Vec<&str> = arguments.into_iter().collect();
     let line = format!("{program} {}", arguments.join(" "));
+    let limit = (LIMIT * wait::slowness()).to_string();
     // What hangs is to be told from what fails, and by its name.
     let output = Command::new("timeout")
-        .args(["--kill-after=5", LIMIT, program])
+        .args(["--kill-after=5", &limit, program])
         .args(arguments)
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("starting `{line}`"))?;
     ensure!(
         output.status.code() != Some(TIMED_OUT),
-        "`{line}` did not end within {LIMIT} s: {}",
+        "`{line}` did not end within {limit} s: {}",
         said(&output)
     );
     Ok((line, output))

@@ -44,7 +44,7 @@ pub(crate) const ALL: &[Scenario] = &[
         play: proposal::reverted,
     },
     Scenario {
-        name: "out_of_memory",
+        name: "memory_killed",
         summary: "a harness and a guest that the kernel kills for memory come back, the guest after waits that grow",
         play: memory::play,
     },
@@ -188,4 +188,23 @@ pub(crate) const ALL: &[Scenario] = &[
         summary: "what a host writes outlives its reboot, what it starts does not",
         play: bare::reboot,
     },
+    Scenario {
+        name: "v2_resources",
+        summary: "with the second version of cgroups: limits bite, are put back, and kills are told of at once",
+        play: resources::v2,
+    },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_scenarios_have_a_name_in_common() {
+        let mut names: Vec<&str> = ALL.iter().chain(crate::bench::ALL).map(|it| it.name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}

@@ -67,6 +67,31 @@ const PREREQUISITES: &[Prerequisite] = &[
         packages: &["systemd-container"],
         purpose: "the test bed: throw-away hosts with a systemd",
     },
+    Prerequisite {
+        program: "qemu-system-x86_64",
+        packages: &["qemu-system-x86"],
+        purpose: "the test bed: a virtual machine with the second version of cgroups",
+    },
+    Prerequisite {
+        program: "depmod",
+        packages: &["kmod"],
+        purpose: "the modules of its kernel",
+    },
+    Prerequisite {
+        program: "cpio",
+        packages: &["cpio"],
+        purpose: "packing them",
+    },
+    Prerequisite {
+        program: "lz4",
+        packages: &["lz4"],
+        purpose: "unpacking its kernel",
+    },
+    Prerequisite {
+        program: "mke2fs",
+        packages: &["e2fsprogs"],
+        purpose: "making its disk",
+    },
     // libc6-dev is only recommended by gcc, and recommendations are not installed.
     Prerequisite {
         program: "cc",
@@ -198,7 +223,8 @@ mod tests {
             command,
             "sudo apt-get update && \
              sudo apt-get install -y --no-install-recommends \
-             bubblewrap busybox-static faketime gcc git libc6-dev mmdebstrap nix-bin nodejs npm systemd-container"
+             bubblewrap busybox-static cpio e2fsprogs faketime gcc git kmod libc6-dev lz4 mmdebstrap nix-bin nodejs npm \
+             qemu-system-x86 systemd-container"
         );
     }
 }

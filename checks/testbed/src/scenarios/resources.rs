@@ -17,6 +17,9 @@ type Held = (u64, u64, u64);
 /// As declared in these scenarios.
 const DECLARED: Held = (192 << 20, 1_500_000, 90);
 
+/// A program that fills twice the memory that is declared.
+const GREEDY: &str = "dd if=/dev/zero of=/dev/null bs=384M count=1 status=none";
+
 fn limited() -> Result<serde_json::Value> {
     hive::declared(json!({ "limits": { "memory": "192M", "tasks": 90, "cpu": "150%" } }))
 }
@@ -85,14 +88,12 @@ pub(crate) fn out_of_memory(_boot: u32) -> Result<Then> {
     hive.rests(&["alice"])?;
     let alice = hive.agent("alice")?;
     let before = hive.bus.unit(&alice.unit)?;
-    // The pipe's reader keeps one line, and it has no end.
-    let greedy = format!("head -c {} /dev/zero | tail -n 1", 2 * DECLARED.0);
     let told = || -> Result<usize> {
         let events = hive.events()?;
         Ok(events.iter().filter(|it| it["kind"] == "outOfMemory").count())
     };
 
-    alice.cannot("agent", &format!("{greedy} >/dev/null"))?;
+    alice.cannot("agent", GREEDY)?;
     // Whatever makes the daemon look.
     program::run(hive::HIVE, ["send", "alice", "hello"])?;
     hive.tells("the kernel killed a process of alice for want of memory (1 so far in this run; limits.memory is 192M)")?;
@@ -108,7 +109,7 @@ pub(crate) fn out_of_memory(_boot: u32) -> Result<Then> {
     hive.rests(&["alice"])?;
     ensure!(told()? == 1, "it was told {} times", told()?);
 
-    kill_the_guest(&hive, &alice, &greedy)?;
+    kill_the_guest(&hive, &alice)?;
     hive.tells("alice ran out of memory (time 1 in a row)")?;
     hive.runs_again("alice", &before)?;
     hive.rests(&["alice"])?;
@@ -116,8 +117,8 @@ pub(crate) fn out_of_memory(_boot: u32) -> Result<Then> {
 }
 
 /// Has the kernel kill PID 1 of a guest for want of memory that somebody else takes.
-fn kill_the_guest(hive: &Hive, agent: &Agent, greedy: &str) -> Result<()> {
-    let waiting = format!("until test -e /state/go; do sleep 0.1; done; {greedy}");
+fn kill_the_guest(hive: &Hive, agent: &Agent) -> Result<()> {
+    let waiting = format!("until test -e /state/go; do sleep 0.1; done; {GREEDY}");
     let words = [
         "--machine",
         &agent.machine,
@@ -134,4 +135,55 @@ fn kill_the_guest(hive: &Hive, agent: &Agent, greedy: &str) -> Result<()> {
     fs::write(&score, "1000").with_context(|| format!("writing {score}"))?;
     let go = agent.state.join("go");
     fs::write(&go, "").with_context(|| format!("making {go}"))
+}
+
+/// The same where cgroups are of the second version: limits, their changes and kills are the kernel's word, and a kill is told
+/// of at once, without anything else that happens.
+pub(crate) fn v2(_boot: u32) -> Result<Then> {
+    let hive = Hive::install(&json!({ "alice": limited()? }))?;
+    hive.rests(&["alice"])?;
+    let alice = hive.agent("alice")?;
+    let before = hive.bus.unit(&alice.unit)?;
+    let folder = format!("/sys/fs/cgroup{}", before.cgroup);
+    let read = |name: &str| {
+        let path = format!("{folder}/{name}");
+        fs::read_to_string(&path).with_context(|| format!("reading {path}"))
+    };
+    let is = |name: &str, text: &str| -> Result<()> {
+        let found = read(name)?;
+        ensure!(found.trim() == text, "{name} is {found}");
+        Ok(())
+    };
+    let memory = DECLARED.0.to_string();
+    for (name, text) in [
+        ("memory.max", memory.as_str()),
+        ("cpu.max", "150000 100000"),
+        ("pids.max", "90"),
+    ] {
+        is(name, text)?;
+    }
+    let used = read("cpu.stat")?;
+    let used = used.split_whitespace().nth(1).context("cpu.stat")?;
+    ensure!(used.parse::<u64>()? > 0, "no processor time is counted: {used}");
+
+    program::run(
+        "systemctl",
+        ["set-property", "--runtime", &alice.unit, "MemoryMax=300M"],
+    )?;
+    hive.tells("memory is 300M and not 192M")?;
+    is("memory.max", &memory)?;
+
+    alice.cannot("agent", GREEDY)?;
+    ensure!(
+        read("memory.events")?.contains("oom_kill 1\n"),
+        "{}",
+        read("memory.events")?
+    );
+    hive.tells("the kernel killed a process of alice for want of memory (1 so far in this run")?;
+    let after = hive.bus.unit(&alice.unit)?;
+    ensure!(before == after, "{before:?} became {after:?}");
+
+    kill_the_guest(&hive, &alice)?;
+    hive.tells("alice ran out of memory (time 1 in a row)")?;
+    Ok(Then::Done)
 }

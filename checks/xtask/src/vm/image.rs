@@ -4,6 +4,7 @@
 //! <cache>/hyperhive/testbed/images/<digest>/root    the tree of the host
 //! <cache>/hyperhive/testbed/guests/<digest>/nix     a Nix store that holds the guest's system
 //! <cache>/hyperhive/testbed/nests/<id>              a nest that is running; see `nest`
+//! <cache>/hyperhive/testbed/machines/<digest>       what virtual machines boot from; see `qemu_image`
 //! ```
 //!
 //! Both are named by a digest of the recipe in `checks/testbed`, so another recipe is another image, and all but the
@@ -27,10 +28,10 @@ use crate::{interrupt, toolchain, tree};
 const RECIPE_VERSION: &str = "1";
 
 /// The release that everything comes from.
-const SUITE: &str = "bookworm";
+pub(super) const SUITE: &str = "bookworm";
 
 /// Where packages come from unless told otherwise.
-const MIRROR: &str = "http://deb.debian.org/debian";
+pub(super) const MIRROR: &str = "http://deb.debian.org/debian";
 
 /// Documentation and translations: a third of all files, and nobody reads them there.
 const LEFT_OUT: [&str; 3] = ["/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*"];
@@ -90,11 +91,24 @@ impl Image {
     }
 }
 
+impl Image {
+    /// What is different when it is another image.
+    pub(super) fn digests(&self) -> String {
+        let name = |path: &Utf8Path| {
+            path.parent()
+                .and_then(Utf8Path::file_name)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        format!("{} {}", name(&self.root), name(&self.nix))
+    }
+}
+
 /// How many images of other recipes are kept: of another branch, and of what this one just was.
 const OTHERS_KEPT: usize = 2;
 
 /// Where images are kept: it must outlive the checkout, and be on a real file system.
-fn cache() -> Result<Utf8PathBuf> {
+pub(super) fn cache() -> Result<Utf8PathBuf> {
     let named = env::var("XDG_CACHE_HOME")
         .ok()
         .map(Utf8PathBuf::from)
@@ -107,7 +121,7 @@ fn cache() -> Result<Utf8PathBuf> {
 }
 
 /// A digest of all files below a folder: their names, whether they can be executed, and what is in them.
-fn digest(folder: &Utf8Path, salt: &str) -> Result<String> {
+pub(super) fn digest(folder: &Utf8Path, salt: &str) -> Result<String> {
     let mut paths = tree::walk(folder).with_context(|| format!("reading the recipe in {folder}"))?;
     paths.sort();
     let mut hasher = Sha256::new();
@@ -136,7 +150,7 @@ fn digest(folder: &Utf8Path, salt: &str) -> Result<String> {
 }
 
 /// Makes a folder beside its place and moves it there when it is whole.
-fn make(place: &Utf8Path, fill: impl FnOnce(&Utf8Path) -> Result<()>) -> Result<()> {
+pub(super) fn make(place: &Utf8Path, fill: impl FnOnce(&Utf8Path) -> Result<()>) -> Result<()> {
     if place.exists() {
         return Ok(());
     }
@@ -155,7 +169,7 @@ fn make(place: &Utf8Path, fill: impl FnOnce(&Utf8Path) -> Result<()>) -> Result<
 }
 
 /// Removes what nobody uses, but for the latest ones.
-fn remove_unused(folder: &Utf8Path) -> Result<()> {
+pub(super) fn remove_unused(folder: &Utf8Path) -> Result<()> {
     let mut found = Vec::new();
     for entry in folder
         .read_dir_utf8()
@@ -177,11 +191,11 @@ fn remove_unused(folder: &Utf8Path) -> Result<()> {
 }
 
 /// Locked as long as somebody uses what is at `place`.
-fn lock_of(place: &Utf8Path) -> Result<File> {
+pub(super) fn lock_of(place: &Utf8Path) -> Result<File> {
     open_lock(&Utf8PathBuf::from(format!("{place}.lock")))
 }
 
-fn open_lock(path: &Utf8Path) -> Result<File> {
+pub(super) fn open_lock(path: &Utf8Path) -> Result<File> {
     File::create(path).with_context(|| format!("making {path}"))
 }
 
@@ -196,7 +210,7 @@ pub(super) fn remove(folder: &Utf8Path) -> Result<()> {
 }
 
 /// Names listed one a line; `#` begins a comment.
-fn listed(path: &Utf8Path) -> Result<Vec<String>> {
+pub(super) fn listed(path: &Utf8Path) -> Result<Vec<String>> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
     let names = text
         .lines()
@@ -266,7 +280,7 @@ fn make_guest(recipe: &Utf8Path, root: &Utf8Path, folder: &Utf8Path) -> Result<(
 }
 
 /// Runs a command whose output nobody wants to see unless it fails.
-fn quietly(command: &mut Command) -> Result<()> {
+pub(super) fn quietly(command: &mut Command) -> Result<()> {
     interrupt::check()?;
     let line = toolchain::command_line(command);
     let output = command
