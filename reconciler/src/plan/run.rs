@@ -13,6 +13,11 @@ use crate::host::{Announcement, ExitCause, Limits, Resources, UnitState};
 use crate::model::records::{Deployed, Override};
 use crate::model::step::{Action, Authority};
 
+/// An agent that ended this often in a row, over half an hour, has something that time alone does not mend.
+const TRIPS_AFTER: u32 = 12;
+/// From then on it is started once in this time, unless somebody asks for it.
+const OPEN_SECS: i64 = 3_600;
+
 /// An agent that has run this long has recovered: its failures are forgotten.
 const RECOVERED_AFTER_SECS: i64 = 60;
 
@@ -238,12 +243,25 @@ impl Planner<'_> {
         if let Some(last) = failures.last_at.filter(|_| failures.count > 0) {
             // Every agent has its own spread, so that a host that comes back does not start all at once.
             let spread = f64::from(u32::from(self.uid().0.as_bytes()[15])) / 255.0;
-            let until = gate::backoff(failures.count, spread, last);
+            let tripped = failures.count >= TRIPS_AFTER;
+            let until = match tripped {
+                true => after(last, OPEN_SECS),
+                false => gate::backoff(failures.count, spread, last),
+            };
             if last <= self.inputs.now && self.inputs.now < until {
-                let on = WaitingOn::Backoff {
-                    until,
-                    attempts: failures.count,
-                    error: failures.last.clone(),
+                let on = match tripped {
+                    true => WaitingOn::Breaker {
+                        until,
+                        why: format!(
+                            "it ended {} times in a row, the last time because it {}",
+                            failures.count, failures.last
+                        ),
+                    },
+                    false => WaitingOn::Backoff {
+                        until,
+                        attempts: failures.count,
+                        error: failures.last.clone(),
+                    },
                 };
                 let hint = Some(format!("hive retry {}", self.name()));
                 self.plan.wait("starting", on, hint);

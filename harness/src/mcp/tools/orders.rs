@@ -92,9 +92,10 @@ impl Order for Rebuild {
 
 impl Order for Update {
     const VERB: &'static str = "update";
-    const WHAT: &'static str = "Bring an agent to the current base system. Where agents have no base of their own (the \
-        plain builder), this is what `rebuild` does.";
-    const NOTE: &'static str = " With the plain builder, the only one yet, an update is a rebuild.";
+    const WHAT: &'static str = "Bring an agent to the current base system. The daemon does so by itself, a few agents at \
+        a time, so this is what `rebuild` does.";
+    const NOTE: &'static str =
+        " An update is a rebuild: what all agents are built upon is taken up without being asked for.";
 }
 
 impl Order for Archive {

@@ -94,6 +94,25 @@ fn a_stopped_agent_stays_stopped() {
 }
 
 #[test]
+fn an_agent_that_only_ends_is_tried_once_an_hour_and_called_stalled() {
+    let mut case = Case::at_rest();
+    crashed(&mut case, NOW - 1);
+    case.ledger.failures = noted(11, NOW - 1);
+    assert!(matches!(case.waits()[..], [WaitingOn::Backoff { .. }]));
+    case.ledger.failures = noted(12, NOW - 1);
+    let plan = case.plan();
+    let WaitingOn::Breaker { until, why } = &plan.waiting[0].on else {
+        panic!("{:?}", plan.waiting);
+    };
+    assert_eq!(*until, at(NOW - 1 + 3_600));
+    assert!(why.contains("12 times in a row"), "{why}");
+    assert_eq!(plan.waiting[0].hint.as_deref(), Some("hive retry alice"));
+    assert_eq!(plan.wake_at, Some(*until));
+    case.now = *until;
+    assert_eq!(case.kinds(), ["start"], "it closes by itself");
+}
+
+#[test]
 fn a_crash_is_noted_once_and_then_backed_off_from() {
     let mut case = Case::at_rest();
     crashed(&mut case, NOW - 1);
