@@ -145,7 +145,7 @@ async fn an_order_carries_an_id_and_is_answered_in_the_daemons_words() {
     nest.daemon.answers("POST /v1/agents/bob/update", 200, answer);
     let text = client.does("update", json!({ "agent": "bob" })).await;
     assert!(
-        text.starts_with("bob is to be built once more. With the plain builder"),
+        text.starts_with("bob is to be built once more. An update is a rebuild"),
         "{text}"
     );
     let why = "the policy agent.stop=never forbids managers to stop agents: only the operator can";
