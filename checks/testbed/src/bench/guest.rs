@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{guest, program};
 
 /// Where it is put. Its hash is nobody's.
-const SYSTEM: &str = "/nix/store/11111111111111111111111111111111-bare-guest";
+pub(super) const SYSTEM: &str = "/nix/store/11111111111111111111111111111111-bare-guest";
 
 /// What systemd-nspawn sends to have it stop: `SIGRTMIN+3`.
 const STOP: i32 = 37;

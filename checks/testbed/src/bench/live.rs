@@ -36,12 +36,13 @@ impl Stream {
         })
     }
 
-    /// Reads until an event of this kind about this agent; when it came, in milliseconds of the clock.
-    fn until(&mut self, kind: &str, agent: &str) -> Result<f64> {
+    /// Reads until an event of this kind about this agent, later than this one; when it came, in milliseconds of the clock.
+    fn until(&mut self, kind: &str, agent: &str, after: u64) -> Result<f64> {
         loop {
             let line = self.lines.next().context("the stream of events ended")??;
             let event: Value = serde_json::from_str(&line).with_context(|| format!("reading {line}"))?;
-            if event["kind"] == kind && event["agent"] == agent {
+            let is_later = event["seq"].as_u64().is_some_and(|seq| seq > after);
+            if is_later && event["kind"] == kind && event["agent"] == agent {
                 return Ok(now());
             }
         }
@@ -56,6 +57,13 @@ impl Drop for Stream {
     }
 }
 
+/// The latest event so far.
+fn latest(hive: &Hive) -> Result<u64> {
+    let events = hive.events()?;
+    let seq = events.last().and_then(|event| event["seq"].as_u64());
+    seq.context("there are events")
+}
+
 /// From the death of a container to the event that tells of it.
 pub(super) fn death(hive: &Hive, agent: &str) -> Result<()> {
     let unit = unit_of(agent);
@@ -67,9 +75,10 @@ pub(super) fn death(hive: &Hive, agent: &str) -> Result<()> {
             || hive.bus.unit(&unit),
             |it| it.active == "active",
         )?;
+        let last = latest(hive)?;
         let killed = now();
         hive.bus.kill(&unit, "main", SIGKILL)?;
-        told.push(stream.until("ended", agent)? - killed);
+        told.push(stream.until("ended", agent, last)? - killed);
         known.push(hive.bus.times(&unit)?.inactive_enter - killed);
         program::run(HIVE, ["retry", agent])?;
         hive.runs_again(agent, &before)?;
@@ -117,7 +126,7 @@ pub(super) fn by_the_operator(hive: &Hive, agent: &str) -> Result<()> {
 /// From the operator's decision to the end of the trial.
 pub(super) fn approvals(hive: &Hive, agent: &str) -> Result<()> {
     let spec = |more: Value| -> Result<Value> {
-        let mut all = json!({ "system": super::guest::install()? });
+        let mut all = json!({ "system": super::guest::SYSTEM });
         if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
             all.extend(more);
         }
@@ -155,15 +164,24 @@ pub(super) fn approvals(hive: &Hive, agent: &str) -> Result<()> {
 }
 
 fn approve(hive: &Hive, agent: &str, stream: &mut Stream) -> Result<f64> {
-    let is_open = |gates: &Value| !gates.as_array().is_none_or(Vec::is_empty);
-    let gates = hive.until("a gate is open", ["gate", "list"], is_open)?;
-    let number = gates[0]["id"]
-        .as_u64()
-        .context("a gate has a number")?
-        .to_string();
+    // A build's gate, which the policy decides about, is there for a moment before it.
+    let deployment = |gates: &Value| {
+        let mut gates = gates.as_array()?.iter();
+        gates.find(|gate| {
+            gate["class"]
+                .as_str()
+                .is_some_and(|class| class.starts_with("deploy"))
+        })?["id"]
+            .as_u64()
+    };
+    let gates = hive.until("a gate is open", ["gate", "list"], |gates| {
+        deployment(gates).is_some()
+    })?;
+    let number = deployment(&gates).context("a gate has a number")?.to_string();
+    let last = latest(hive)?;
     let begin = now();
     program::run(HIVE, ["gate", "approve", &number])?;
-    Ok(stream.until("passedProbation", agent)? - begin)
+    Ok(stream.until("passedProbation", agent, last)? - begin)
 }
 
 /// Milliseconds of the clock that systemd's notes are in.
