@@ -13,6 +13,7 @@ mod command;
 mod journal;
 pub mod launch;
 mod limits;
+mod machine;
 mod names;
 pub(in crate::host) mod programs;
 mod record;
@@ -38,6 +39,7 @@ use shared::{AgentName, AgentUid};
 use self::bus::{Bus, Heard, Line};
 use self::cgroup::Cgroups;
 pub use self::limits::Limits;
+pub use self::machine::machine;
 use self::record::{EndRecord, LaunchFailure, LaunchRecord};
 use self::verdict::{Around, Kills, Unit};
 use self::view::{Facts, View};
@@ -51,18 +53,9 @@ pub const ROOTS: &str = "/var/lib/hyperhive-roots";
 /// Where the egress service has its sockets, unless told otherwise.
 pub const EGRESS: &str = "/run/hyperhive-egress";
 
-/// Where machined has a file for each container.
-const MACHINES: &str = "/run/systemd/machines";
-
 /// Where the launcher notes what runs.
 fn records() -> &'static Utf8Path {
     Utf8Path::new(record::FOLDER)
-}
-
-/// The machine of an agent whose container runs here.
-pub fn machine(agent: &AgentName) -> Option<String> {
-    let machine = names::machine(agent);
-    Utf8Path::new(MACHINES).join(&machine).exists().then_some(machine)
 }
 
 /// What the nspawn runtime is made from.
@@ -333,15 +326,7 @@ impl Inner {
             return Err(HostError::failed(format!("the start of {agent}"), what));
         }
         if !unit.is_up() {
-            let machine = names::machine(agent);
-            let file = Utf8Path::new(MACHINES).join(&machine);
-            let taken = blocking(agent.as_str(), move || {
-                file.try_exists().map_err(HostError::io("look at", file.as_str()))
-            });
-            if taken.await? {
-                let why = format!("another container is called {machine}: see machinectl status {machine}");
-                return Err(HostError::failed(format!("the start of {agent}"), why));
-            }
+            machine::is_free(agent).await?;
         }
         let system = launch.launch.system.clone().ok_or_else(|| {
             let why = format!("no operating system is declared for its container: set agents.{agent}.system");

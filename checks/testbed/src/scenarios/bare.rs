@@ -63,10 +63,12 @@ fn start(bus: &Bus, agent: &Agent) -> Result<Unit> {
     Ok(unit)
 }
 
-/// Waits until the unit is down; how it ended.
+/// Waits until the unit is down and its name free, of which machined hears a moment later; how it ended.
 fn ended(bus: &Bus, agent: &Agent) -> Result<Unit> {
     let down = |it: &Unit| it.active == "inactive" || it.active == "failed";
-    wait::until("the guest is gone", || bus.unit(&agent.unit), down)
+    let unit = wait::until("the guest is gone", || bus.unit(&agent.unit), down)?;
+    wait::until("its name is free", || bus.machines(), Vec::is_empty)?;
+    Ok(unit)
 }
 
 /// The guest boots whole, its units speak in the host's journal, and it stops at once.
