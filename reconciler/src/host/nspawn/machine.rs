@@ -83,6 +83,7 @@ fn holder(file: &Utf8Path) -> Result<Option<String>, HostError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::folders::write_atomic;
 
     const OURS: &str = "hyperhive-agent@alice.service";
 
@@ -141,13 +142,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = Utf8Path::from_path(folder.path()).unwrap().join("hive-alice");
         assert_eq!(holder(&file).unwrap(), None);
-        fs::write(
-            &file,
-            format!("# This is private\nNAME=hive-alice\nSCOPE={OURS}\nCLASS=container\n"),
-        )
-        .unwrap();
+        let text = format!("# This is private\nNAME=hive-alice\nSCOPE={OURS}\nCLASS=container\n");
+        write_atomic(&file, text.as_bytes(), 0o644).unwrap();
         assert_eq!(holder(&file).unwrap().as_deref(), Some(OURS));
-        fs::write(&file, "").unwrap();
+        write_atomic(&file, b"", 0o644).unwrap();
         assert_eq!(holder(&file).unwrap().as_deref(), Some(""));
     }
 }
