@@ -37,7 +37,8 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<ExitCode> {
         check()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let hive = build()?;
+    // The first time it takes minutes: cargo shows how far it is.
+    let hive = build(&[])?;
     // In place of this process: terminal, signals and exit status are the demo's own.
     let error = Command::new(&hive).arg("demo").args(&arguments.arguments).exec();
     Err(error).with_context(|| format!("starting {hive}"))
@@ -45,7 +46,7 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<ExitCode> {
 
 /// Runs the story in a folder of its own; whatever it started is ended, however it ends.
 pub(crate) fn check() -> Result<()> {
-    let program = build()?;
+    let program = build(&["--quiet"])?;
     interrupt::catch()?;
     let folder = ShortFolder::new()?;
     let spec = folder.path().join("hive.json");
@@ -59,12 +60,13 @@ pub(crate) fn check() -> Result<()> {
     })
 }
 
-/// Builds all programs; the path of `hive`. It finds the harness beside itself.
-pub(crate) fn build() -> Result<Utf8PathBuf> {
+/// Builds all programs, with these flags of cargo's; the path of `hive`. It finds the harness beside itself.
+pub(crate) fn build(flags: &[&str]) -> Result<Utf8PathBuf> {
     let mut cargo = toolchain::cargo()?;
     // The same as for the tests, so that nothing is compiled twice.
     cargo
-        .args(["build", "--quiet", "--workspace", "--locked"])
+        .args(["build", "--workspace", "--locked"])
+        .args(flags)
         .args(toolchain::OPTIMISED);
     let line = toolchain::command_line(&cargo);
     let status = cargo.status().with_context(|| format!("starting `{line}`"))?;

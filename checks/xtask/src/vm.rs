@@ -125,7 +125,7 @@ struct Scenario {
 
 fn play(arguments: &VmArguments) -> Result<()> {
     if !arguments.no_build {
-        demo::build()?;
+        demo::build(&["--quiet"])?;
     }
     let programs = toolchain::target_folder()?.join("debug");
     let scenarios = matching(scenarios(&programs.join("testbed"))?, &arguments.filters)?;
