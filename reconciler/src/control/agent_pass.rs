@@ -11,7 +11,6 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::drafts::{concerns_drafts, draft_rules};
 use super::reconciler::{Key, PassError, Reconciler, Requeue, declared};
 use super::rest::Ground;
-use super::rollout::updates_base;
 use super::views::AgentView;
 use crate::execute::{self, Moment};
 use crate::gate::revalidate;
@@ -285,7 +284,7 @@ impl Reconciler {
             Action::Build { .. } => Some(&self.builds),
             Action::Start { .. } | Action::Stop { .. } | Action::Restart { .. } => Some(&self.transitions),
             Action::SpawnDraft { .. } => Some(&self.spawns),
-            Action::Deploy { .. } if updates_base(step) => Some(&self.updates),
+            _ if step.updates_base() => Some(&self.updates),
             _ => None,
         }
     }

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use shared::AgentName;
-use shared::gate::GateClass;
 use shared::spec::AgentSpec;
 
 use super::reconciler::{Key, Reconciler, lock};
 use crate::ledger::LedgerError;
 use crate::model::base::Rollout;
 use crate::model::records::AgentLedger;
-use crate::model::step::{Action, Authority, Step};
+use crate::model::step::Action;
 use crate::plan::base::is_outdated;
 use crate::plan::{HiveFacts, trial};
 
@@ -32,15 +31,6 @@ impl Line {
     fn first(&self, most: usize) -> Vec<AgentName> {
         lock(&self.0).iter().take(most).cloned().collect()
     }
-}
-
-/// Whether a step gives an agent a new base. Such steps are one at a time: each sees those before it when it counts.
-pub(super) fn updates_base(step: &Step) -> bool {
-    let class = match step.authority {
-        Authority::Class { class, .. } => Some(class),
-        Authority::Free | Authority::Under(_) => None,
-    };
-    matches!(step.action, Action::Deploy { .. }) && class == Some(GateClass::BaseUpdate)
 }
 
 impl Reconciler {

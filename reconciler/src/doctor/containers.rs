@@ -146,7 +146,7 @@ pub struct Place {
     pub path: Utf8PathBuf,
     /// The user it belongs to.
     pub owner: u32,
-    /// Its mode.
+    /// Its permissions: the mode without the kind of file.
     pub mode: u32,
 }
 

@@ -74,8 +74,7 @@ fn service(egress: &Egress, facts: &Facts) -> Judgement {
         return fail(
             format!(
                 "it cannot read {}/egress.json, where the daemon says what is allowed (mode {:o})",
-                run.path,
-                run.mode & 0o7777
+                run.path, run.mode
             ),
             format!("chmod 755 {}", run.path),
         );
@@ -84,8 +83,7 @@ fn service(egress: &Egress, facts: &Facts) -> Judgement {
         Ok(folder) if folder.owner.is_some() && folder.mode & 0o077 != 0 => fail(
             format!(
                 "{} is open to others (mode {:o}), who reach each agent's way out there",
-                folder.path,
-                folder.mode & 0o7777
+                folder.path, folder.mode
             ),
             format!("chmod 700 {}", folder.path),
         ),

@@ -19,7 +19,7 @@ pub struct Folder {
     pub path: Utf8PathBuf,
     /// The user it belongs to; absent: there is no such folder.
     pub owner: Option<u32>,
-    /// Its mode.
+    /// Its permissions: the mode without the kind of file.
     pub mode: u32,
     /// The name of its file system's type.
     pub file_system: String,
@@ -29,6 +29,13 @@ pub struct Folder {
     pub free_bytes: u64,
     /// How many more files fit; absent: the file system does not count them.
     pub free_files: Option<u64>,
+}
+
+impl Folder {
+    /// Whether it is on a file system that another machine or program keeps.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.file_system.as_str(), "nfs" | "cifs" | "smb2" | "9p" | "fuse")
+    }
 }
 
 /// The ledger.

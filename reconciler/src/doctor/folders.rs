@@ -23,10 +23,10 @@ pub(super) fn state(facts: &Facts) -> Judgement {
             "sudo hive doctor, to see all there is",
         ),
         Some(_) if folder.mode & 0o077 != 0 => fail(
-            format!("{path} is open to others (mode {:o})", folder.mode & 0o7777),
+            format!("{path} is open to others (mode {:o})", folder.mode),
             format!("chmod 700 {path}"),
         ),
-        Some(_) => ok(format!("{path}, mode {:o}", folder.mode & 0o7777)),
+        Some(_) => ok(format!("{path}, mode {:o}", folder.mode)),
     }
 }
 
@@ -46,7 +46,7 @@ pub(super) fn file_system(facts: &Facts) -> Judgement {
             format!("{kind}: it does not survive a reboot"),
             "put the state folder on a disk",
         ),
-        "nfs" | "cifs" | "smb2" | "9p" | "fuse" => warn(
+        _ if folder.is_remote() => warn(
             format!("{kind}: a write-ahead log over it may not be safe"),
             "put the state folder on a local disk",
         ),
@@ -90,7 +90,7 @@ pub(super) fn run(facts: &Facts) -> Judgement {
         Err(why) => return fail(why, "name the run folder with --run"),
         Ok(folder) => folder,
     };
-    let (path, mode) = (&folder.path, folder.mode & 0o7777);
+    let (path, mode) = (&folder.path, folder.mode);
     // With containers the egress service reads a file there, as a user of its own.
     let (shut, right) = match facts.containers {
         Some(_) => (0o022, "755"),

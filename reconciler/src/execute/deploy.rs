@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use serde_json::json;
 use shared::agent_api::ProposalPhase;
 use shared::event::Level;
-use shared::gate::GateClass;
 use shared::topic::Topic;
 use shared::{GateId, ProposalNumber};
 
@@ -16,7 +15,7 @@ use crate::host::{Host, HostError};
 use crate::model::build::BuildOutput;
 use crate::model::change::Change;
 use crate::model::records::{AgentLedger, BuildState, Deployed, Mark, Probation};
-use crate::model::step::{Action, Authority};
+use crate::model::step::Action;
 use crate::plan::schedule::Ready;
 
 /// How long a deployment may take to become healthy, in seconds of active time.
@@ -85,13 +84,7 @@ pub(super) async fn carry_out(
         watched: watched.clone(),
         gate,
         proposal: *proposal,
-        updates_base: matches!(
-            ready.planned.step.authority,
-            Authority::Class {
-                class: GateClass::BaseUpdate,
-                ..
-            }
-        ),
+        updates_base: ready.planned.step.updates_base(),
     };
     Ok(Effect::Done(changes(
         agent, deployed, probation, output, gate, now,

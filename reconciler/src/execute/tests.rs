@@ -27,19 +27,28 @@ fn alice() -> AgentName {
     "alice".parse().expect("a name")
 }
 
+async fn ledger_of(world: &World) -> Ledger {
+    let now = world.lock().now;
+    let ledger = Ledger::open_in_memory(now, HiveId(uuid::Uuid::from_u128(7))).await;
+    ledger.expect("a ledger")
+}
+
+/// A daemon that has not made a pass yet.
+fn daemon_on(host: Host, ledger: &Ledger) -> Arc<Reconciler> {
+    let settings = Settings {
+        harness: "/fake/hive-harness".into(),
+        max_transitions: 4,
+    };
+    let (reconciler, _nudged) = Reconciler::new(host, ledger.clone(), settings);
+    reconciler
+}
+
 impl Hive {
     async fn new() -> Self {
         let world = World::new();
         let host = world.host();
-        let now = world.lock().now;
-        let ledger = Ledger::open_in_memory(now, HiveId(uuid::Uuid::from_u128(7)))
-            .await
-            .expect("a ledger");
-        let settings = Settings {
-            harness: "/fake/hive-harness".into(),
-            max_transitions: 4,
-        };
-        let (reconciler, _nudged) = Reconciler::new(host.clone(), ledger.clone(), settings);
+        let ledger = ledger_of(&world).await;
+        let reconciler = daemon_on(host.clone(), &ledger);
         for prompt in ["old", "new"] {
             let spec = json!({
                 "version": 1, "hive": { "name": "h" },
@@ -201,10 +210,7 @@ async fn a_system_that_is_gone_is_not_deployed() {
 /// A world in which alice is declared with limits.
 async fn limited() -> (World, Ledger) {
     let world = World::new();
-    let now = world.lock().now;
-    let ledger = Ledger::open_in_memory(now, HiveId(uuid::Uuid::from_u128(7)))
-        .await
-        .expect("a ledger");
+    let ledger = ledger_of(&world).await;
     let spec = json!({
         "version": 1, "hive": { "name": "h" },
         "agents": { "alice": { "limits": { "memory": "1G" } }, "boss": { "role": "manager" } },
@@ -215,11 +221,7 @@ async fn limited() -> (World, Ledger) {
 
 /// A daemon that has just come up and brought everything to rest.
 async fn daemon(world: &World, ledger: &Ledger) -> Arc<Reconciler> {
-    let settings = Settings {
-        harness: "/fake/hive-harness".into(),
-        max_transitions: 4,
-    };
-    let (reconciler, _nudged) = Reconciler::new(world.host(), ledger.clone(), settings);
+    let reconciler = daemon_on(world.host(), ledger);
     reconciler.reconcile(&Key::Hive).await.expect("a pass");
     for agent in [alice(), boss()] {
         reconciler.reconcile(&Key::Agent(agent)).await.expect("a pass");
@@ -341,14 +343,8 @@ async fn hosts_that_nobody_declared_are_fetched_from_once_somebody_agrees_to_all
     let mut host = world.host();
     host.builder = Arc::new(Fetching(Arc::clone(&host.builder)));
     let now = world.lock().now;
-    let ledger = Ledger::open_in_memory(now, HiveId(uuid::Uuid::from_u128(7)))
-        .await
-        .expect("a ledger");
-    let settings = Settings {
-        harness: "/fake/hive-harness".into(),
-        max_transitions: 4,
-    };
-    let (reconciler, _nudged) = Reconciler::new(host, ledger.clone(), settings);
+    let ledger = ledger_of(&world).await;
+    let reconciler = daemon_on(host, &ledger);
     let spec = json!({
         "version": 1, "hive": { "name": "h" }, "agents": { "alice": {} },
         "builder": { "kind": "nix", "nixpkgs": "/nix/store/00000000000000000000000000000000-source", "guestModule": "/g" },

@@ -32,6 +32,8 @@ use crate::untrusted::line;
 
 /// How long a program may take to say its version.
 const VERSION_TIME: Duration = Duration::from_secs(10);
+/// The part of a mode that is no kind of file.
+const PERMISSIONS: u32 = 0o7777;
 /// How long all repos together are checked.
 const REPOS_TIME: Duration = Duration::from_secs(120);
 
@@ -245,7 +247,7 @@ fn folder(path: &Utf8Path) -> Known<Folder> {
         return Err(format!("{path} is not a folder"));
     }
     folder.owner = Some(metadata.uid());
-    folder.mode = metadata.mode();
+    folder.mode = metadata.mode() & PERMISSIONS;
     let failed = |errno: rustix::io::Errno| format!("the file system of {path} cannot be asked: {errno}");
     let free = rustix::fs::statvfs(path.as_std_path()).map_err(failed)?;
     folder.read_only = free.f_flag.contains(StatVfsMountFlags::RDONLY);

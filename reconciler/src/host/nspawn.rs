@@ -36,6 +36,7 @@ use jiff::Timestamp;
 use shared::spec::{LimitsSpec, RuntimeKind};
 use shared::{AgentName, AgentUid};
 
+pub(in crate::host) use self::bus::ManagerProxy;
 use self::bus::{Bus, Heard, Line};
 use self::cgroup::Cgroups;
 pub use self::limits::Limits;

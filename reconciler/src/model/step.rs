@@ -287,6 +287,16 @@ pub struct Step {
     pub authority: Authority,
 }
 
+impl Step {
+    /// Whether it gives an agent a new base, and changes nothing else.
+    pub fn updates_base(&self) -> bool {
+        match self.authority {
+            Authority::Class { class, .. } => class == GateClass::BaseUpdate,
+            Authority::Free | Authority::Under(_) => false,
+        }
+    }
+}
+
 /// A step together with what people are shown before they decide. Not part of any digest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlannedStep {

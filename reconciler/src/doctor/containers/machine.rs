@@ -13,6 +13,7 @@ const INSTANCES_EACH: u64 = 6;
 const INSTANCES_HOST: u64 = 32;
 /// What bounds an agent.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+
 pub(super) fn users(containers: &Containers, facts: &Facts) -> Judgement {
     let accounts = match &containers.accounts {
         Ok(accounts) => accounts,
@@ -79,8 +80,7 @@ pub(super) fn spec_file(containers: &Containers, _: &Facts) -> Judgement {
         if *owner != 0 || open {
             return fail(
                 format!(
-                    "{path} belongs to user {owner}, mode {:o}: whoever can write it decides what root does for agents",
-                    mode & 0o7777
+                    "{path} belongs to user {owner}, mode {mode:o}: whoever can write it decides what root does for agents"
                 ),
                 format!(
                     "no agent is to be started from it like that: chown root:root {path} && chmod go-w {path}"
@@ -91,17 +91,13 @@ pub(super) fn spec_file(containers: &Containers, _: &Facts) -> Judgement {
     let Place { path, mode, .. } = &guarded.file;
     if mode & 0o044 == 0 {
         return fail(
-            format!("the daemon cannot read {path} (mode {:o})", mode & 0o7777),
+            format!("the daemon cannot read {path} (mode {mode:o})"),
             format!("chmod a+r {path}: it names the files of secrets, and holds none"),
         );
     }
     if let Some(closed) = guarded.folders.iter().find(|folder| folder.mode & 0o011 == 0) {
         return fail(
-            format!(
-                "the daemon cannot enter {} (mode {:o})",
-                closed.path,
-                closed.mode & 0o7777
-            ),
+            format!("the daemon cannot enter {} (mode {:o})", closed.path, closed.mode),
             format!("chmod a+x {}", closed.path),
         );
     }
@@ -226,14 +222,11 @@ pub(super) fn running(containers: &Containers, facts: &Facts) -> Judgement {
     }
     if roots.owner.is_some_and(|owner| owner != 0) || roots.mode & 0o077 != 0 {
         return fail(
-            format!("{path} is not root's alone (mode {:o})", roots.mode & 0o7777),
+            format!("{path} is not root's alone (mode {:o})", roots.mode),
             format!("chown root:root {path} && chmod 700 {path}"),
         );
     }
-    if matches!(
-        roots.file_system.as_str(),
-        "nfs" | "cifs" | "smb2" | "9p" | "fuse"
-    ) {
+    if roots.is_remote() {
         return fail(
             format!(
                 "{path} is on {}, where files cannot be given to the ids of a container",

@@ -8,6 +8,7 @@ use zbus::proxy::CacheProperties;
 use zbus::{Connection, OwnedObjectPath, Proxy, Type, Variant};
 
 use crate::doctor::containers::{Machine, Systemd, Unit};
+use crate::host::nspawn::ManagerProxy;
 use crate::model::inventory::Known;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -22,20 +23,6 @@ const SAMPLE: &str = "hyperhive-agent@Doctor.service";
 const ASKED_FOR: &str = "hyperhive-agent@doctor.service";
 const DAEMON: &str = "hyperhive.service";
 const EGRESS: &str = "hyperhive-egress.service";
-
-/// One line of `ListUnitsByPatterns`.
-type Listed = (
-    String,
-    String,
-    String,
-    String,
-    String,
-    String,
-    OwnedObjectPath,
-    u32,
-    String,
-    OwnedObjectPath,
-);
 
 /// Everything that is asked there.
 pub(super) struct Answers {
@@ -93,18 +80,12 @@ async fn proxy<'a>(
 }
 
 async fn systemd(connection: &Connection) -> zbus::Result<Systemd> {
-    let manager = proxy(
-        connection,
-        SYSTEMD,
-        "/org/freedesktop/systemd1",
-        "org.freedesktop.systemd1.Manager",
-    )
-    .await?;
-    let none: &[&str] = &[];
-    let ours: &[&str] = &["hyperhive*"];
-    let listed: Vec<Listed> = manager.call("ListUnitsByPatterns", &(none, ours)).await?;
+    let manager = ManagerProxy::builder(connection)
+        .cache_properties(CacheProperties::No)
+        .build()
+        .await?;
     let mut stale = Vec::new();
-    for (name, .., object, _, _, _) in &listed {
+    for (name, .., object, _, _, _) in &manager.list_units_by_patterns(&[], &["hyperhive*"]).await? {
         if property(connection, object, "NeedDaemonReload")
             .await
             .unwrap_or(false)
@@ -113,7 +94,7 @@ async fn systemd(connection: &Connection) -> zbus::Result<Systemd> {
         }
     }
     Ok(Systemd {
-        version: manager.get_property("Version").await?,
+        version: manager.version().await?,
         agent: unit(connection, &manager, SAMPLE).await?,
         daemon: unit(connection, &manager, DAEMON).await?,
         egress: unit(connection, &manager, EGRESS).await?,
@@ -121,8 +102,8 @@ async fn systemd(connection: &Connection) -> zbus::Result<Systemd> {
     })
 }
 
-async fn unit(connection: &Connection, manager: &Proxy<'_>, name: &str) -> zbus::Result<Unit> {
-    let object: OwnedObjectPath = manager.call("LoadUnit", &(name,)).await?;
+async fn unit(connection: &Connection, manager: &ManagerProxy<'_>, name: &str) -> zbus::Result<Unit> {
+    let object = manager.load_unit(name).await?;
     let (_, error): (String, String) = property(connection, &object, "LoadError").await?;
     Ok(Unit {
         load: property(connection, &object, "LoadState").await?,

@@ -9,7 +9,7 @@ use shared::AgentName;
 use shared::spec::Spec;
 
 use super::bus::{self, Answers};
-use super::{Subject, folder, look};
+use super::{PERMISSIONS, Subject, folder, look};
 use crate::doctor::containers::{
     Accounts, Cgroups, Containers, FileState, Guarded, Installed, InstalledFile, Place, Taken,
 };
@@ -237,7 +237,7 @@ fn place(path: &Utf8Path) -> Known<Place> {
     Ok(Place {
         path: path.to_owned(),
         owner: metadata.uid(),
-        mode: metadata.mode(),
+        mode: metadata.mode() & PERMISSIONS,
     })
 }
 

@@ -41,6 +41,9 @@ const LIMITS: [&str; 5] = [
     "pids.max",
 ];
 
+/// The file of version 2 that counts what met a limit of memory. Of version 1 no such file tells of itself.
+const MEMORY_EVENTS: &str = "memory.events";
+
 impl Version {
     fn here() -> Self {
         if Utf8Path::new(MOUNT).join("cgroup.controllers").exists() {
@@ -62,12 +65,7 @@ impl Version {
             Self::Two => vec![mount.join(below)],
         }
     }
-}
 
-/// The file of version 2 that counts what met a limit of memory. Of version 1 no such file tells of itself.
-const MEMORY_EVENTS: &str = "memory.events";
-
-impl Version {
     /// The file that counts kills for want of memory.
     fn kills_file(self, cgroup: &str) -> Utf8PathBuf {
         let below = cgroup.trim_start_matches('/');
