@@ -89,6 +89,11 @@ pub(crate) const ALL: &[Scenario] = &[
         play: killed::play,
     },
     Scenario {
+        name: "eval_killed",
+        summary: "a daemon killed while a commit is evaluated has it evaluated again, and leaves no evaluator behind",
+        play: killed::evaluating,
+    },
+    Scenario {
         name: "bad_commits",
         summary: "a commit that cannot be evaluated or built opens no gate, and both sides are told why",
         play: faulty::commits,

@@ -535,12 +535,10 @@ async fn host(
     });
     // It counts for as long as this daemon runs.
     let declared = declared(args).await?;
-    let kind = declared
-        .as_ref()
-        .map(|spec| spec.builder.kind)
+    let (kind, declared) = declared
+        .map(|spec| (spec.builder.kind, spec.runtime))
         .unwrap_or_default();
-    let builder = builder::builder(kind, layout, &repos, &path, own_program()?).await?;
-    let declared = declared.map(|spec| spec.runtime).unwrap_or_default();
+    let builder = builder::builder(kind, declared.kind, layout, &repos, &path, own_program()?).await?;
     let runtime: Arc<dyn Runtime> = match declared.kind {
         RuntimeKind::Process => {
             Arc::new(process_runtime(layout, &path, &declared, Arc::clone(&clock), notify).await?)

@@ -36,8 +36,8 @@ use jiff::Timestamp;
 use shared::spec::{LimitsSpec, RuntimeKind};
 use shared::{AgentName, AgentUid};
 
-pub(in crate::host) use self::bus::ManagerProxy;
-use self::bus::{Bus, Heard, Line};
+pub(in crate::host) use self::bus::{Bus, ManagerProxy, Outcome};
+use self::bus::{Heard, Line};
 use self::cgroup::Cgroups;
 pub use self::limits::Limits;
 pub use self::machine::machine;

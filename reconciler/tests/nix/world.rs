@@ -21,7 +21,6 @@ use shared::{AgentName, AgentUid, CommitOid, Digest};
 /// What an evaluation of a test may use.
 pub(crate) const LIMITS: Limits = Limits {
     memory: 1 << 30,
-    tasks: 64,
     time: Duration::from_secs(20),
 };
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Then;
 use crate::bus::Unit;
-use crate::hive::{self, Hive, STATE};
+use crate::hive::{self, Hive, RUN, STATE};
 use crate::{nix, program, proposal, wait};
 
 /// A commit that cannot be built opens no gate and touches nobody. Agent and operator are told why, in Nix's own words.
@@ -57,7 +57,29 @@ pub(crate) fn commits(_boot: u32) -> Result<Then> {
     );
     ensure!(before == after, "{before:?} became {after:?}");
     hive.rests(&["alice"])?;
+    let said = program::run("journalctl", ["-o", "cat", "-u", EVALUATORS])?;
+    let evaluated = said.matches("Starting hyperhive-eval@").count();
+    ensure!(
+        evaluated > 4,
+        "the seed and four commits, in {evaluated} units: {said}"
+    );
+    no_evaluator_is_left()?;
     Ok(Then::Done)
+}
+
+/// The units that evaluate.
+pub(crate) const EVALUATORS: &str = "hyperhive-eval@*";
+
+/// Nothing of a unit that evaluated is left.
+pub(crate) fn no_evaluator_is_left() -> Result<()> {
+    let left = program::run(
+        "systemctl",
+        ["list-units", "--all", "--no-legend", "--plain", EVALUATORS],
+    )?;
+    ensure!(left.trim().is_empty(), "these are left: {left}");
+    let folders = fs::read_dir(format!("{RUN}/eval")).context("listing the evaluators' folders")?;
+    ensure!(folders.count() == 0, "folders of evaluators are left");
+    Ok(())
 }
 
 /// The proposal failed without a gate, and both sides know why.

@@ -1,11 +1,12 @@
-//! The daemon dies at each step of a deployment.
+//! The daemon dies while a commit is evaluated, and at each step of a deployment.
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::Then;
+use super::faulty::{EVALUATORS, no_evaluator_is_left};
 use crate::hive::{self, Hive};
 use crate::{nix, program, proposal, wait};
 
@@ -91,5 +92,44 @@ pub(crate) fn play(_boot: u32) -> Result<Then> {
         deployments == 2,
         "{deployments} deployments, not the first and this: {told:?}"
     );
+    Ok(Then::Done)
+}
+
+/// A module that takes a second to evaluate.
+const LONG: &str = r#"{ ... }: {
+  environment.etc.long.text = toString (
+    builtins.foldl' (all: _: builtins.foldl' (sum: n: sum + n) all (builtins.genList (n: n) 2000)) 0 (
+      builtins.genList (n: n) 1000
+    )
+  );
+}
+"#;
+
+/// While a commit is evaluated: the evaluator, of whom nobody hears any more, is ended, and another one is asked.
+pub(crate) fn evaluating(_boot: u32) -> Result<Then> {
+    let hive = Hive::install_with_nix(&json!({ "alice": hive::built(json!({}))? }))?;
+    hive.rests(&["alice"])?;
+    let alice = hive.agent("alice")?;
+    let offered = proposal::offer(&alice, "Long", &[("agent.nix", LONG)])?;
+    let under_way = || {
+        let state = "--state=activating";
+        let listed = ["list-units", "--no-legend", "--plain", state, EVALUATORS];
+        let listed = program::run("systemctl", listed)?;
+        Ok(listed.split_whitespace().next().map(str::to_owned))
+    };
+    let unit = wait::until("the commit is evaluated", under_way, Option::is_some)?.context("a unit")?;
+    // It will not end by itself.
+    program::run("systemctl", ["kill", "--signal=STOP", &unit])?;
+    let stopped = hive.bus.unit(&unit)?;
+    ensure!(stopped.active == "activating", "it was over already: {stopped:?}");
+    hive.kill_only()?;
+
+    let gate = hive.gate("alice")?;
+    ensure!(gate["commit"] == offered.commit, "{gate}");
+    let said = program::run("journalctl", ["-o", "cat", "-u", &unit])?;
+    let begun = said.matches("Starting hyperhive-eval@").count();
+    ensure!(begun == 2, "it was evaluated {begun} times: {said}");
+    no_evaluator_is_left()?;
+    ensure!(hive.told("is not built")? == 0);
     Ok(Then::Done)
 }

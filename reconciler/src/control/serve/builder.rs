@@ -7,11 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
 use shared::Digest;
-use shared::spec::BuilderKind;
+use shared::spec::{BuilderKind, RuntimeKind};
 
 use super::ServeError;
 use crate::host::layout::Layout;
-use crate::host::nix::evaluate::{Evaluate, Evaluated, Job, Limits, Log, Sandboxed};
+use crate::host::nix::evaluate::{Evaluate, Evaluated, Job, Limits, Log, Sandboxed, Unit};
 use crate::host::nix::{NixBuilder, NixOptions, PROFILES, Store};
 use crate::host::plain::PlainBuilder;
 use crate::host::process::Sandbox;
@@ -20,9 +20,10 @@ use crate::host::{Builder, HostError, Repos};
 /// How long a system may take to be built.
 const BUILD_TIME: Duration = Duration::from_secs(3600);
 
-/// The builder of this kind.
+/// The builder of this kind. What it evaluates is limited as agents are: by systemd, or by a sandbox of its own.
 pub(super) async fn builder(
     kind: BuilderKind,
+    runtime: RuntimeKind,
     layout: &Layout,
     repos: &Arc<dyn Repos>,
     search_path: &OsStr,
@@ -32,15 +33,22 @@ pub(super) async fn builder(
         return Ok(Arc::new(PlainBuilder::new(layout.clone(), Arc::clone(repos))));
     }
     let store = Store::of_machine();
-    let evaluator: Arc<dyn Evaluate> = match Sandbox::probe(search_path).await {
-        Sandbox::Bwrap(bwrap) => Arc::new(Sandboxed {
-            hive,
-            bwrap,
-            store: store.clone(),
-            jobs: layout.builds(),
-            limits: Limits::default(),
-        }),
-        Sandbox::None { why } => Arc::new(NoEvaluator(why)),
+    let limits = Limits::default();
+    // Without Nix's daemon whoever evaluates has to be the store's owner, and a unit's user is nobody.
+    let in_units = runtime == RuntimeKind::Nspawn && store.socket.is_some();
+    let evaluator: Arc<dyn Evaluate> = if in_units {
+        Arc::new(Unit::new(layout.evaluations(), limits).await?)
+    } else {
+        match Sandbox::probe(search_path).await {
+            Sandbox::Bwrap(bwrap) => Arc::new(Sandboxed {
+                hive,
+                bwrap,
+                store: store.clone(),
+                jobs: layout.builds(),
+                limits,
+            }),
+            Sandbox::None { why } => Arc::new(NoEvaluator(why)),
+        }
     };
     let options = NixOptions {
         layout: layout.clone(),

@@ -95,7 +95,7 @@ impl NixBuilder {
     }
 
     fn bounds(&self, stage: Stage) -> Bounds {
-        let Limits { memory, time, .. } = self.options.evaluator.limits();
+        let Limits { memory, time } = self.options.evaluator.limits();
         Bounds {
             memory,
             time: if stage == Stage::Evaluating {

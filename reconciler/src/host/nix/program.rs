@@ -105,7 +105,7 @@ impl Run {
         group.forget();
         Ok(Evaluated {
             end: end(status.map_err(failed())?),
-            stdout: answer.map_err(failed())?,
+            stdout: answer?,
             stderr: said?,
         })
     }
@@ -138,21 +138,28 @@ fn end(status: ExitStatus) -> End {
     }
 }
 
-async fn answer(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
+/// All that is answered.
+///
+/// # Errors
+/// [`HostError::Refused`] when it is too much: the same input would answer as much again.
+pub(super) async fn answer(pipe: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, HostError> {
     let mut answer = Vec::new();
     let Some(mut pipe) = pipe else {
         return Ok(answer);
     };
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let count = pipe.read(&mut buffer).await?;
+        let count = pipe
+            .read(&mut buffer)
+            .await
+            .map_err(HostError::io("read", "what Nix answers"))?;
         if count == 0 {
             return Ok(answer);
         }
         if answer.len() + count > MAX_ANSWER {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("it answers more than {MAX_ANSWER} bytes"),
+            return Err(HostError::refused(
+                "what Nix answers",
+                format!("it is more than {MAX_ANSWER} bytes"),
             ));
         }
         answer.extend_from_slice(&buffer[..count]);
@@ -160,7 +167,7 @@ async fn answer(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
 }
 
 /// Beginning and end of what is said, while all of it goes to the log.
-async fn said(pipe: Option<impl AsyncRead + Unpin>, log: &Log) -> Result<Vec<u8>, HostError> {
+pub(super) async fn said(pipe: Option<impl AsyncRead + Unpin>, log: &Log) -> Result<Vec<u8>, HostError> {
     let mut kept = Vec::new();
     let Some(mut pipe) = pipe else {
         return Ok(kept);

@@ -20,6 +20,8 @@ const SYSTEMD: &str = "org.freedesktop.systemd1";
 /// Signals that may wait; what does not fit makes the bus wait, and nothing is lost.
 const QUEUE: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 const MANAGER: &str = "/org/freedesktop/systemd1";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
+const SERVICE: &str = "org.freedesktop.systemd1.Service";
 
 /// One line of `ListUnitsByPatterns`: name, description, load, active and sub state, followed unit, object, job id, job
 /// type, job object.
@@ -81,9 +83,20 @@ pub(super) struct Line {
 
 /// A connection to systemd.
 #[derive(Debug, Clone)]
-pub(super) struct Bus {
+pub(in crate::host) struct Bus {
     connection: Connection,
     manager: ManagerProxy<'static>,
+}
+
+/// How a unit that runs once ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::host) struct Outcome {
+    /// `Result`, systemd's word for it: `success`, `exit-code`, `oom-kill` and so on.
+    pub(in crate::host) result: String,
+    /// `ExecMainCode`: whether its process exited (1) or was ended by a signal (2, 3).
+    pub(in crate::host) code: i32,
+    /// `ExecMainStatus`: its exit status, or the signal.
+    pub(in crate::host) status: i32,
 }
 
 fn failed(what: &str) -> impl FnOnce(zbus::Error) -> HostError {
@@ -111,7 +124,7 @@ impl Bus {
     ///
     /// # Errors
     /// When there is no system bus, or no systemd on it.
-    pub(super) async fn connect() -> Result<Self, HostError> {
+    pub(in crate::host) async fn connect() -> Result<Self, HostError> {
         let connection = Connection::system().await.map_err(failed("the system bus"))?;
         let manager = ManagerProxy::new(&connection).await.map_err(failed("systemd"))?;
         manager.subscribe().await.map_err(failed("systemd"))?;
@@ -159,12 +172,8 @@ impl Bus {
             .load_unit(&names::unit(agent))
             .await
             .map_err(failed(&what))?;
-        let unit = self
-            .properties(&path, "org.freedesktop.systemd1.Unit", &what)
-            .await?;
-        let service = self
-            .properties(&path, "org.freedesktop.systemd1.Service", &what)
-            .await?;
+        let unit = self.properties(&path, UNIT, &what).await?;
+        let service = self.properties(&path, SERVICE, &what).await?;
         Ok(Unit {
             load: text(&unit, "LoadState"),
             active: text(&unit, "ActiveState"),
@@ -222,6 +231,39 @@ impl Bus {
     /// Starts a unit and waits until it is up, or, for one that runs once, until it is over.
     pub(super) async fn run(&self, unit: &str) -> Result<String, HostError> {
         self.job(unit, self.manager.start_unit(unit, "replace")).await
+    }
+
+    /// Runs a unit that runs once, to its end. A run that is under way, of whose end nobody knows any more, is ended first.
+    pub(in crate::host) async fn once(&self, unit: &str) -> Result<Outcome, HostError> {
+        let what = format!("the unit {unit}");
+        let path = self.manager.load_unit(unit).await.map_err(failed(&what))?;
+        let before = self.properties(&path, UNIT, &what).await?;
+        let load = text(&before, "LoadState");
+        if load != "loaded" {
+            let why = format!("it is {load}: as root run hive units --install && systemctl daemon-reload");
+            return Err(HostError::failed(what, why));
+        }
+        if !matches!(text(&before, "ActiveState").as_str(), "inactive" | "failed") {
+            self.job(unit, self.manager.stop_unit(unit, "replace")).await?;
+        }
+        if self.run(unit).await? == "done" {
+            return Ok(Outcome {
+                result: "success".to_owned(),
+                code: 0,
+                status: 0,
+            });
+        }
+        let ended = self.properties(&path, SERVICE, &what).await?;
+        // Else it would stay listed as failed for ever.
+        self.manager
+            .reset_failed_unit(unit)
+            .await
+            .map_err(failed(&what))?;
+        Ok(Outcome {
+            result: text(&ended, "Result"),
+            code: number(&ended, "ExecMainCode"),
+            status: number(&ended, "ExecMainStatus"),
+        })
     }
 
     /// Stops the unit and waits until it is gone.

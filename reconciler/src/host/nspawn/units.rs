@@ -207,6 +207,10 @@ pub fn files(hive: Utf8PathBuf, paths: &Paths) -> Result<Vec<File>, BadPath> {
             include_str!("units/purge.service"),
         ),
         (
+            "systemd/system/hyperhive-eval@.service",
+            include_str!("units/eval.service"),
+        ),
+        (
             "polkit-1/rules.d/50-hyperhive.rules",
             include_str!("units/hyperhive.rules"),
         ),
