@@ -159,14 +159,19 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Whether it has loopback alone, and gets out through the sockets of the egress service. The scripted driver calls no
-    /// model.
+    /// Whether it gets out through the sockets of the egress service.
     pub fn goes_out_by_sockets(&self) -> bool {
-        match self.network {
-            Network::Model => self.driver != DriverKind::Scripted,
-            Network::Hosts => true,
-            Network::None | Network::Host => false,
-        }
+        goes_out_by_sockets(self.network, self.driver)
+    }
+}
+
+/// Whether an agent of this network and driver has loopback alone, and gets out through the sockets of the egress service.
+/// The scripted driver calls no model.
+pub(crate) fn goes_out_by_sockets(network: Network, driver: DriverKind) -> bool {
+    match network {
+        Network::Model => driver != DriverKind::Scripted,
+        Network::Hosts => true,
+        Network::None | Network::Host => false,
     }
 }
 

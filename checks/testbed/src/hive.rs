@@ -92,6 +92,7 @@ impl Hive {
         hive.declare(agents)?;
         program::run(HIVE, ["units", "--install"])?;
         program::run("systemd-sysusers", [])?;
+        program::run("systemd-tmpfiles", ["--create", "hyperhive.conf"])?;
         hive.bus.reload()?;
         if hive.builder["kind"] == "nix" {
             nix::set_up(&hive.bus)?;

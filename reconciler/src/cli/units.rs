@@ -58,7 +58,7 @@ pub(super) async fn run(ui: &mut Ui, args: UnitsArgs) -> Result<Exit, CliError> 
     }
     if args.install {
         page.line([
-            "next: systemd-sysusers; systemctl daemon-reload; systemctl enable --now hyperhive hyperhive-egress".into(),
+            "next: systemd-sysusers; systemd-tmpfiles --create; systemctl daemon-reload; systemctl enable --now hyperhive hyperhive-egress".into(),
         ]);
     }
     ui.page(&page)?;

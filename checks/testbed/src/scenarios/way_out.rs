@@ -32,8 +32,9 @@ pub(crate) fn play(_boot: u32) -> Result<Then> {
             "secrets": { "wiki": { "file": "/etc/hyperhive/wiki-key" } },
         }))?,
     }))?;
-    hive.bus.start(EGRESS)?;
+    // As after a reboot, the service may come later than the agent.
     hive.rests(&["carol"])?;
+    hive.bus.start(EGRESS)?;
     let carol = hive.agent("carol")?;
     carol.has_no_route_out(&hive.bus)?;
 

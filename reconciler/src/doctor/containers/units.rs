@@ -7,7 +7,7 @@ use crate::doctor::judgement::{Judgement, fail, ok, warn};
 /// The oldest systemd that runs them.
 const OLDEST_SYSTEMD: u32 = 252;
 /// The end of the command that makes systemd and polkit read what was installed.
-const RELOAD: &str = "systemd-sysusers && systemctl daemon-reload";
+const RELOAD: &str = "systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload";
 
 pub(super) fn unit_files(containers: &Containers, _: &Facts) -> Judgement {
     let installed = match &containers.installed {

@@ -4,11 +4,12 @@ use std::io::ErrorKind;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use shared::AgentName;
-use shared::spec::{AgentSpec, DriverKind, Network, Spec};
+use shared::spec::{AgentSpec, DriverKind, Spec};
 
 use super::folder;
 use super::nix::answers;
 use crate::doctor::egress::Egress;
+use crate::host::goes_out_by_sockets;
 use crate::host::layout::Layout;
 use crate::model::inventory::Known;
 
@@ -36,6 +37,7 @@ pub(super) async fn gather(
     service: Option<Utf8PathBuf>,
 ) -> Option<Egress> {
     let spec = spec?;
+    let goes_out = |agent: &AgentSpec| goes_out_by_sockets(agent.network, agent.driver.kind);
     let agents: Vec<(&AgentName, &AgentSpec)> =
         spec.agents.iter().filter(|(_, agent)| goes_out(agent)).collect();
     if agents.is_empty() {
@@ -63,14 +65,6 @@ pub(super) async fn gather(
         folder: service.as_deref().map(folder),
         doors,
     })
-}
-
-fn goes_out(agent: &AgentSpec) -> bool {
-    match agent.network {
-        Network::Model => agent.driver.kind != DriverKind::Scripted,
-        Network::Hosts => true,
-        Network::None | Network::Host => false,
-    }
 }
 
 fn counts_on_the_key(agent: &AgentSpec) -> bool {

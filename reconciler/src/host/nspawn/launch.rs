@@ -18,7 +18,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 use shared::AgentName;
 use shared::secret::SecretValue;
-use shared::spec::{Network, Spec};
+use shared::spec::Spec;
 
 use super::command::{Container, Mount};
 use super::programs::{self, STORE};
@@ -132,8 +132,8 @@ fn become_container(args: &LaunchArgs) -> Result<Infallible, HostError> {
 
     let mut mounts = vec![Mount::shown(STORE, STORE)];
     mounts.extend(own_folders(&layout, agent, range)?);
-    if matches!(launch.network, Network::Model | Network::Hosts) {
-        mounts.extend(egress_folder(&args.egress, agent, range)?);
+    if launch.goes_out_by_sockets() {
+        mounts.push(egress_folder(&args.egress, agent, range)?);
     }
     for program in programs::of(launch)
         .iter()
@@ -288,12 +288,19 @@ fn own_folders(layout: &Layout, agent: &AgentName, range: UserRange) -> Result<V
 }
 
 /// Where the agent's way out begins. The egress service may be slower than this start: its folder for the agent is made here,
-/// and is the service's. Where there is no such service there is no way out.
-fn egress_folder(egress: &Utf8Path, agent: &AgentName, range: UserRange) -> Result<Option<Mount>, HostError> {
+/// and is the service's. Without the service's own folder the agent would be cut off for the whole run, whatever came later.
+fn egress_folder(egress: &Utf8Path, agent: &AgentName, range: UserRange) -> Result<Mount, HostError> {
     let service = match egress.symlink_metadata() {
         Ok(found) if found.is_dir() => found.uid(),
         Ok(_) => return Err(HostError::refused(egress.as_str(), "it is no folder: remove it")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(HostError::failed(
+                "the way out",
+                format!(
+                    "there is no {egress}: as root systemd-tmpfiles --create; or set agents.{agent}.network to \"none\""
+                ),
+            ));
+        }
         Err(error) => return Err(HostError::io("look at", egress.as_str())(error)),
     };
     let folder = egress.join(agent.as_str());
@@ -306,7 +313,7 @@ fn egress_folder(egress: &Utf8Path, agent: &AgentName, range: UserRange) -> Resu
     let open = tree::open_below(egress, &folder)?;
     fchown(&open, Some(service), None).map_err(HostError::io("give away", folder.as_str()))?;
     tree::share_sockets(&open, &folder, range)?;
-    Ok(Some(Mount::shown(folder, "/run/hive-egress")))
+    Ok(Mount::shown(folder, "/run/hive-egress"))
 }
 
 /// Puts the secrets into memory that only this unit sees (`PrivateMounts=`) and that goes with it.
@@ -342,4 +349,25 @@ fn keep_secrets(secrets: &[(String, SecretValue)], range: UserRange) -> Result<U
 /// What an operator starts by hand to see why an agent does not start.
 pub fn unit_of(agent: &AgentName) -> String {
     names::unit(agent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_not_started_without_the_folder_in_which_its_way_out_begins() {
+        let keep = tempfile::tempdir().unwrap();
+        let missing = Utf8Path::from_path(keep.path()).unwrap().join("egress");
+        let range = UserRange::of_slot(0).unwrap();
+        let error = egress_folder(&missing, &"alice".parse().unwrap(), range).unwrap_err();
+        // It may come at any time.
+        assert!(!error.is_terminal());
+        let told = error.chain();
+        assert!(
+            told.contains(missing.as_str()) && told.contains("systemd-tmpfiles --create"),
+            "{told}"
+        );
+        assert!(!missing.exists(), "it is the service's, and not root's to make");
+    }
 }

@@ -215,6 +215,7 @@ pub fn files(hive: Utf8PathBuf, paths: &Paths) -> Result<Vec<File>, BadPath> {
             include_str!("units/hyperhive.rules"),
         ),
         (USERS, include_str!("units/sysusers.conf")),
+        ("tmpfiles.d/hyperhive.conf", include_str!("units/tmpfiles.conf")),
     ];
     let rendered = files.into_iter().map(|(place, text)| File {
         place,
