@@ -122,6 +122,7 @@ impl Hive {
             "runtime": { "kind": "nspawn" },
             "builder": self.builder,
             "policy": policy,
+            "maxAgents": agents.as_object().map_or(0, serde_json::Map::len).max(64),
             "agents": agents,
         });
         let new = format!("{SPEC}.new");

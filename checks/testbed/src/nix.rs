@@ -18,7 +18,7 @@ pub(crate) const DAEMON: &str = "nix-daemon.service";
 /// Where it listens.
 const SOCKET: &str = "/nix/var/nix/daemon-socket/socket";
 /// Where agents' generations lie.
-const PROFILES: &str = "/nix/var/nix/profiles/hyperhive";
+pub(crate) const PROFILES: &str = "/nix/var/nix/profiles/hyperhive";
 
 /// Starts Nix's daemon, and makes the folder that the hive's daemon needs.
 pub(crate) fn set_up(bus: &Bus) -> Result<()> {

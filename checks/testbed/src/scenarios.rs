@@ -154,6 +154,16 @@ pub(crate) const ALL: &[Scenario] = &[
         play: drift::play,
     },
     Scenario {
+        name: "fetches",
+        summary: "a build that wants the network waits for a gate that names the host, and is deployed under one of its own",
+        play: faulty::fetches,
+    },
+    Scenario {
+        name: "doctor_nix",
+        summary: "a host that builds with Nix has no finding; a daemon, folder or input that is not right is named",
+        play: doctor::nix,
+    },
+    Scenario {
         name: "doctor",
         summary: "a host as it should be has no finding; what is changed, removed or too little is named",
         play: doctor::play,

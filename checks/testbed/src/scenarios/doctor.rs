@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Then;
 use crate::hive::{self, Hive};
-use crate::{program, wait};
+use crate::{nix, program, wait};
 
 const TEMPLATE: &str = "/etc/systemd/system/hyperhive-agent@.service";
 const RULE: &str = "/etc/polkit-1/rules.d/50-hyperhive.rules";
@@ -67,6 +67,41 @@ pub(crate) fn play(_boot: u32) -> Result<Then> {
     told(&as_operator()?, &["daemon", "state folder"])?;
     hive.start()?;
     content(&hive, "the daemon is back")?;
+    Ok(Then::Done)
+}
+
+/// The same of a host that builds with Nix.
+pub(crate) fn nix(_boot: u32) -> Result<Then> {
+    let module = "/srv/more.nix";
+    fs::write(module, "{ }")?;
+    let more = json!({ "modules": [nix::module(), module] });
+    let hive = Hive::install_with_nix(&json!({ "alice": hive::built(more)? }))?;
+    hive.rests(&["alice"])?;
+    content(&hive, "nothing is wrong")?;
+    let seen = hive.ask(["doctor"])?;
+    for check in ["nix", "nix daemon", "nix inputs", "nix profiles", "nix store"] {
+        ensure!(said(&seen, check).is_some(), "{check} was not looked at: {seen}");
+    }
+
+    hive.bus.stop(nix::DAEMON)?;
+    let down = |it: &Value| failed(it, "nix daemon");
+    let seen = wait::until("Nix's daemon is missed", || hive.ask(["doctor"]), down)?;
+    told(&seen, &["nix daemon"])?;
+    hive.bus.start(nix::DAEMON)?;
+    nix::listens()?;
+
+    program::run("chown", ["root", nix::PROFILES])?;
+    told(&hive.ask(["doctor"])?, &["nix profiles"])?;
+    program::run("chown", [hive::USER, nix::PROFILES])?;
+
+    fs::remove_file(module)?;
+    let seen = told(&hive.ask(["doctor"])?, &["nix inputs"])?;
+    ensure!(
+        seen.contains("agents.alice.modules[1]") && seen.contains(module),
+        "{seen}"
+    );
+    fs::write(module, "{ }")?;
+    content(&hive, "all is right again")?;
     Ok(Then::Done)
 }
 

@@ -82,6 +82,49 @@ pub(crate) fn no_evaluator_is_left() -> Result<()> {
     Ok(())
 }
 
+/// A commit whose build would fetch from somewhere: nothing is fetched before somebody agrees to just that host, and what is
+/// built then is asked about like any other.
+pub(crate) fn fetches(_boot: u32) -> Result<Then> {
+    let hive = Hive::install_with_nix(&json!({ "alice": hive::built(json!({}))? }))?;
+    hive.rests(&["alice"])?;
+    let alice = hive.agent("alice")?;
+    let hash = program::shell("mkdir -p /tmp/fetched/bin && nix-hash --type sha256 --base32 /tmp/fetched")?;
+    let module = format!(
+        r#"{{ pkgs, ... }}: {{ environment.systemPackages = [ (pkgs.runCommand "fetched" {{
+            outputHashMode = "recursive"; outputHashAlgo = "sha256"; outputHash = "{}";
+            url = "https://files.example/x";
+        }} "echo x >> /tmp/builds; mkdir -p $out/bin") ]; }}"#,
+        hash.trim()
+    );
+    let offered = proposal::offer(&alice, "Fetches", &[("agent.nix", &module)])?;
+    let asked = hive.gate("alice")?;
+    let summary = asked["view"]["summary"].as_str().unwrap_or_default();
+    ensure!(
+        asked["class"] == "build" && summary.ends_with("fetching from files.example"),
+        "{asked}"
+    );
+    hive.kill()?;
+    ensure!(hive.gate("alice")? == asked, "{asked} became another");
+    ensure!(!fs::exists("/tmp/builds")?, "it was built before anybody agreed");
+    hive.approve("alice")?;
+    let deployment = |it: &Vec<Value>| {
+        it.iter()
+            .any(|it| it["commit"] == offered.commit && it["class"] != "build")
+    };
+    wait::until(
+        "the deployment is asked about",
+        || hive.open_gates("alice"),
+        deployment,
+    )?;
+    ensure!(fs::read_to_string("/tmp/builds")?.lines().count() == 1);
+    let before = hive.bus.unit(&alice.unit)?;
+    hive.approve("alice")?;
+    hive.runs_again("alice", &before)?;
+    hive.rests(&["alice"])?;
+    proposal::is_deployed("alice", &offered)?;
+    Ok(Then::Done)
+}
+
 /// The proposal failed without a gate, and both sides know why.
 fn told_of(hive: &Hive, offered: &proposal::Offered, why: &str) -> Result<()> {
     hive.tells(why)?;
