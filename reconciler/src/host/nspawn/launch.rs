@@ -15,7 +15,8 @@ use std::process::Command;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::thread::UnshareFlags;
 use shared::AgentName;
 use shared::secret::SecretValue;
 use shared::spec::Spec;
@@ -316,10 +317,11 @@ fn egress_folder(egress: &Utf8Path, agent: &AgentName, range: UserRange) -> Resu
     Ok(Mount::shown(folder, "/run/hive-egress"))
 }
 
-/// Puts the secrets into memory that only this unit sees (`PrivateMounts=`) and that goes with it.
+/// Puts the secrets into memory that only this unit sees and that goes with it.
 fn keep_secrets(secrets: &[(String, SecretValue)], range: UserRange) -> Result<Utf8PathBuf, HostError> {
     let folder = super::records().join("secrets");
     tree::ensure(&folder, 0o755)?;
+    own_mounts().map_err(|errno| HostError::io("hide mounts from the host", "the unit")(errno.into()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount(
         "tmpfs",
@@ -344,6 +346,22 @@ fn keep_secrets(secrets: &[(String, SecretValue)], range: UserRange) -> Result<U
         fchown(&file, Some(range.agent()), Some(range.agent())).map_err(failed)?;
     }
     Ok(folder)
+}
+
+/// What is mounted from now on is seen by this process and those that it starts. The unit could say so (`PrivateMounts=`),
+/// but systemd takes a tenth of a container's start for that, and most agents have no secrets.
+#[expect(
+    unsafe_code,
+    reason = "the call is unsafe for tables of descriptors that threads share, and these are not unshared"
+)]
+fn own_mounts() -> Result<(), rustix::io::Errno> {
+    // SAFETY: only `UnshareFlags::FILES` could take descriptors from other threads, of which there are none.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+    // What the host mounts is still seen here, and nothing goes the other way.
+    rustix::mount::mount_change(
+        "/",
+        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+    )
 }
 
 /// What an operator starts by hand to see why an agent does not start.
