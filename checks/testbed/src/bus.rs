@@ -48,8 +48,6 @@ pub(crate) struct Times {
     pub(crate) inactive_exit: f64,
     /// It was up.
     pub(crate) active_enter: f64,
-    /// It began to stop.
-    pub(crate) active_exit: f64,
     /// It was down.
     pub(crate) inactive_enter: f64,
 }
@@ -152,7 +150,6 @@ impl Bus {
         Ok(Times {
             inactive_exit: at("InactiveExit")?,
             active_enter: at("ActiveEnter")?,
-            active_exit: at("ActiveExit")?,
             inactive_enter: at("InactiveEnter")?,
         })
     }

@@ -307,8 +307,8 @@ impl Inner {
         }
     }
 
-    /// Whether an agent could be started from this.
-    async fn check(&self, launch: &LaunchFile) -> Result<Limits, HostError> {
+    /// Whether an agent could be started from this; its unit as it is, and the limits that it is to have.
+    async fn check(&self, launch: &LaunchFile) -> Result<(Unit, Limits), HostError> {
         let agent = &launch.launch.agent;
         let limits = Limits::of(&launch.launch.limits)?;
         if agent.as_str().ends_with('-') {
@@ -341,15 +341,20 @@ impl Inner {
                 .map_err(HostError::io("find the guest's", init.as_str()))
         });
         found.await?;
-        Ok(limits)
+        Ok((unit, limits))
     }
 
     async fn start(&self, launch: &LaunchFile) -> Result<(), HostError> {
         let agent = &launch.launch.agent;
-        let limits = self.check(launch).await?;
+        let (unit, limits) = self.check(launch).await?;
         let bus = self.bus()?;
-        bus.limit(agent, limits).await?;
-        bus.forget_failure(agent).await?;
+        // systemd has polkit judge each of these, which takes longer than all else that is done here.
+        if unit.limits != Some(limits) {
+            bus.limit(agent, limits).await?;
+        }
+        if unit.has_failed() {
+            bus.forget_failure(agent).await?;
+        }
         let result = bus.start(agent).await;
         self.view.forget(agent);
         let result = result?;

@@ -66,6 +66,11 @@ impl Unit {
         !matches!(self.active.as_str(), "inactive" | "failed" | "")
     }
 
+    /// Whether systemd remembers that it failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.active == "failed"
+    }
+
     fn cause(&self) -> ExitCause {
         match (self.result.as_str(), self.exit_code) {
             ("oom-kill", _) => ExitCause::OutOfMemory,
