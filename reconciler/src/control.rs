@@ -20,6 +20,7 @@ pub mod hive_pass;
 pub mod lifecycle;
 pub mod lock;
 pub mod orders;
+mod permits;
 pub mod reconciler;
 mod rest;
 pub mod rollback;

@@ -6,9 +6,9 @@ use shared::AgentName;
 use shared::admin_api::DiffEntry;
 use shared::event::Level;
 use shared::gate::GateState;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::drafts::{concerns_drafts, draft_rules};
+use super::permits::{Permit, Permits};
 use super::reconciler::{Key, PassError, Reconciler, Requeue, declared};
 use super::rest::Ground;
 use super::views::AgentView;
@@ -33,8 +33,7 @@ const MAX_DIFF: usize = 64 * 1024;
 
 impl Reconciler {
     pub(super) async fn agent_pass(&self, name: &AgentName) -> Result<Requeue, PassError> {
-        // The right to one build, or to one start or stop.
-        let mut held: Option<SemaphorePermit<'_>> = None;
+        let mut held: Option<Permit<'_>> = None;
         let mut others = Vec::new();
         for _ in 0..MAX_ROUNDS {
             // Afresh each round: a build takes long enough for the operator to change spec and policy meanwhile.
@@ -104,19 +103,15 @@ impl Reconciler {
                     others,
                 });
             };
-            if let Some(class) = self.class(&ready.planned.step)
-                && held.is_none()
+            if let Some(permits) = self.permits(&ready.planned.step)
+                && !held.as_ref().is_some_and(|held| held.is_of(permits))
             {
-                let free = class.try_acquire();
-                let waited = free.is_err();
-                // The semaphores are never closed.
-                held = if waited {
-                    class.acquire().await.ok()
-                } else {
-                    free.ok()
-                };
-                if waited {
-                    // While it waited for its turn the world went on: with the permit in hand, look again.
+                // Whoever waits for one keeps nobody from another.
+                drop(held.take());
+                let permit = permits.get().await;
+                let plan_holds = permit.plan_holds;
+                held = Some(permit);
+                if !plan_holds {
                     continue;
                 }
             }
@@ -278,8 +273,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// What keeps steps of one class from crowding the machine.
-    fn class(&self, step: &Step) -> Option<&Semaphore> {
+    /// The permits that a step needs one of.
+    fn permits(&self, step: &Step) -> Option<&Permits> {
         match &step.action {
             Action::Build { .. } => Some(&self.builds),
             Action::Start { .. } | Action::Stop { .. } | Action::Restart { .. } => Some(&self.transitions),

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use shared::AgentName;
 use shared::canonical::NotCanonical;
 use shared::spec::AgentSpec;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
+use super::permits::Permits;
 use super::rest::Resting;
 use super::rollout::Line;
 use super::views::Views;
@@ -84,13 +85,12 @@ pub struct Reconciler {
     pub(super) accepted: Mutex<Option<Arc<Accepted>>>,
     pub(super) views: Mutex<Views>,
     pub(super) resting: Resting,
-    pub(super) builds: Semaphore,
-    max_builds: Mutex<usize>,
-    pub(super) transitions: Semaphore,
-    /// One spawn at a time: each sees those before it when it counts the agents.
-    pub(super) spawns: Semaphore,
-    /// One update of the base at a time: each sees those before it when it counts who is on trial.
-    pub(super) updates: Semaphore,
+    pub(super) builds: Permits,
+    pub(super) transitions: Permits,
+    /// Spawns count the agents.
+    pub(super) spawns: Permits,
+    /// Updates of the base count who is on trial.
+    pub(super) updates: Permits,
     pub(super) line: Line,
     /// One change of staged files at a time: what nothing refers to is deleted after each.
     pub(super) staging: tokio::sync::Mutex<()>,
@@ -104,11 +104,10 @@ impl Reconciler {
         let now = host.clock.now();
         let reconciler = Self {
             // The spec's `maxBuilds`, once there is a spec.
-            builds: Semaphore::new(0),
-            max_builds: Mutex::new(0),
-            transitions: Semaphore::new(settings.max_transitions.max(1)),
-            spawns: Semaphore::new(1),
-            updates: Semaphore::new(1),
+            builds: Permits::up_to(0),
+            transitions: Permits::up_to(settings.max_transitions.max(1)),
+            spawns: Permits::one_by_one(),
+            updates: Permits::one_by_one(),
             line: Line::default(),
             staging: tokio::sync::Mutex::default(),
             accepted: Mutex::new(None),
@@ -168,14 +167,8 @@ impl Reconciler {
 
     /// Lets this many builds run at once. Builds that run already are not cut short.
     pub(super) fn limit_builds(&self, most: u32) {
-        let most = usize::try_from(most).unwrap_or(usize::MAX).max(1);
-        let mut now = lock(&self.max_builds);
-        if most > *now {
-            self.builds.add_permits(most - *now);
-            *now = most;
-        } else {
-            *now -= self.builds.forget_permits(*now - most);
-        }
+        self.builds
+            .resize(usize::try_from(most).unwrap_or(usize::MAX).max(1));
     }
 
     /// Looks at every agent's container once, in one go: running agents are adopted. No step is taken before that.
