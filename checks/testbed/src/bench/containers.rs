@@ -61,7 +61,6 @@ fn beside_bare(bus: &Bus, system: &Utf8Path) -> Result<()> {
     let stop = |times: &[(f64, f64)]| middle(times, |it| it.1);
     Row::new("container stop: `systemctl stop`", stop(&ours)?, "ms")
         .beside("the same of systemd-nspawn alone", stop(&bare)?)
-        .ratio_at_most(1.15)
         .note("its end noted and its root deleted, by `hive wipe`")
         .print()
 }
