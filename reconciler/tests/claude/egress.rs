@@ -5,6 +5,7 @@ use std::fs;
 use camino::{Utf8Path, Utf8PathBuf};
 use model_server::Rule;
 use reconciler::host::folders::write_atomic;
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use shared::turn::TurnResult;
 
@@ -94,6 +95,42 @@ fn an_agent_without_a_network_works_through_the_gateway_and_the_key_is_nowhere_i
         .filter(|words| crate::secrets::holds_a(words, &[KEY]))
         .collect();
     assert_eq!(shown, Vec::<Utf8PathBuf>::new());
+}
+
+/// The process of this hive's egress service.
+fn service(hive: &Hive) -> Option<Pid> {
+    let folder = hive.world.layout.egress();
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_it = |pid: &i32| {
+        let said = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = said.split(|byte| *byte == 0).collect();
+        words.get(1) == Some(&b"egress".as_slice()) && words.contains(&folder.as_str().as_bytes())
+    };
+    pids.find(is_it).and_then(Pid::from_raw)
+}
+
+#[test]
+fn a_way_out_whose_service_was_killed_is_there_again_while_the_agent_runs_on() {
+    let (hive, _key) = hive(
+        &json!({}),
+        vec![
+            recv(),
+            send("speak once", "operator", "one"),
+            send("speak again", "operator", "two"),
+            Rule::text("", "done"),
+        ],
+    );
+    hive.say("alice", "speak once");
+    hive.until_told("alice says: one");
+    let before = service(&hive).expect("a service");
+    rustix::process::kill_process(before, Signal::KILL).unwrap();
+    hive.world
+        .until("another service", || service(&hive).filter(|pid| *pid != before));
+    hive.say("alice", "speak again");
+    hive.until_told("alice says: two");
+    let results: Vec<TurnResult> = hive.turns("alice", 2).iter().map(|turn| turn.result).collect();
+    assert_eq!(results, [TurnResult::Ok, TurnResult::Ok]);
 }
 
 #[test]
