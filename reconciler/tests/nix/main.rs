@@ -133,7 +133,8 @@ async fn what_an_evaluation_may_not_do_is_refused_in_nixs_own_words() {
         ),
         (
             r#"toString (builtins.fetchGit "/tmp")"#,
-            "requires a locked input",
+            // In the words of every version.
+            "locked input",
         ),
         (
             r#"builtins.fetchurl "http://127.0.0.1/x""#,
@@ -144,10 +145,7 @@ async fn what_an_evaluation_may_not_do_is_refused_in_nixs_own_words() {
             r#"builtins.readFile (pkgs.runCommand "x" { } "echo > $out")"#,
             "'allow-import-from-derivation' is disabled",
         ),
-        (
-            "builtins.getEnv 1",
-            "value is an integer while a string was expected",
-        ),
+        ("builtins.getEnv 1", "an integer"),
         (
             "let x = x; in x",
             "infinite recursion encountered; at agent.nix:1:",

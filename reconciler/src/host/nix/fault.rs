@@ -131,14 +131,32 @@ pub(super) fn message(said: &str, own_tree: Option<&str>) -> String {
     let said = clean(said);
     let from = first_error(&said).unwrap_or_default();
     let mut parts: Vec<String> = Vec::new();
+    // Newer versions of Nix tell how they came to the error, and the error at the end. Of that way only what leads
+    // through the agent's own files helps anybody.
+    let mut way: Vec<String> = Vec::new();
+    let mut on_the_way = false;
     for text in said[from..].lines() {
         let text = text.trim();
-        let text = text.strip_prefix("error:").unwrap_or(text).trim();
-        if text.is_empty() || is_excerpt(text) || text.starts_with("(use '--show-trace'") || is_news(text) {
+        if text.starts_with('\u{2026}') {
+            on_the_way = true;
             continue;
         }
+        if on_the_way && text.starts_with("at ") {
+            on_the_way = false;
+            if own_tree.is_some_and(|tree| text.contains(tree)) {
+                way.push(text.to_owned());
+            }
+            continue;
+        }
+        let text = text.strip_prefix("error:").unwrap_or(text).trim();
+        if text.is_empty() || is_excerpt(text) || is_about_the_trace(text) || is_news(text) {
+            continue;
+        }
+        on_the_way = false;
         parts.push(text.trim_end_matches(';').to_owned());
     }
+    // The last one is the nearest.
+    parts.extend(way.pop());
     if parts.is_empty() {
         let last = said.lines().rev().map(str::trim).find(|text| !text.is_empty());
         parts.push(last.unwrap_or("it says nothing").to_owned());
@@ -184,6 +202,11 @@ fn last_words(said: &str, message: String) -> String {
 fn is_excerpt(text: &str) -> bool {
     let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
     rest.starts_with('|')
+}
+
+/// Whether a line says how to be told more of the way to the error.
+fn is_about_the_trace(text: &str) -> bool {
+    text.starts_with("(use '--show-trace'") || text.starts_with("(stack trace truncated")
 }
 
 /// Whether a line is about something else than the error.
@@ -234,6 +257,29 @@ mod tests {
         assert_eq!(
             error.chain(),
             "the evaluation: infinite recursion encountered; at agent.nix:1:16:"
+        );
+    }
+
+    #[test]
+    fn of_the_way_to_an_error_the_agents_own_line_is_told() {
+        // As Nix 2.34 says it.
+        let said = "error:\n       \u{2026} while evaluating attribute 'config'\n         at /s/y-source/flake.nix:56:9:\n\
+                    \x20          55|       inherit x;\n           56|       config = y;\n             |         ^\n\n\
+                    \x20      \u{2026} while calling the 'fetchGit' builtin\n         at /nix/store/x-source/agent.nix:1:30:\n\
+                    \x20           1| { ... }: builtins.fetchGit \"/tmp\"\n\n       (stack trace truncated; use '--show-trace' to \
+                    show the full, detailed trace)\n\n       error: in pure evaluation mode, 'fetchGit' doesn't fetch \
+                    unlocked input 'git+file:///tmp'\n";
+        assert_eq!(
+            judged(Stage::Evaluating, End::Exit(1), said, WELL).chain(),
+            "the evaluation: in pure evaluation mode, 'fetchGit' doesn't fetch unlocked input 'git+file:///tmp'; at \
+             agent.nix:1:30:"
+        );
+        // Nothing but a way: better than nothing.
+        let said = "error:\n       \u{2026} while evaluating\n";
+        assert!(
+            judged(Stage::Evaluating, End::Exit(1), said, WELL)
+                .chain()
+                .contains("while evaluating")
         );
     }
 
