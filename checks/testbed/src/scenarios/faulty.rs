@@ -157,7 +157,8 @@ pub(crate) fn nix_away(_boot: u32) -> Result<Then> {
     let offered = proposal::offer(&alice, "Slow", &[("agent.nix", slow)])?;
     wait::until("Nix builds", builds, |it| *it == 1)?;
     hive.bus.kill(nix::DAEMON, "all", 9)?;
-    wait::until("Nix builds again", builds, |it| *it == 2)?;
+    wait::until("Nix builds again", builds, |it| *it == 2)
+        .with_context(|| program::any(hive::HIVE, ["logs", "alice", "--build"]).unwrap_or_default())?;
     fs::write("/tmp/may-build", "now\n")?;
     let gate = hive.gate("alice")?;
     ensure!(gate["commit"] == offered.commit, "{gate}");

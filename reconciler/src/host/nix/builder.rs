@@ -18,6 +18,7 @@ use shared::canonical::NotCanonical;
 use shared::config::{OVERLAY_FILE, Overlay};
 use shared::spec::BuilderKind;
 use shared::{AgentName, AgentUid, Digest};
+use tokio::time::Instant;
 
 use super::answer::{self, Answer};
 use super::evaluate::{End, Evaluate, Evaluated, Job, Limits, Log};
@@ -38,6 +39,9 @@ use crate::untrusted::clean;
 const MAX_MODULE: u64 = 1024 * 1024;
 /// With less than this on the store's file system, in bytes, the machine is to blame.
 const FULL: u64 = 64 * 1024 * 1024;
+/// How long Nix's daemon may take to come back, and how often it is looked for.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Where and how to build.
 pub struct NixOptions {
@@ -123,12 +127,32 @@ impl NixBuilder {
     /// Whether a run ended because Nix's daemon did: that is nobody's fault, and no judgement on the input. There is one more
     /// run and no third, since an agent's build could say the same for ever.
     async fn is_worth_another_run(&self, job: &Building<'_>, ended: &Evaluated) -> Result<bool, HostError> {
-        let lost = self.options.store.socket.is_some() && lost_daemon(ended);
-        if lost {
-            let note = "hyperhive: the Nix daemon went away; once more\n";
-            job.log.add(note.as_bytes().to_vec()).await?;
+        if self.options.store.socket.is_none() || !lost_daemon(ended) {
+            return Ok(false);
         }
-        Ok(lost)
+        let note = "hyperhive: the Nix daemon went away; once more\n";
+        job.log.add(note.as_bytes().to_vec()).await?;
+        self.comes_back().await?;
+        Ok(true)
+    }
+
+    /// What the machine looks like now.
+    async fn machine(&self) -> Result<Machine, HostError> {
+        let store = self.options.store.clone();
+        blocking("the store".to_owned(), move || Ok(look_at(&store))).await
+    }
+
+    /// Waits until Nix's daemon takes connections again. The one other run must not fail because it was too early.
+    async fn comes_back(&self) -> Result<(), HostError> {
+        let until = Instant::now() + BACK_WITHIN;
+        while !self.machine().await?.is_open {
+            if Instant::now() >= until {
+                let why = "the Nix store cannot be used: its daemon went away and does not come back";
+                return Err(HostError::failed("the store", why));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
     }
 
     async fn run(&self, log: &Log, words: Vec<String>) -> Result<Evaluated, HostError> {
@@ -175,8 +199,7 @@ impl NixBuilder {
         if ended.end == End::Exit(0) {
             return Ok(ended);
         }
-        let store = self.options.store.clone();
-        let machine = blocking("the store".to_owned(), move || Ok(look_at(&store))).await?;
+        let machine = self.machine().await?;
         let tree = job.tree.as_ref().map(|tree| tree.root().as_str());
         Err(judge(stage, &ended, self.bounds(stage), machine, tree))
     }
