@@ -71,11 +71,6 @@ impl Layout {
         self.run.join("egress.sock")
     }
 
-    /// The folder of what evaluators in units are given, one for each.
-    pub fn evaluations(&self) -> Utf8PathBuf {
-        self.run.join("eval")
-    }
-
     /// The folder of the agents' sockets to the outside, where the daemon runs the egress service itself.
     pub fn egress(&self) -> Utf8PathBuf {
         self.run.join("egress")

@@ -51,6 +51,8 @@ use super::{Clock, HostError, LaunchFile, Lines, Output, Runtime, UnitState};
 
 /// Where containers get their trees, unless told otherwise.
 pub const ROOTS: &str = "/var/lib/hyperhive-roots";
+/// Where evaluators have their jobs, in a folder `jobs` of the daemon's; itself it is root's.
+pub const EVALUATIONS: &str = "/run/hyperhive-eval";
 /// Where the egress service has its sockets, unless told otherwise.
 pub const EGRESS: &str = "/run/hyperhive-egress";
 

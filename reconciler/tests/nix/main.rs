@@ -133,8 +133,7 @@ async fn what_an_evaluation_may_not_do_is_refused_in_nixs_own_words() {
         ),
         (
             r#"toString (builtins.fetchGit "/tmp")"#,
-            // In the words of every version.
-            "locked input",
+            "requires a locked input|doesn't fetch unlocked input",
         ),
         (
             r#"builtins.fetchurl "http://127.0.0.1/x""#,
@@ -145,7 +144,10 @@ async fn what_an_evaluation_may_not_do_is_refused_in_nixs_own_words() {
             r#"builtins.readFile (pkgs.runCommand "x" { } "echo > $out")"#,
             "'allow-import-from-derivation' is disabled",
         ),
-        ("builtins.getEnv 1", "an integer"),
+        (
+            "builtins.getEnv 1",
+            "value is an integer while a string was expected|expected a string but found an integer",
+        ),
         (
             "let x = x; in x",
             "infinite recursion encountered; at agent.nix:1:",
@@ -153,7 +155,9 @@ async fn what_an_evaluation_may_not_do_is_refused_in_nixs_own_words() {
         (r#"throw "no\u001b[2J way""#, "no"),
     ] {
         let refusal = world.refused(&set(prompt)).await;
-        assert!(refusal.contains(told), "{prompt}: {refusal}");
+        // In the words of this version of Nix or of that.
+        let is_told = told.split('|').any(|words| refusal.contains(words));
+        assert!(is_told, "{prompt}: {refusal}");
         assert!(!refusal.contains('\x1b') && refusal.len() < 2000, "{refusal}");
     }
     let refusal = world.refused("{ ... }: { a = 1 + ; }").await;

@@ -162,6 +162,9 @@ pub(crate) fn daemon(_boot: u32) -> Result<Then> {
         ["-u", USER, "--", "sh", "-c", "echo >> /etc/hyperhive/hive.json"],
     )?;
 
+    evaluators_see_the_store_alone(&hive)?;
+    evaluators_see_no_folder_of_roots()?;
+
     // What it may: its agents' units. But the launcher does not follow a link that the daemon's user put in its way.
     program::run(hive::HIVE, ["suspend", "alice"])?;
     program::run(
@@ -195,4 +198,56 @@ pub(crate) fn daemon(_boot: u32) -> Result<Then> {
     );
     ensure!(hive.bus.machines()?.is_empty(), "there is a container of it");
     Ok(Then::Done)
+}
+
+/// Where evaluators have their jobs.
+pub(crate) const JOBS: &str = "/run/hyperhive-eval/jobs";
+
+/// Of the host a unit that evaluates sees the store and programs, and it writes nowhere there. Whoever runs in its place tells.
+fn evaluators_see_the_store_alone(hive: &Hive) -> Result<()> {
+    let unit = "hyperhive-eval@look.service";
+    let folder = format!("/run/systemd/system/{unit}.d");
+    // What is inaccessible is there, and nobody can look into it.
+    let look = "set -e; test -e /nix/store; for gone in /etc/passwd /etc/hyperhive /var/lib/hyperhive /run/hyperhive /run/dbus \
+                /srv /boot /mnt /opt; do test ! -e $gone; done; for shut in /home /root; do if ls $shut; then exit 6; fi; done; \
+                for held in / /jobs /nix/store /usr /etc /var; do if touch $held/x; then exit 7; fi; done; touch /run/x /tmp/x; echo all seen";
+    fs::create_dir_all(&folder).with_context(|| format!("making {folder}"))?;
+    let text = format!("[Service]\nExecStart=\nExecStart=/bin/sh -xc '{look}'\n").replace('$', "$$");
+    fs::write(format!("{folder}/look.conf"), text).context("writing the drop-in")?;
+    hive.bus.reload()?;
+    let started = program::run("systemctl", ["start", unit]);
+    let said = program::run("journalctl", ["-o", "cat", "-u", unit])?;
+    started.with_context(|| said.clone())?;
+    ensure!(
+        said.contains("\nall seen\n"),
+        "it did not come to its end: {said}"
+    );
+    // These two are memory of its own.
+    ensure!(
+        !fs::exists("/run/x")? && !fs::exists("/tmp/x")?,
+        "it wrote to the host"
+    );
+    Ok(())
+}
+
+/// A unit that evaluates mounts what the daemon's user has for it. A link there must not show it what only root reaches.
+fn evaluators_see_no_folder_of_roots() -> Result<()> {
+    let unit = "hyperhive-eval@planted.service";
+    // Others may read the file, but nobody comes to it.
+    program::shell(
+        "install -d -m 0700 /srv/closed && mkdir /srv/closed/in && echo SECRET > /srv/closed/in/job.json",
+    )?;
+    let plant = format!("ln -s /srv/closed/in {JOBS}/planted");
+    program::run("runuser", ["-u", USER, "--", "sh", "-c", &plant])?;
+    // The folder itself stays where it is, and is nobody else's.
+    let away = format!(
+        "mv {JOBS} /run/hyperhive/jobs || rmdir {JOBS} || mv /run/hyperhive-eval /run/hyperhive/eval"
+    );
+    program::fails("runuser", ["-u", USER, "--", "sh", "-c", &away])?;
+    program::fails("runuser", ["-u", "nobody", "--", "test", "-d", JOBS])?;
+    program::fails("systemctl", ["start", unit])?;
+    let said = program::run("journalctl", ["-o", "cat", "-u", unit])?;
+    // What it found would be no job, and it would say so.
+    ensure!(said.contains("No such file"), "it was let in: {said}");
+    Ok(())
 }

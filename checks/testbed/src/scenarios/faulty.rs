@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Then;
+use super::apart::JOBS;
 use crate::bus::Unit;
-use crate::hive::{self, Hive, RUN, STATE};
+use crate::hive::{self, Hive, STATE};
 use crate::{nix, program, proposal, wait};
 
 /// A commit that cannot be built opens no gate and touches nobody. Agent and operator are told why, in Nix's own words.
@@ -77,7 +78,7 @@ pub(crate) fn no_evaluator_is_left() -> Result<()> {
         ["list-units", "--all", "--no-legend", "--plain", EVALUATORS],
     )?;
     ensure!(left.trim().is_empty(), "these are left: {left}");
-    let folders = fs::read_dir(format!("{RUN}/eval")).context("listing the evaluators' folders")?;
+    let folders = fs::read_dir(JOBS).context("listing the evaluators' folders")?;
     ensure!(folders.count() == 0, "folders of evaluators are left");
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use shared::Digest;
 use shared::spec::{BuilderKind, RuntimeKind};
 
@@ -13,6 +13,7 @@ use super::ServeError;
 use crate::host::layout::Layout;
 use crate::host::nix::evaluate::{Evaluate, Evaluated, Job, Limits, Log, Sandboxed, Unit};
 use crate::host::nix::{NixBuilder, NixOptions, PROFILES, Store};
+use crate::host::nspawn::EVALUATIONS;
 use crate::host::plain::PlainBuilder;
 use crate::host::process::Sandbox;
 use crate::host::{Builder, HostError, Repos};
@@ -37,7 +38,7 @@ pub(super) async fn builder(
     // Without Nix's daemon whoever evaluates has to be the store's owner, and a unit's user is nobody.
     let in_units = runtime == RuntimeKind::Nspawn && store.socket.is_some();
     let evaluator: Arc<dyn Evaluate> = if in_units {
-        Arc::new(Unit::new(layout.evaluations(), limits).await?)
+        Arc::new(Unit::new(Utf8Path::new(EVALUATIONS).join("jobs"), limits).await)
     } else {
         match Sandbox::probe(search_path).await {
             Sandbox::Bwrap(bwrap) => Arc::new(Sandboxed {

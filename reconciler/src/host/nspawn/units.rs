@@ -2,7 +2,7 @@
 
 use camino::Utf8PathBuf;
 
-use super::{EGRESS, ROOTS};
+use super::{EGRESS, EVALUATIONS, ROOTS};
 
 /// Where everything lies on a host.
 #[derive(Debug, Clone, clap::Args)]
@@ -172,7 +172,9 @@ pub fn files(hive: Utf8PathBuf, paths: &Paths) -> Result<Vec<File>, BadPath> {
         egress,
         roots,
     } = paths;
+    let eval = Utf8PathBuf::from(EVALUATIONS);
     let places = [
+        ("@eval@", &eval),
         ("@hive@", &hive),
         ("@nspawn@", nspawn),
         ("@spec@", spec),
@@ -299,7 +301,9 @@ mod tests {
         let files = files("/bin/hive".into(), &paths("/etc/hyperhive/hive.json")).unwrap();
         for file in &files {
             let left = file.text.split('@').skip(1).step_by(2);
-            let names = ["hive", "nspawn", "spec", "state", "run", "egress", "roots"];
+            let names = [
+                "eval", "hive", "nspawn", "spec", "state", "run", "egress", "roots",
+            ];
             assert!(
                 left.into_iter().all(|word| !names.contains(&word)),
                 "{}",

@@ -1,9 +1,11 @@
 //! The evaluator as a unit of systemd's: its user is nobody else, and its control group bounds what it takes.
 //!
-//! A run and the daemon share a folder with the job and two pipes. Only the daemon's user reaches it by its path, and the
-//! unit sees it read-only: an evaluator can write to its pipes and nowhere else, and root opens nothing for it.
+//! A run and the daemon share a folder with the job and two pipes. Of the host's users only the daemon's reaches it, and
+//! the unit sees it read-only: an evaluator can write to its pipes and nowhere else. Root mounts the folder of all jobs,
+//! whose path the daemon's user cannot change, and follows nothing in it.
 
 use std::fs::{self, Permissions};
+use std::io::ErrorKind;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
@@ -17,9 +19,10 @@ use tokio::net::unix::pipe::{OpenOptions, Receiver};
 use super::{End, Evaluate, Evaluated, Job, Limits, Log, NOT_BECOME, PIPES, writer};
 use crate::host::HostError;
 use crate::host::blocking::blocking;
-use crate::host::folders::{ensure_private, remove_folder, write_atomic};
+use crate::host::folders::{remove_folder, write_atomic};
 use crate::host::nix::program::{answer, said};
 use crate::host::nspawn::{Bus, Outcome};
+use crate::host::remains::entries;
 
 /// How much longer than an evaluation may take systemd is waited for.
 const GRACE: Duration = Duration::from_secs(60);
@@ -28,6 +31,9 @@ const GRACE: Duration = Duration::from_secs(60);
 const EXITED: i32 = 1;
 const KILLED: i32 = 2;
 const DUMPED: i32 = 3;
+
+/// How many digits of a key name a unit: as many as fit into the name of its user.
+const DIGITS: usize = 24;
 
 /// What systemd ends a process with that it could not set up as the unit says.
 const NOT_SET_UP: RangeInclusive<i32> = 200..=255;
@@ -40,25 +46,25 @@ pub struct Unit {
 
 impl Unit {
     /// `folder` is where each run has its folder, as the installed unit says. What an earlier daemon left there is removed.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub async fn new(folder: Utf8PathBuf, limits: Limits) -> Result<Self, HostError> {
-        let made = folder.clone();
-        blocking(folder.as_str(), move || {
-            remove_folder(&made)?;
-            ensure_private(&made)
-        })
-        .await?;
-        Ok(Self { folder, limits })
+    pub async fn new(folder: Utf8PathBuf, limits: Limits) -> Self {
+        let swept = folder.clone();
+        let sweep = blocking(folder.as_str(), move || {
+            let left = entries(&swept)?;
+            left.iter().try_for_each(|name| remove_folder(&swept.join(name)))
+        });
+        if let Err(error) = sweep.await {
+            tracing::warn!(%folder, error = error.chain(), "what evaluators left is still there");
+        }
+        Self { folder, limits }
     }
 }
 
 #[async_trait]
 impl Evaluate for Unit {
     async fn evaluate(&self, key: &Digest, job: Job, log: &Log) -> Result<Evaluated, HostError> {
-        let unit = format!("hyperhive-eval@{}.service", key.hex());
-        let folder = self.folder.join(key.hex());
+        let name = key.hex().get(..DIGITS).unwrap_or(key.hex());
+        let unit = format!("hyperhive-eval@{name}.service");
+        let folder = self.folder.join(name);
         let text = serde_json::to_vec(&job.limited(self.limits))
             .map_err(|error| HostError::failed("job.json", error.to_string()))?;
         let made = folder.clone();
@@ -86,7 +92,14 @@ impl Evaluate for Unit {
 /// Makes the folder of a run: the job and the pipes.
 fn prepare(folder: &Utf8Path, job: &[u8]) -> Result<(), HostError> {
     remove_folder(folder)?;
-    fs::create_dir(folder).map_err(HostError::io("make", folder.as_str()))?;
+    fs::create_dir(folder).map_err(|error| match folder.parent() {
+        Some(jobs) if error.kind() == ErrorKind::NotFound => {
+            let why =
+                format!("there is no {jobs}: as root hive units --install && systemd-tmpfiles --create");
+            HostError::failed("the evaluator", why)
+        }
+        _ => HostError::io("make", folder.as_str())(error),
+    })?;
     allow(folder, 0o755)?;
     write_atomic(&folder.join("job.json"), job, 0o644)?;
     for pipe in PIPES.map(|name| folder.join(name)) {
@@ -249,10 +262,25 @@ mod tests {
     #[tokio::test]
     async fn what_an_earlier_daemon_left_is_removed() {
         let keep = tempfile::tempdir().unwrap();
-        let folder = Utf8Path::from_path(keep.path()).unwrap().join("eval");
+        let folder = Utf8Path::from_path(keep.path()).unwrap().join("jobs");
+        // A daemon may come up before its host has the folder.
+        Unit::new(folder.clone(), Limits::default()).await;
+        assert!(!folder.exists(), "it is not the daemon's to make");
         fs::create_dir_all(folder.join("left")).unwrap();
-        Unit::new(folder.clone(), Limits::default()).await.unwrap();
+        Unit::new(folder.clone(), Limits::default()).await;
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
-        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn without_the_folder_of_jobs_it_is_said_who_makes_it() {
+        let keep = tempfile::tempdir().unwrap();
+        let folder = Utf8Path::from_path(keep.path()).unwrap().join("jobs/run");
+        let error = prepare(&folder, b"{}").unwrap_err();
+        assert!(!error.is_terminal());
+        assert!(
+            error.chain().contains("systemd-tmpfiles --create"),
+            "{}",
+            error.chain()
+        );
     }
 }
